@@ -1,0 +1,181 @@
+"""The features of a whole corpus, computed once and kept under what determines them."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lib.datasets import Corpus
+from lib.encoders.towers import load_image_tower, load_text_tower, resolve_device
+from lib.files import atomic_path, home, write_atomic
+from lib.progress import Progress
+
+BLOCK = 512
+"""Items that are computed and kept at a time: what an interruption can cost."""
+BATCH = 32
+"""Items a forward pass. Fixed, since a tower's last bits may depend on it."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Frozen tower outputs for every image and caption of a corpus.
+
+    Attributes:
+        image: (N, d_image) float32, a row an image in corpus order; read-only, memory-mapped.
+        text: (M, d_text) float32, a row a caption.
+        caption_owner: (M,) int64, the image row that each caption belongs to.
+        image_ids: The N images' names.
+        splits: Split of each image, N names.
+        fingerprint: What the features were computed from: corpus content and towers.
+        corpus_fingerprint: Of the corpus alone.
+    """
+
+    image: NDArray[np.float32]
+    text: NDArray[np.float32]
+    caption_owner: NDArray[np.int64]
+    image_ids: tuple[str, ...]
+    splits: tuple[str, ...]
+    fingerprint: str
+    corpus_fingerprint: str
+
+    def rows(self, split: str) -> NDArray[np.int64]:
+        """Return the image rows of a split, in corpus order."""
+        return np.flatnonzero(np.array(self.splits) == split).astype(np.int64)
+
+
+def extract_features(
+    corpus: Corpus, image_tower: str, text_tower: str, device: str = "auto"
+) -> Features:
+    """Return the features of a corpus, from the cache where it holds them.
+
+    The cache is addressed by content: the towers' weights and preprocessing, and the corpus's
+    images and captions. A block of :data:`BLOCK` items is kept as soon as it is computed, so an
+    interrupted extraction goes on where it stopped; two processes that ask for the same features
+    compute them once.
+
+    Args:
+        corpus: Images and captions.
+        image_tower: A name for :func:`lib.encoders.load_image_tower`.
+        text_tower: A name for :func:`lib.encoders.load_text_tower`.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` …
+
+    Raises:
+        TowerError: A tower cannot be loaded.
+        ValueError: The device cannot be used.
+    """
+    chosen = resolve_device(device)
+    images = load_image_tower(image_tower)
+    texts = load_text_tower(text_tower)
+    samples = corpus.samples
+    captions = [caption for sample in samples for caption in sample.captions]
+    # Equal captions get one row of work and equal features: they tie exactly in a ranking.
+    distinct = sorted(set(captions), key=lambda caption: (len(caption), caption))
+    position = {caption: row for row, caption in enumerate(distinct)}
+
+    image_key = _key(corpus.fingerprint, images.fingerprint)
+    text_key = _key(corpus.fingerprint, texts.fingerprint)
+    image = _cached(
+        image_key,
+        f"{corpus.name}: images through {image_tower}",
+        len(samples),
+        images.dim,
+        lambda start, stop: images(
+            (corpus.load_image(sample) for sample in samples[start:stop]), chosen
+        ),
+    )
+    distinct_text = _cached(
+        text_key,
+        f"{corpus.name}: captions through {text_tower}",
+        len(distinct),
+        texts.dim,
+        lambda start, stop: texts(distinct[start:stop], chosen),
+    )
+    owners = [row for row, sample in enumerate(samples) for _ in sample.captions]
+    return Features(
+        image=image,
+        text=distinct_text[[position[caption] for caption in captions]],
+        caption_owner=np.array(owners, dtype=np.int64),
+        image_ids=tuple(sample.id for sample in samples),
+        splits=tuple(sample.split for sample in samples),
+        fingerprint=_key(image_key, text_key),
+        corpus_fingerprint=corpus.fingerprint,
+    )
+
+
+def _key(*parts: str) -> str:
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+
+def _cached(
+    key: str, description: str, count: int, dim: int, encode: Callable[[int, int], Tensor]
+) -> NDArray[np.float32]:
+    folder = home() / "features" / key[:2] / key
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = folder / "features.npy"
+    with FileLock(folder / "lock"):
+        found = _read(whole, (count, dim))
+        if found is not None:
+            return found
+        starts = range(0, count, BLOCK)
+        blocks = [folder / f"block-{start:07d}.npy" for start in starts]
+        with Progress(description, total=count) as progress:
+            for start, block in zip(starts, blocks, strict=True):
+                stop = min(start + BLOCK, count)
+                if _read(block, (stop - start, dim)) is None:
+                    _write(block, _encode_block(start, stop, dim, encode))
+                progress.advance(stop - start)
+        _write(whole, np.concatenate([np.load(block) for block in blocks]))
+        for block in blocks:
+            block.unlink(missing_ok=True)
+            _digest_path(block).unlink(missing_ok=True)
+        found = _read(whole, (count, dim))
+    if found is None:
+        raise OSError(f"{whole} was written and cannot be read back; check the disk")
+    return found
+
+
+def _encode_block(
+    start: int, stop: int, dim: int, encode: Callable[[int, int], Tensor]
+) -> NDArray[np.float32]:
+    block = np.empty((stop - start, dim), dtype=np.float32)
+    for low in range(start, stop, BATCH):
+        high = min(low + BATCH, stop)
+        block[low - start : high - start] = encode(low, high).numpy()
+    bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+    if bad.size:
+        raise ValueError(f"the tower gives a non-finite feature for item {start + int(bad[0])}")
+    return block
+
+
+def _digest_path(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _write(path: Path, array: NDArray[np.float32]) -> None:
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        np.save(file, array)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    write_atomic(_digest_path(path), json.dumps({"sha256": digest}))
+
+
+def _read(path: Path, shape: Sequence[int]) -> NDArray[np.float32] | None:
+    """Map a cached array, or return None where there is none or it is damaged."""
+    if not path.exists() or not _digest_path(path).exists():
+        return None
+    try:
+        expected = json.loads(_digest_path(path).read_text())["sha256"]
+        intact = hashlib.sha256(path.read_bytes()).hexdigest() == expected
+        array = np.load(path, mmap_mode="r", allow_pickle=False) if intact else None
+    except (OSError, ValueError, KeyError):
+        array = None
+    if array is None or array.shape != tuple(shape) or array.dtype != np.float32:
+        warnings.warn(f"{path} is damaged and is computed again", stacklevel=2)
+        return None
+    return array

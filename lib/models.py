@@ -1,0 +1,159 @@
+"""Projection heads over frozen features, the dual encoder they form, and a learned temperature.
+
+Modules carry ``batch_shape`` leading axes, so that a stack of independent runs is one module.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ProjectionHead(nn.Module):
+    """Standardise a feature, pass it through an MLP (by default one linear layer), normalise it.
+
+    Args:
+        in_features: Length of a feature.
+        out_features: Length of an embedding.
+        hidden_layers: Number of hidden layers; 0 gives the linear head.
+        hidden_features: Width of each.
+        dropout: Rate, on the standardised feature and after each hidden layer.
+        batch_shape: Leading axes of a stack of independent heads; at most one.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        hidden_layers: int = 0,
+        hidden_features: int = 512,
+        dropout: float = 0.0,
+        batch_shape: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.dropout = dropout
+        widths = [in_features, *[hidden_features] * hidden_layers, out_features]
+        self.weights = nn.ParameterList(
+            nn.Parameter(torch.zeros(*batch_shape, a, b)) for a, b in itertools.pairwise(widths)
+        )
+        self.biases = nn.ParameterList(
+            nn.Parameter(torch.zeros(*batch_shape, 1, b)) for b in widths[1:]
+        )
+        self.register_buffer("mean", torch.zeros(*batch_shape, 1, in_features))
+        self.register_buffer("scale", torch.ones(*batch_shape, 1, in_features))
+
+    @torch.no_grad()
+    def initialise(self, generators: Sequence[torch.Generator]) -> None:
+        """Draw each run's weights from its own generator, as ``nn.Linear`` does, biases at zero."""
+        for weight in self.weights:
+            bound = 1 / math.sqrt(weight.shape[-2])
+            runs = weight.view(-1, *weight.shape[-2:])
+            for run, generator in zip(runs, generators, strict=True):
+                draw = torch.rand(run.shape, generator=generator)
+                run.copy_((2 * draw - 1) * bound)
+
+    @torch.no_grad()
+    def standardise(self, features: Tensor, run: int | None = None) -> None:
+        """Take the mean and the standard deviation of training features.
+
+        Args:
+            features: (..., n, in_features), or (n, in_features) for one run of the stack.
+            run: That run's place in the stack.
+        """
+        mean, scale = (self.mean, self.scale) if run is None else (self.mean[run], self.scale[run])
+        mean.copy_(features.mean(dim=-2, keepdim=True))
+        spread = features.std(dim=-2, keepdim=True, correction=0)
+        # A feature that never varies in the subset carries nothing: it is centred, not blown up.
+        scale.copy_(torch.where(spread > 1e-6, spread, torch.ones_like(spread)))
+
+    def forward(
+        self, features: Tensor, generators: Sequence[torch.Generator] | None = None
+    ) -> Tensor:
+        """Embed features (..., B, in_features) into unit vectors (..., B, out_features).
+
+        Args:
+            features: Tower outputs.
+            generators: One a run of the stack, for dropout; None turns dropout off (evaluation).
+        """
+        hidden = (features - self.mean) / self.scale
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            if layer:
+                hidden = F.gelu(hidden)
+            if generators is not None and self.dropout:
+                hidden = hidden * self._keep(hidden, generators)
+            hidden = hidden @ weight + bias
+        return F.normalize(hidden, dim=-1)
+
+    def _keep(self, hidden: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        # A generator a run, so that a run's draws don't depend on its neighbours in the stack.
+        shape = hidden.shape[-2:]
+        draws = torch.stack([torch.rand(shape, generator=generator) for generator in generators])
+        keep = (draws >= self.dropout).to(hidden.dtype) / (1 - self.dropout)
+        return keep.view(hidden.shape).to(hidden.device)
+
+
+class LearnedTemperature(nn.Module):
+    """The temperature of CLIP (Radford et al., 2021): exp(−s) with a learned s, capped.
+
+    Args:
+        start: Initial τ, a number or a tensor of ``batch_shape``.
+        cap: Greatest 1 / τ, 100 in CLIP.
+        batch_shape: Leading axes.
+
+    Raises:
+        ValueError: ``start`` is not positive, or lies below 1 / cap.
+    """
+
+    def __init__(
+        self, start: float | Tensor, cap: float = 100.0, batch_shape: tuple[int, ...] = ()
+    ) -> None:
+        super().__init__()
+        tau = torch.as_tensor(start, dtype=torch.get_default_dtype()).expand(batch_shape).clone()
+        if not bool(((tau > 0) & (tau * cap >= 1 - 1e-6)).all()):
+            raise ValueError(
+                f"the temperature must start at 1 / cap = {1 / cap:g} or more; it is {start}"
+            )
+        self.cap = cap
+        self.log_scale = nn.Parameter(-tau.log())
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Put the parameter back under the cap: call it after each optimiser step."""
+        self.log_scale.clamp_(max=math.log(self.cap))
+
+    def forward(self) -> Tensor:
+        """Return τ (...), never under 1 / cap, also for a state loaded from elsewhere."""
+        return torch.exp(-self.log_scale.clamp(max=math.log(self.cap)))
+
+
+class Embeddings(NamedTuple):
+    """Unit vectors of a batch: image (..., N, d) and text (..., M, d)."""
+
+    image: Tensor
+    text: Tensor
+
+
+class DualEncoder(nn.Module):
+    """An image head and a text head into one embedding space."""
+
+    def __init__(self, image: ProjectionHead, text: ProjectionHead) -> None:
+        super().__init__()
+        self.image = image
+        self.text = text
+
+    def forward(
+        self,
+        image: Tensor,
+        text: Tensor,
+        generators: Sequence[torch.Generator] | None = None,
+    ) -> Embeddings:
+        """Embed image features (..., N, d_image) and text features (..., M, d_text)."""
+        return Embeddings(self.image(image, generators), self.text(text, generators))

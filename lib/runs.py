@@ -1,0 +1,336 @@
+"""Run configuration, run record, and the store that keeps finished runs.
+
+A run is found again by the hash of what determines its result: its configuration and
+:data:`RESULTS_VERSION`. The record itself says which corpus content it was trained on.
+"""
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from lib.files import atomic_path, home, write_atomic
+
+RESULTS_VERSION = 1
+"""Raise this when a change to the code changes the numbers of a run: no older record is then used.
+A test pins the numbers of a small run, so that such a change does not pass unnoticed."""
+
+
+class ScheduleConfig(BaseModel):
+    """A scheduler: the arguments of :class:`lib.schedulers.Scheduler`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    signal: Literal["variance", "entropy", "spread"]
+    actuator: Literal["direction", "magnitude", "sharpness", "sample"]
+    gamma: float = 1.0
+    beta: float = Field(0.9, ge=0, lt=1)
+    warmup: int = Field(0, ge=0)
+    target: float | None = Field(None, gt=0)
+
+
+class RunConfig(BaseModel):
+    """Everything that determines a run's result, beside the corpus's content and the code."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    corpus: str = "scenes"
+    on_bad_sample: Literal["error", "skip"] = "error"
+    image_tower: str = "efficientnet-lite0"
+    text_tower: str = "minilm"
+    train_images: int = Field(1000, ge=2)
+    seed: int = Field(0, ge=0)
+    embedding_dim: int = Field(256, ge=1)
+    hidden_layers: int = Field(0, ge=0)
+    hidden_features: int = Field(512, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    batch_size: int = Field(128, ge=2)
+    epochs: int = Field(20, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    temperature: float = Field(0.1, gt=0)
+    learn_temperature: bool = False
+    schedule: ScheduleConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_owner_of_the_temperature(self) -> "RunConfig":
+        sharp = self.schedule is not None and self.schedule.actuator == "sharpness"
+        if self.learn_temperature and sharp:
+            raise ValueError("a temperature is either learned or set by 'sharpness', not both")
+        return self
+
+    @property
+    def run_id(self) -> str:
+        """The run's name in the store: a hash of this configuration and the results' version."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(f"{RESULTS_VERSION} {canonical}".encode()).hexdigest()[:20]
+
+    @property
+    def method(self) -> str:
+        """How the study names what is scheduled: ``fixed``, ``learned τ``, ``variance × …``."""
+        if self.schedule is not None:
+            return f"{self.schedule.signal} × {self.schedule.actuator}"
+        return "learned τ" if self.learn_temperature else "fixed"
+
+    def with_seed(self, seed: int) -> "RunConfig":
+        """Return the same configuration at another seed."""
+        return self.model_copy(update={"seed": seed})
+
+
+EPOCH_COLUMNS = (
+    "loss",
+    *(f"{d}_r{k}" for d in ("i2t", "t2i") for k in (1, 5, 10)),
+    "rsum",
+)
+"""Per-epoch series: mean training loss, validation recalls in percent, and their sum."""
+STEP_COLUMNS = ("loss", "weight_i2t", "weight_t2i", "temperature", "signal_i2t", "signal_t2i")
+"""Per-step series. The signals are the mean row and column variance of the batch's similarities,
+recorded for every method, whatever drives it."""
+TEST_COLUMNS = (*EPOCH_COLUMNS[1:], "i2t_median_rank", "t2i_median_rank")
+"""Test metrics, read once, at the epoch that validation chose."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a finished run leaves.
+
+    Attributes:
+        config: What determined it.
+        corpus_fingerprint: SHA-256 of the corpus content it was trained on.
+        best_epoch: The epoch (from 1) with the greatest validation rSum, the first of equals.
+        test: :data:`TEST_COLUMNS` to values, in percent and ranks.
+        epochs: (epochs, len(EPOCH_COLUMNS)) float64.
+        steps: (steps, len(STEP_COLUMNS)) float32.
+        collapsed: Whether the chosen model's test embeddings have all but one direction in common.
+        seconds: Wall time of the run's share of its stack; never part of a comparison.
+        made: Versions, device and date, for the reader of the record alone.
+    """
+
+    config: RunConfig
+    corpus_fingerprint: str
+    best_epoch: int
+    test: Mapping[str, float]
+    epochs: NDArray[np.float64]
+    steps: NDArray[np.float32]
+    collapsed: bool
+    seconds: float
+    made: Mapping[str, str]
+
+    def epoch_table(self) -> pd.DataFrame:
+        """Return the per-epoch series, one row an epoch, counted from 1."""
+        table = pd.DataFrame(self.epochs, columns=list(EPOCH_COLUMNS))
+        table.insert(0, "epoch", np.arange(1, len(table) + 1))
+        return table
+
+    def step_table(self) -> pd.DataFrame:
+        """Return the per-step series, one row a step, counted from 1."""
+        table = pd.DataFrame(self.steps, columns=list(STEP_COLUMNS))
+        table.insert(0, "step", np.arange(1, len(table) + 1))
+        return table
+
+
+class Store:
+    """Finished runs and computed tables on disk.
+
+    Look-ups read the published records first, where the study comes with some, so that its figures
+    can be made again without training; then the machine's own folder. Writing goes to the latter
+    alone, a whole file at a time.
+
+    Args:
+        folder: The machine's own records; default ``home() / "runs"``.
+        published: A folder that :func:`export_records` wrote; default ``book/results/records``
+            beside the package. ``$STUDY_RECORDS`` replaces it; empty, it means none.
+    """
+
+    def __init__(self, folder: Path | None = None, published: Path | None = None) -> None:
+        self.folder = home() / "runs" if folder is None else folder
+        self._published = _published_folder() if published is None else published
+        self._bundle: dict[str, RunRecord] | None = None
+
+    def get(self, config: RunConfig) -> RunRecord | None:
+        """Return the finished run of a configuration, or None."""
+        run_id = config.run_id
+        record = self._bundled().get(run_id)
+        if record is None:
+            record = self._read(self._path(run_id))
+        if record is not None:
+            _note_use("run", run_id)
+        return record
+
+    def put(self, record: RunRecord) -> None:
+        """Keep a finished run."""
+        body = json.dumps(_to_json(record), allow_nan=False, separators=(",", ":"))
+        digest = hashlib.sha256(body.encode()).hexdigest()
+        write_atomic(self._path(record.config.run_id), f'{{"sha256":"{digest}","run":{body}}}\n')
+        _note_use("run", record.config.run_id)
+
+    def records(self) -> list[RunRecord]:
+        """Return every finished run of the current results' version, in order of run id."""
+        found = dict(self._bundled())
+        for path in self.folder.glob("??/*.json"):
+            record = self._read(path)
+            if record is not None:
+                found.setdefault(record.config.run_id, record)
+        return [found[run_id] for run_id in sorted(found)]
+
+    def table(
+        self, name: str, key: Mapping[str, Any], compute: Callable[[], pd.DataFrame]
+    ) -> pd.DataFrame:
+        """Return a computed table of numbers, computing it where no store holds it.
+
+        Args:
+            name: What it is, a word for the file name.
+            key: What determines it, values that JSON can hold.
+            compute: Makes the table.
+        """
+        canonical = json.dumps({"version": RESULTS_VERSION, **key}, sort_keys=True)
+        file = f"{name}-{hashlib.sha256(canonical.encode()).hexdigest()[:20]}.parquet"
+        _note_use("table", file)
+        places = [self.folder.parent / "tables" / file]
+        if self._published is not None:
+            places.insert(0, self._published / "tables" / file)
+        for place in places:
+            if place.exists():
+                try:
+                    return pd.read_parquet(place)
+                except (OSError, ValueError) as error:
+                    warnings.warn(f"{place} is damaged ({error}); made again", stacklevel=2)
+        table = compute()
+        with atomic_path(places[-1]) as partial:
+            table.to_parquet(partial, index=False)
+        # Read back, so that a first and a later reader see the same types.
+        return pd.read_parquet(places[-1])
+
+    def _path(self, run_id: str) -> Path:
+        return self.folder / run_id[:2] / f"{run_id}.json"
+
+    def _read(self, path: Path) -> RunRecord | None:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        try:
+            envelope = json.loads(text)
+            body = text[text.index('"run":') + 6 : text.rindex("}")]
+            if hashlib.sha256(body.encode()).hexdigest() != envelope["sha256"]:
+                raise ValueError("its checksum does not fit")
+            record = _from_json(envelope["run"])
+        except (ValueError, KeyError, TypeError) as error:
+            warnings.warn(f"run record {path} is damaged ({error}); not used", stacklevel=3)
+            return None
+        # A record of another results' version hashes to another id.
+        return record if record.config.run_id == path.stem else None
+
+    def _bundled(self) -> dict[str, RunRecord]:
+        if self._bundle is None:
+            self._bundle = {} if self._published is None else _read_bundle(self._published)
+        return self._bundle
+
+
+def export_records(records: Iterable[RunRecord], folder: Path) -> None:
+    """Write runs compactly: ``runs.parquet``, ``epochs.parquet`` and ``steps.parquet``, numbers
+    and configurations alone, the same bytes for the same records whatever their order."""
+    ordered = sorted(records, key=lambda record: record.config.run_id)
+    if not ordered:
+        raise ValueError("there is no record to export")
+    ids = [record.config.run_id for record in ordered]
+    runs = pd.DataFrame(
+        {
+            "run_id": ids,
+            "config": [record.config.model_dump_json() for record in ordered],
+            "corpus_fingerprint": [record.corpus_fingerprint for record in ordered],
+            "best_epoch": [record.best_epoch for record in ordered],
+            "collapsed": [record.collapsed for record in ordered],
+            "seconds": [record.seconds for record in ordered],
+            "made": [json.dumps(dict(record.made), sort_keys=True) for record in ordered],
+            **{name: [record.test[name] for record in ordered] for name in TEST_COLUMNS},
+        }
+    )
+    series = {
+        "epochs": (EPOCH_COLUMNS, [record.epochs for record in ordered]),
+        "steps": (STEP_COLUMNS, [record.steps for record in ordered]),
+    }
+    tables = {"runs": runs}
+    for name, (columns, arrays) in series.items():
+        table = pd.DataFrame(np.concatenate(arrays), columns=list(columns))
+        table.insert(0, "run_id", np.repeat(ids, [len(array) for array in arrays]))
+        tables[name] = table
+    for name, table in tables.items():
+        with atomic_path(folder / f"{name}.parquet") as partial:
+            table.to_parquet(partial, index=False, compression="zstd")
+
+
+def _read_bundle(folder: Path) -> dict[str, RunRecord]:
+    if not (folder / "runs.parquet").exists():
+        return {}
+    runs = pd.read_parquet(folder / "runs.parquet")
+    epochs = dict(list(pd.read_parquet(folder / "epochs.parquet").groupby("run_id", sort=False)))
+    steps = dict(list(pd.read_parquet(folder / "steps.parquet").groupby("run_id", sort=False)))
+    found = {}
+    for row in runs.to_dict("records"):
+        record = RunRecord(
+            config=RunConfig.model_validate_json(row["config"]),
+            corpus_fingerprint=row["corpus_fingerprint"],
+            best_epoch=int(row["best_epoch"]),
+            test={name: float(row[name]) for name in TEST_COLUMNS},
+            epochs=epochs[row["run_id"]][list(EPOCH_COLUMNS)].to_numpy(np.float64),
+            steps=steps[row["run_id"]][list(STEP_COLUMNS)].to_numpy(np.float32),
+            collapsed=bool(row["collapsed"]),
+            seconds=float(row["seconds"]),
+            made=json.loads(row["made"]),
+        )
+        if record.config.run_id == row["run_id"]:
+            found[row["run_id"]] = record
+    return found
+
+
+def _published_folder() -> Path | None:
+    configured = os.environ.get("STUDY_RECORDS")
+    if configured is not None:
+        return Path(configured) if configured else None
+    return Path(__file__).resolve().parent.parent / "book" / "results" / "records"
+
+
+def _note_use(kind: str, name: str) -> None:
+    """Append what an execution used to ``$STUDY_RECORDS_LOG``, from which it is published."""
+    log = os.environ.get("STUDY_RECORDS_LOG")
+    if log:
+        with Path(log).open("a", encoding="utf-8") as file:
+            file.write(f"{kind} {name}\n")
+
+
+def _to_json(record: RunRecord) -> dict[str, Any]:
+    return {
+        "config": record.config.model_dump(mode="json"),
+        "corpus_fingerprint": record.corpus_fingerprint,
+        "best_epoch": record.best_epoch,
+        "test": dict(record.test),
+        "epochs": record.epochs.tolist(),
+        "steps": record.steps.tolist(),
+        "collapsed": record.collapsed,
+        "seconds": record.seconds,
+        "made": dict(record.made),
+    }
+
+
+def _from_json(data: Mapping[str, Any]) -> RunRecord:
+    return RunRecord(
+        config=RunConfig.model_validate(data["config"]),
+        corpus_fingerprint=data["corpus_fingerprint"],
+        best_epoch=data["best_epoch"],
+        test=data["test"],
+        epochs=np.array(data["epochs"], dtype=np.float64),
+        steps=np.array(data["steps"], dtype=np.float32),
+        collapsed=data["collapsed"],
+        seconds=data["seconds"],
+        made=data["made"],
+    )

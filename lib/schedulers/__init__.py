@@ -1,0 +1,21 @@
+"""What sets the loss weights and the temperature at each step: one signal drives one actuator.
+
+Everything here depends on torch alone and works on any number of leading batch axes.
+"""
+
+from lib.schedulers.actuators import ACTUATORS, Schedule
+from lib.schedulers.scheduler import DEFAULT_TARGETS, Fixed, Scheduler
+from lib.schedulers.signals import SIGNALS, entropy, margin, spread, variance
+
+__all__ = [
+    "ACTUATORS",
+    "DEFAULT_TARGETS",
+    "SIGNALS",
+    "Fixed",
+    "Schedule",
+    "Scheduler",
+    "entropy",
+    "margin",
+    "spread",
+    "variance",
+]

@@ -1,0 +1,175 @@
+"""Actuators: what a signal turns, and how.
+
+An actuator says what to smooth over steps (``observe``) and how the smoothed value becomes a
+schedule (``act``). It holds no state: :class:`lib.schedulers.Scheduler` does.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lib.schedulers.signals import Signal, spread
+
+
+class Schedule(NamedTuple):
+    """What a scheduler sets for one step, detached from the graph.
+
+    Attributes:
+        weights: (..., 2) weight of each direction's loss, ``i2t`` then ``t2i``.
+        sample_weights: (..., 2, B) weight of each query's loss, with mean 1 in each direction.
+        temperature: (...) the temperature to divide the similarities by.
+    """
+
+    weights: Tensor
+    sample_weights: Tensor
+    temperature: Tensor
+
+
+class Smoothed(NamedTuple):
+    """What an actuator acts on.
+
+    Attributes:
+        average: (..., C) bias-corrected moving average of what the actuator observes.
+        reference: (..., C) the average at the end of the warm-up.
+        gamma: (...) exponent.
+        target: (...) what ``sharpness`` holds.
+        low, high: (...) bounds of ``magnitude``.
+    """
+
+    average: Tensor
+    reference: Tensor
+    gamma: Tensor
+    target: Tensor
+    low: Tensor
+    high: Tensor
+
+
+Observe = Callable[[Signal, Tensor, Tensor, Tensor], Tensor]
+Act = Callable[[Signal, Tensor, Schedule, Smoothed], Schedule]
+
+
+@dataclass(frozen=True)
+class Actuator:
+    """One rule.
+
+    Attributes:
+        channels: C, the number of values it smooths.
+        observe: (signal, similarity, temperature, target) to (..., C).
+        act: (signal, similarity, the neutral schedule, smoothed values) to a schedule.
+    """
+
+    channels: int
+    observe: Observe
+    act: Act
+
+
+def powers(values: Tensor, gamma: Tensor) -> Tensor:
+    """Return values^γ divided by its sum over the last axis; equal values give equal shares.
+
+    In logarithms, so that no exponent overflows; zeros count as the smallest normal number, so that
+    a collapsed model, all of whose signals are zero, gives equal shares and never 0 / 0.
+    """
+    tiny = torch.finfo(values.dtype).tiny
+    return torch.softmax(gamma.unsqueeze(-1) * values.clamp(min=tiny).log(), dim=-1)
+
+
+def _observe_directions(
+    signal: Signal, similarity: Tensor, temperature: Tensor, target: Tensor
+) -> Tensor:
+    return signal(similarity, temperature).mean(dim=-1)
+
+
+def _observe_mean(
+    signal: Signal, similarity: Tensor, temperature: Tensor, target: Tensor
+) -> Tensor:
+    return signal(similarity, temperature).mean(dim=(-2, -1)).unsqueeze(-1)
+
+
+def _act_direction(
+    signal: Signal, similarity: Tensor, neutral: Schedule, smoothed: Smoothed
+) -> Schedule:
+    return neutral._replace(weights=2 * powers(smoothed.average, smoothed.gamma))
+
+
+def _act_magnitude(
+    signal: Signal, similarity: Tensor, neutral: Schedule, smoothed: Smoothed
+) -> Schedule:
+    tiny = torch.finfo(similarity.dtype).tiny
+    growth = (smoothed.average.clamp(min=tiny) / smoothed.reference.clamp(min=tiny)).squeeze(-1)
+    weight = torch.clamp(growth**smoothed.gamma, smoothed.low, smoothed.high)
+    return neutral._replace(weights=weight.unsqueeze(-1).expand_as(neutral.weights))
+
+
+def temperature_at_entropy(similarity: Tensor, target: Tensor, start: Tensor) -> Tensor:
+    """Return the temperature at which the mean normalised entropy of both directions is ``target``.
+
+    Newton's method in log τ from ``start``: the derivative of the entropy of softmax(z) with
+    respect to log τ is the variance of z under the softmax. The entropy grows with τ, so the step
+    always points the right way; it is bounded at a factor of two.
+
+    Args:
+        similarity: (..., B, B).
+        target: (...) in (0, 1).
+        start: (...) a temperature near the solution.
+    """
+    size = similarity.shape[-1]
+    log_tau = start.log()
+    for _ in range(8):
+        logits = similarity / log_tau.exp()[..., None, None]
+        value, slope = torch.zeros_like(log_tau), torch.zeros_like(log_tau)
+        for dim in (-1, -2):
+            log_p = torch.log_softmax(logits, dim=dim)
+            p = log_p.exp()
+            h = -(p * log_p).sum(dim=dim)
+            value += h.mean(dim=-1) / 2
+            # Var_p(z) = Var_p(log p), since the two differ by a constant.
+            slope += ((p * log_p**2).sum(dim=dim) - h**2).mean(dim=-1) / 2
+        error = target * math.log(size) - value
+        step = error / slope.clamp(min=1e-6)
+        log_tau = log_tau + step.clamp(-math.log(2), math.log(2))
+        log_tau = log_tau.clamp(math.log(1e-3), math.log(1e3))
+    return log_tau.exp()
+
+
+def _observe_sharpness(
+    signal: Signal, similarity: Tensor, temperature: Tensor, target: Tensor
+) -> Tensor:
+    from lib.schedulers.signals import entropy, variance
+
+    if signal is variance:
+        scale = similarity.flatten(-2).std(dim=-1, correction=0) / target
+    elif signal is spread:
+        scale = spread(similarity, temperature).mean(dim=(-2, -1)) / target
+    elif signal is entropy:
+        scale = temperature_at_entropy(similarity, target, temperature)
+    else:
+        raise ValueError("sharpness has a rule for the signals variance, entropy and spread only")
+    # A collapsed model has no scale; a temperature must stay positive.
+    return scale.clamp(min=1e-3).unsqueeze(-1)
+
+
+def _act_sharpness(
+    signal: Signal, similarity: Tensor, neutral: Schedule, smoothed: Smoothed
+) -> Schedule:
+    return neutral._replace(temperature=smoothed.average.squeeze(-1))
+
+
+def _act_sample(
+    signal: Signal, similarity: Tensor, neutral: Schedule, smoothed: Smoothed
+) -> Schedule:
+    values = signal(similarity, neutral.temperature)
+    shares = powers(values, smoothed.gamma.unsqueeze(-1))
+    return neutral._replace(sample_weights=similarity.shape[-1] * shares)
+
+
+ACTUATORS: dict[str, Actuator] = {
+    "direction": Actuator(2, _observe_directions, _act_direction),
+    "magnitude": Actuator(1, _observe_mean, _act_magnitude),
+    "sharpness": Actuator(1, _observe_sharpness, _act_sharpness),
+    "sample": Actuator(2, _observe_directions, _act_sample),
+}
+"""The actuators of the study by name."""

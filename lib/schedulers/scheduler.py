@@ -1,0 +1,199 @@
+"""The schedulers as modules: called once a step with the similarities, they return the schedule."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lib.schedulers.actuators import ACTUATORS, Schedule, Smoothed
+from lib.schedulers.signals import SIGNALS
+
+Number = float | Tensor
+
+DEFAULT_TARGETS = {"variance": 1.5, "entropy": 0.8, "spread": 8.0}
+"""What ``sharpness`` holds: the logits' standard deviation, their mean normalised entropy, or
+their range."""
+
+
+def check_similarity(similarity: Tensor) -> None:
+    """Refuse what no contrastive loss can use.
+
+    Raises:
+        ValueError: ``similarity`` is not (..., B, B), or B < 2: a single pair has no negatives.
+    """
+    if similarity.dim() < 2 or similarity.shape[-1] != similarity.shape[-2]:
+        raise ValueError(
+            f"similarity must be (..., B, B), one row an image and one column a caption of the "
+            f"same B pairs; its shape is {tuple(similarity.shape)}"
+        )
+    if similarity.shape[-1] < 2:
+        raise ValueError(
+            "similarity holds a single pair: with no negatives its loss is a constant 0 and no "
+            "signal is defined; use batches of at least 2 pairs"
+        )
+
+
+def _neutral(similarity: Tensor, temperature: Number) -> Schedule:
+    leading = similarity.shape[:-2]
+    ones = torch.ones((), dtype=similarity.dtype, device=similarity.device)
+    tau = torch.as_tensor(temperature, dtype=similarity.dtype, device=similarity.device)
+    return Schedule(
+        weights=ones.expand(*leading, 2),
+        sample_weights=ones.expand(*leading, 2, similarity.shape[-1]),
+        temperature=tau.detach().expand(leading),
+    )
+
+
+class Fixed(nn.Module):
+    """The fixed baseline: every weight is 1 and the temperature is the one given."""
+
+    @torch.no_grad()
+    def forward(self, similarity: Tensor, temperature: Number) -> Schedule:
+        """Return the neutral schedule for ``similarity`` (..., B, B)."""
+        check_similarity(similarity)
+        return _neutral(similarity, temperature)
+
+
+class Scheduler(nn.Module):
+    """A signal, smoothed over steps, driving an actuator.
+
+    The signal's moving average is ū ← β ū + (1 − β) u, bias-corrected as in Adam (Kingma and Ba,
+    2015, section 3). ``variance × direction`` is our reconstruction of the scheduler of Pillai
+    (2025, arXiv 2503.03202); its ``entropy`` and ``spread`` rivals differ in the signal alone.
+
+    Args:
+        signal: ``"variance"``, ``"entropy"`` or ``"spread"``.
+        actuator: ``"direction"`` (w_d = 2 ū_d^γ / Σ ū^γ), ``"magnitude"``
+            (w = clip((ū / ū_0)^γ, low, high) for both directions), ``"sharpness"`` (the temperature
+            holds a target) or ``"sample"`` (a_i = B u_i^γ / Σ u^γ for each query).
+        gamma: Exponent γ; its sign says whether more of the signal means more weight or less.
+        beta: Smoothing β in [0, 1).
+        warmup: Steps during which the schedule stays neutral.
+        target: What ``sharpness`` holds: the standard deviation (``variance``) or range
+            (``spread``) of the logits, or the mean entropy as a fraction of log B (``entropy``).
+            Default: :data:`DEFAULT_TARGETS`.
+        bounds: Least and greatest weight of ``magnitude``.
+        batch_shape: Leading axes of a stack of independent runs; the constants above may then be
+            tensors of that shape.
+
+    Raises:
+        ValueError: An argument is out of its range; the message names it.
+
+    >>> scheduler = Scheduler("variance", "direction")
+    >>> similarity = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    >>> scheduler(similarity, temperature=0.1).weights
+    tensor([2., 0.])
+    """
+
+    average: Tensor
+    reference: Tensor
+    steps: Tensor
+    gamma: Tensor
+    beta: Tensor
+    warmup: Tensor
+    target: Tensor
+    low: Tensor
+    high: Tensor
+
+    def __init__(
+        self,
+        signal: str = "variance",
+        actuator: str = "direction",
+        *,
+        gamma: Number = 1.0,
+        beta: Number = 0.9,
+        warmup: int | Tensor = 0,
+        target: Number | None = None,
+        bounds: tuple[float, float] = (0.5, 2.0),
+        batch_shape: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__()
+        if signal not in SIGNALS:
+            raise ValueError(f"signal {signal!r} is unknown; the signals are {', '.join(SIGNALS)}")
+        if actuator not in ACTUATORS:
+            raise ValueError(
+                f"actuator {actuator!r} is unknown; the actuators are {', '.join(ACTUATORS)}"
+            )
+        self.signal_name, self.actuator_name = signal, actuator
+        self._signal, self._actuator = SIGNALS[signal], ACTUATORS[actuator]
+        constants: dict[str, Any] = {
+            "gamma": gamma,
+            "beta": beta,
+            "warmup": warmup,
+            "target": DEFAULT_TARGETS.get(signal, 1.0) if target is None else target,
+            "low": bounds[0],
+            "high": bounds[1],
+        }
+        for name, value in constants.items():
+            tensor = torch.as_tensor(value, dtype=torch.get_default_dtype()).expand(batch_shape)
+            self.register_buffer(name, tensor.clone(), persistent=False)
+        self._check_constants()
+        state = torch.zeros(*batch_shape, self._actuator.channels)
+        self.register_buffer("average", state)
+        self.register_buffer("reference", state.clone())
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    def _check_constants(self) -> None:
+        checks = {
+            "gamma": (torch.isfinite(self.gamma), "finite"),
+            "beta": ((self.beta >= 0) & (self.beta < 1), "in [0, 1)"),
+            "warmup": ((self.warmup >= 0) & (self.warmup == self.warmup.round()), "0 or a count"),
+            "target": (torch.isfinite(self.target) & (self.target > 0), "positive"),
+            "bounds": ((self.low > 0) & (self.low <= 1) & (self.high >= 1), "0 < low ≤ 1 ≤ high"),
+        }
+        if self.actuator_name == "sharpness" and self.signal_name == "entropy":
+            checks["target"] = ((self.target > 0) & (self.target < 1), "in (0, 1)")
+        for name, (good, rule) in checks.items():
+            if not bool(good.all()):
+                values = (self.low, self.high) if name == "bounds" else getattr(self, name)
+                raise ValueError(f"{name} must be {rule}; it is {values}")
+
+    @torch.no_grad()
+    def forward(self, similarity: Tensor, temperature: Number) -> Schedule:
+        """Take one step: read the signal, update the average, return the schedule.
+
+        Args:
+            similarity: (..., B, B) similarities of the batch, B ≥ 2; its leading axes are the
+                scheduler's ``batch_shape``.
+            temperature: The temperature in force, a number or (...); ``entropy`` reads its softmax
+                at it, and every actuator but ``sharpness`` hands it on.
+
+        Raises:
+            ValueError: ``similarity`` has a wrong shape, or B < 2.
+        """
+        check_similarity(similarity)
+        if similarity.shape[:-2] != self.average.shape[:-1]:
+            raise ValueError(
+                f"similarity has leading axes {tuple(similarity.shape[:-2])}, the scheduler was "
+                f"made with batch_shape={tuple(self.average.shape[:-1])}"
+            )
+        similarity = similarity.detach()
+        neutral = _neutral(similarity, temperature)
+        observed = self._actuator.observe(
+            self._signal, similarity, neutral.temperature, self.target
+        )
+        beta = self.beta.unsqueeze(-1)
+        self.steps += 1
+        self.average.mul_(beta).add_((1 - beta) * observed)
+        corrected = self.average / (1 - beta**self.steps)
+        # The reference is the average at the warm-up's end, or the first one without a warm-up.
+        opening = (self.steps <= self.warmup.clamp(min=1)).unsqueeze(-1)
+        self.reference.copy_(torch.where(opening, corrected, self.reference))
+        acted = self._actuator.act(
+            self._signal,
+            similarity,
+            neutral,
+            Smoothed(corrected, self.reference, self.gamma, self.target, self.low, self.high),
+        )
+        warming = self.steps <= self.warmup
+        return Schedule(
+            weights=torch.where(warming.unsqueeze(-1), neutral.weights, acted.weights),
+            sample_weights=torch.where(
+                warming[..., None, None], neutral.sample_weights, acted.sample_weights
+            ),
+            temperature=torch.where(warming, neutral.temperature, acted.temperature),
+        )
+
+    def extra_repr(self) -> str:
+        """Name the signal and the actuator in the module's representation."""
+        return f"{self.signal_name} × {self.actuator_name}"

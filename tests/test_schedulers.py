@@ -1,0 +1,289 @@
+"""The signals and actuators: worked values, and the identities that the book proves."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib.schedulers import SIGNALS, Fixed, Scheduler, entropy, margin, spread, variance
+from lib.schedulers.actuators import ACTUATORS, temperature_at_entropy
+
+TAU = torch.tensor(0.1)
+KINDS = [(signal, actuator) for signal in SIGNALS for actuator in ACTUATORS]
+
+
+def random_similarity(seed: int, size: int, leading: tuple[int, ...] = ()) -> torch.Tensor:
+    """Cosines of random unit vectors, in double precision for the identities."""
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.randn(2, *leading, size, 8, generator=generator, dtype=torch.float64)
+    image, text = torch.nn.functional.normalize(draws, dim=-1)
+    return image @ text.mT
+
+
+squares = st.builds(random_similarity, st.integers(0, 10**6), st.integers(2, 12))
+
+
+def test_signals_by_hand():
+    similarity = torch.tensor([[0.8, 0.0], [0.4, 0.2]])
+    # Rows: {.8, 0} and {.4, .2}; columns: {.8, .4} and {0, .2}.
+    torch.testing.assert_close(
+        variance(similarity, TAU), torch.tensor([[0.16, 0.01], [0.04, 0.01]])
+    )
+    torch.testing.assert_close(spread(similarity, TAU), torch.tensor([[0.8, 0.2], [0.4, 0.2]]))
+    torch.testing.assert_close(margin(similarity, TAU), torch.tensor([[0.8, -0.2], [0.4, 0.2]]))
+
+    def binary_entropy(logit_difference: float) -> float:
+        p = 1 / (1 + math.exp(-logit_difference))
+        return -(p * math.log(p) + (1 - p) * math.log(1 - p)) / math.log(2)
+
+    expected = [[binary_entropy(8), binary_entropy(2)], [binary_entropy(4), binary_entropy(2)]]
+    torch.testing.assert_close(entropy(similarity, TAU), torch.tensor(expected))
+
+
+@given(squares)
+def test_mean_margin_gives_no_signal_between_directions(similarity):
+    mean = margin(similarity, TAU.double()).mean(-1)
+    torch.testing.assert_close(mean[0], mean[1])
+
+
+@given(squares)
+def test_variance_of_the_whole_matrix_or_its_diagonal_gives_no_signal(similarity):
+    transposed = similarity.T
+    torch.testing.assert_close(similarity.var(correction=0), transposed.var(correction=0))
+    assert torch.equal(similarity.diagonal(), transposed.diagonal())
+
+
+@given(squares)
+def test_direction_signal_is_a_difference_in_hubness(similarity):
+    """Law of total variance: mean row var − mean column var = Var(column means) − Var(row means)."""
+    i2t, t2i = variance(similarity, TAU.double()).mean(-1)
+    hubness = similarity.mean(0).var(correction=0) - similarity.mean(1).var(correction=0)
+    torch.testing.assert_close(i2t - t2i, hubness, atol=1e-12, rtol=1e-9)
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+@given(squares)
+def test_transposing_exchanges_the_directions(signal, similarity):
+    read = SIGNALS[signal]
+    torch.testing.assert_close(
+        read(similarity.T, TAU.double()), read(similarity, TAU.double()).flip(0)
+    )
+
+
+@pytest.mark.parametrize(("signal", "actuator"), KINDS)
+@given(similarity=squares)
+def test_transposing_exchanges_the_weights(signal, actuator, similarity):
+    straight, exchanged = (
+        Scheduler(signal, actuator, gamma=2.0).double() for _ in range(2)
+    )
+    for step in (similarity, similarity.flip(0)):
+        one, other = straight(step, 0.1), exchanged(step.T, 0.1)
+    torch.testing.assert_close(one.weights, other.weights.flip(-1))
+    torch.testing.assert_close(one.sample_weights, other.sample_weights.flip(-2))
+    torch.testing.assert_close(one.temperature, other.temperature)
+
+
+@pytest.mark.parametrize(("signal", "actuator"), KINDS)
+@given(similarity=squares, seed=st.integers(0, 1000))
+def test_permuting_the_batch_permutes_queries_and_leaves_weights(
+    signal, actuator, similarity, seed
+):
+    size = similarity.shape[0]
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+    plain = Scheduler(signal, actuator).double()(similarity, 0.1)
+    permuted = Scheduler(signal, actuator).double()(similarity[order][:, order], 0.1)
+    torch.testing.assert_close(plain.weights, permuted.weights)
+    torch.testing.assert_close(plain.sample_weights[:, order], permuted.sample_weights)
+    torch.testing.assert_close(plain.temperature, permuted.temperature)
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+@pytest.mark.parametrize("actuator", ["direction", "magnitude", "sample"])
+@pytest.mark.parametrize("gamma", [-10.0, -1.0, 0.5, 1.0, 10.0])
+def test_a_uniform_signal_gives_weights_of_exactly_one(signal, actuator, gamma):
+    # Every row and every column holds the same values: a circulant matrix.
+    row = torch.tensor([0.9, 0.5, 0.25, 0.125])
+    similarity = torch.stack([row.roll(shift) for shift in range(4)])
+    scheduler = Scheduler(signal, actuator, gamma=gamma)
+    for _ in range(3):
+        schedule = scheduler(similarity, 0.1)
+    torch.testing.assert_close(schedule.weights, torch.ones(2))
+    torch.testing.assert_close(schedule.sample_weights, torch.ones(2, 4))
+
+
+@pytest.mark.parametrize(("signal", "actuator"), KINDS)
+@given(similarity=squares, gamma=st.sampled_from([-3.0, 1.0, 4.0]))
+def test_the_budget_of_the_loss_is_kept(signal, actuator, similarity, gamma):
+    schedule = Scheduler(signal, actuator, gamma=gamma).double()(similarity, 0.1)
+    if actuator == "direction":
+        torch.testing.assert_close(schedule.weights.sum(), torch.tensor(2.0).double())
+    torch.testing.assert_close(schedule.sample_weights.mean(-1), torch.ones(2).double())
+    assert (schedule.weights >= 0).all()
+    assert schedule.temperature > 0
+
+
+def test_direction_weights_by_hand():
+    # Mean row variance 0.25, mean column variance 0; then the transposed batch.
+    hub = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    scheduler = Scheduler("variance", "direction", beta=0.5)
+    torch.testing.assert_close(scheduler(hub, 0.1).weights, torch.tensor([2.0, 0.0]))
+    # ū: i2t (0.5·0.125 + 0.5·0)/0.75 = 1/12, t2i (0.5·0.25)/0.75 = 2/12, bias-corrected.
+    torch.testing.assert_close(scheduler(hub.T, 0.1).weights, torch.tensor([2 / 3, 4 / 3]))
+
+
+def test_smoothing_is_bias_corrected_as_in_adam():
+    scheduler = Scheduler("spread", "magnitude", beta=0.9, bounds=(0.1, 10.0))
+    for scale in (0.2, 0.4):
+        schedule = scheduler(scale * torch.eye(2), 0.1)
+    # ū_0 = 0.2; ū = (0.9·0.1·0.2 + 0.1·0.4) / (1 − 0.81) = 0.058 / 0.19.
+    torch.testing.assert_close(schedule.weights, torch.full((2,), 0.058 / 0.19 / 0.2))
+
+
+def test_magnitude_is_clipped_and_follows_its_reference_after_the_warm_up():
+    scheduler = Scheduler("spread", "magnitude", beta=0.0, warmup=2, bounds=(0.5, 2.0))
+    weights = [scheduler(s * torch.eye(2), 0.1).weights[0].item() for s in (9, 1, 1.5, 3, 0.1)]
+    assert weights == pytest.approx([1, 1, 1.5, 2, 0.5])
+
+
+def test_sharpness_by_variance_holds_the_logits_standard_deviation():
+    similarity = random_similarity(0, 16)
+    schedule = Scheduler("variance", "sharpness", target=1.5).double()(similarity, 0.1)
+    logits = similarity / schedule.temperature
+    assert logits.std(correction=0).item() == pytest.approx(1.5)
+
+
+def test_sharpness_by_spread_holds_the_mean_logit_range():
+    similarity = random_similarity(1, 16)
+    schedule = Scheduler("spread", "sharpness", target=8.0).double()(similarity, 0.1)
+    assert spread(similarity / schedule.temperature, TAU).mean().item() == pytest.approx(8.0)
+
+
+@given(
+    st.integers(0, 10**6), st.integers(3, 40), st.floats(0.3, 0.98), st.sampled_from([0.02, 0.1, 1])
+)
+def test_sharpness_by_entropy_holds_the_mean_entropy(seed, size, target, start):
+    similarity = random_similarity(seed, size)
+    tau = temperature_at_entropy(
+        similarity, torch.tensor(target).double(), torch.tensor(start).double()
+    )
+    assert entropy(similarity, tau).mean().item() == pytest.approx(target, abs=1e-3)
+
+
+def test_sample_weights_by_hand():
+    similarity = torch.tensor([[0.8, 0.0], [0.4, 0.2]])
+    schedule = Scheduler("spread", "sample")(similarity, 0.1)
+    # Ranges: rows .8, .2; columns .4, .2; shares times B = 2.
+    torch.testing.assert_close(
+        schedule.sample_weights, torch.tensor([[1.6, 0.4], [4 / 3, 2 / 3]])
+    )
+
+
+@pytest.mark.parametrize(("signal", "actuator"), KINDS)
+def test_warm_up_is_neutral(signal, actuator):
+    similarity = random_similarity(3, 6).float()
+    scheduler = Scheduler(signal, actuator, gamma=5.0, warmup=2)
+    neutral = Fixed()(similarity, 0.25)
+    for _ in range(2):
+        for got, expected in zip(scheduler(similarity, 0.25), neutral, strict=True):
+            torch.testing.assert_close(got, expected)
+    third = scheduler(similarity * 0.9, 0.25)
+    assert any(
+        not torch.equal(got, expected) for got, expected in zip(third, neutral, strict=True)
+    )
+
+
+@pytest.mark.parametrize(("signal", "actuator"), KINDS)
+@pytest.mark.parametrize("leading", [(3,), (2, 3)])
+def test_leading_axes_are_independent_runs(signal, actuator, leading):
+    steps = [random_similarity(seed, 7, leading).float() for seed in range(3)]
+    stacked = Scheduler(signal, actuator, batch_shape=leading)
+    for step in steps:
+        together = stacked(step, torch.full(leading, 0.1))
+    for index in torch.cartesian_prod(*(torch.arange(n) for n in leading)).view(-1, len(leading)):
+        alone = Scheduler(signal, actuator)
+        place = tuple(index.tolist())
+        for step in steps:
+            single = alone(step[place], 0.1)
+        for a, b in zip(together, single, strict=True):
+            assert torch.equal(a[place], b)
+
+
+@pytest.mark.parametrize(("signal", "actuator"), KINDS)
+def test_constants_of_each_run_of_a_stack(signal, actuator):
+    similarity = random_similarity(5, 6).float()
+    target = torch.tensor([0.5, 0.7])
+    together = Scheduler(
+        signal, actuator, gamma=torch.tensor([1.0, -2.0]), target=target, batch_shape=(2,)
+    )(similarity.expand(2, 6, 6), torch.tensor([0.1, 0.2]))
+    for run, (gamma, tau) in enumerate([(1.0, 0.1), (-2.0, 0.2)]):
+        single = Scheduler(signal, actuator, gamma=gamma, target=target[run].item())(
+            similarity, tau
+        )
+        for a, b in zip(together, single, strict=True):
+            assert torch.equal(a[run], b)
+
+
+@pytest.mark.parametrize(("signal", "actuator"), KINDS)
+def test_state_is_saved_and_restored(signal, actuator):
+    steps = [random_similarity(seed, 5).float() for seed in range(4)]
+    whole, first, second = (Scheduler(signal, actuator, warmup=1) for _ in range(3))
+    for step in steps:
+        expected = whole(step, 0.1)
+    for step in steps[:2]:
+        first(step, 0.1)
+    second.load_state_dict(first.state_dict())
+    for step in steps[2:]:
+        resumed = second(step, 0.1)
+    for a, b in zip(expected, resumed, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(("signal", "actuator"), KINDS)
+@pytest.mark.parametrize("value", [0.0, 1.0, -1.0])
+def test_a_collapsed_model_gets_a_finite_schedule(signal, actuator, value):
+    """All similarities equal: every signal is constant, and no weight may turn NaN."""
+    scheduler = Scheduler(signal, actuator)
+    similarity = torch.full((4, 4), value, requires_grad=True)
+    schedule = scheduler(similarity, 0.1)
+    assert all(part.isfinite().all() for part in schedule)
+    torch.testing.assert_close(schedule.weights, torch.ones(2))
+    torch.testing.assert_close(schedule.sample_weights, torch.ones(2, 4))
+
+
+def test_no_gradient_flows_through_a_schedule():
+    similarity = random_similarity(0, 4).float().requires_grad_()
+    assert not any(part.requires_grad for part in Scheduler()(similarity, TAU))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"signal": "varaince"}, "signal 'varaince' is unknown"),
+        ({"actuator": "sampel"}, "actuator 'sampel' is unknown"),
+        ({"gamma": float("nan")}, "gamma must be finite"),
+        ({"beta": 1.0}, "beta must be in"),
+        ({"warmup": -1}, "warmup must be"),
+        ({"target": 0.0}, "target must be positive"),
+        ({"signal": "entropy", "actuator": "sharpness", "target": 1.5}, "target must be in"),
+        ({"bounds": (2.0, 0.5)}, "bounds must be"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Scheduler(**arguments)
+
+
+@pytest.mark.parametrize("module", [Fixed(), Scheduler()])
+@pytest.mark.parametrize(
+    ("shape", "message"), [((1, 1), "single pair"), ((2, 3), r"\(2, 3\)"), ((4,), r"\(4,\)")]
+)
+def test_bad_similarities_are_refused(module, shape, message):
+    with pytest.raises(ValueError, match=message):
+        module(torch.zeros(shape), 0.1)
+
+
+def test_a_wrong_stack_is_refused():
+    with pytest.raises(ValueError, match="batch_shape"):
+        Scheduler(batch_shape=(3,))(torch.zeros(2, 4, 4), 0.1)
