@@ -144,7 +144,12 @@ def publish(finding: Finding) -> None:
     from IPython.display import display
 
     display(  # type: ignore[no-untyped-call]
-        {MIME_TYPE: finding.model_dump(mode="json"), "text/markdown": finding.summary}, raw=True
+        {
+            MIME_TYPE: finding.model_dump(mode="json"),
+            "text/markdown": finding.summary,
+            "text/plain": finding.summary,
+        },
+        raw=True,
     )
 
 

@@ -6,11 +6,55 @@ Modules carry ``batch_shape`` leading axes, so that a stack of independent runs 
 import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+def matmul(left: Tensor, right: Tensor) -> Tensor:
+    """Multiply stacks of matrices, (..., M, K) by (..., K, N), each product on its own.
+
+    As ``left @ right``, but a product's bits don't depend on the stack it is in, forward or
+    backward. A BLAS may take another path for a matrix that does not start on a cache line, and
+    where a matrix of a stack starts depends on those before it.
+    """
+    product: Tensor = _Matmul.apply(left, right)  # type: ignore[no-untyped-call]
+    return product
+
+
+class _Matmul(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, left: Tensor, right: Tensor) -> Tensor:
+        ctx.save_for_backward(left, right)
+        return _multiply(left, right)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        left, right = ctx.saved_tensors
+        need_left, need_right = ctx.needs_input_grad
+        (gradient,) = gradients
+        return (
+            _multiply(gradient, right.mT) if need_left else None,
+            _multiply(left.mT, gradient) if need_right else None,
+        )
+
+
+CACHE_LINE = 64
+"""Bytes to which torch aligns what it allocates on a CPU."""
+
+
+def _multiply(left: Tensor, right: Tensor) -> Tensor:
+    shape = (left.shape[-2], left.shape[-1], right.shape[-1])
+    sizes = (shape[0] * shape[1], shape[1] * shape[2], shape[0] * shape[2])
+    if left.dim() == 2 or all(n * left.element_size() % CACHE_LINE == 0 for n in sizes):
+        return left @ right
+    flat = [m.expand(*left.shape[:-2], -1, -1).flatten(0, -3) for m in (left, right)]
+    # A clone starts on a cache line of its own.
+    products = [a.clone() @ b.clone() for a, b in zip(*flat, strict=True)]
+    return torch.stack(products).view(*left.shape[:-1], right.shape[-1])
 
 
 class ProjectionHead(nn.Module):
@@ -89,7 +133,7 @@ class ProjectionHead(nn.Module):
                 hidden = F.gelu(hidden)
             if generators is not None and self.dropout:
                 hidden = hidden * self._keep(hidden, generators)
-            hidden = hidden @ weight + bias
+            hidden = matmul(hidden, weight) + bias
         return F.normalize(hidden, dim=-1)
 
     def _keep(self, hidden: Tensor, generators: Sequence[torch.Generator]) -> Tensor:

@@ -22,6 +22,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 Signal = Literal["variance", "entropy", "spread"]
 Actuator = Literal["direction", "magnitude", "sharpness", "sample"]
 Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
 # Names that IPython puts beside those of the user.
@@ -64,12 +65,12 @@ class CorpusOptions(Parameters):
 class TowerOptions(Parameters):
     """Which pretrained towers give the features, and where they and the training run."""
 
-    image_tower: str = Field("efficientnet-lite0", min_length=1)
+    image_tower: str = Field("efficientnet-lite0@128", min_length=1)
     text_tower: str = Field("minilm", min_length=1)
     device: str = Field(
         "auto",
-        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
-        description="one of auto, cpu, cuda, cuda:N, mps",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="one of auto, cpu, cuda, cuda:N",
     )
 
 
@@ -80,38 +81,43 @@ class TrainingOptions(Parameters):
     batch_size: int = Field(128, ge=2)
     epochs: int = Field(15, ge=1)
     embedding_dim: int = Field(256, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
+
+
+class TuningOptions(Parameters):
+    """What the fixed baseline is tuned over, on validation; the same runs in every notebook."""
+
+    tuning_seeds: int = Field(2, ge=1)
+    train_images: int = Field(800, ge=2)
+    temperatures: list[Positive] = Field([0.05, 0.07, 0.085, 0.1, 0.125, 0.15], min_length=1)
+    learning_rates: list[Positive] = Field([1e-3, 3e-3], min_length=1)
 
 
 class CorpusParameters(TrainingOptions, TowerOptions, CorpusOptions):
     """The notebook ``corpus``: the corpus and what low data means."""
 
+    learning_rate: float = Field(3e-3, gt=0)
     train_sizes: list[Count] = Field([100, 200, 400, 800], min_length=1)
     temperature: float = Field(0.1, gt=0)
 
 
-class BaselineParameters(TrainingOptions, TowerOptions, CorpusOptions):
+class BaselineParameters(TuningOptions, TrainingOptions, TowerOptions, CorpusOptions):
     """The notebook ``baseline``: the fixed weighting, tuned."""
 
-    train_images: int = Field(800, ge=2)
-    temperatures: list[Positive] = Field([0.05, 0.07, 0.1, 0.15, 0.2], min_length=1)
-    learning_rates: list[Positive] = Field([3e-4, 1e-3, 3e-3], min_length=1)
-    tuning_seeds: int = Field(2, ge=1)
 
-
-class MainComparisonParameters(TrainingOptions, TowerOptions, CorpusOptions):
+class MainComparisonParameters(TuningOptions, TrainingOptions, TowerOptions, CorpusOptions):
     """The notebook ``main-comparison``: scheduled weights against fixed ones."""
 
-    train_images: int = Field(800, ge=2)
-    temperature: float = Field(0.1, gt=0)
     signals: list[Signal] = Field(["variance", "entropy", "spread"], min_length=1)
-    actuators: list[Actuator] = Field(["direction"], min_length=1)
+    actuators: list[Actuator] = Field(["direction", "sharpness"], min_length=1)
+    scheduled_temperatures: list[Positive] = Field([0.07, 0.1, 0.15], min_length=1)
     gammas: list[float] = Field([1.0, 10.0], min_length=1)
+    variance_targets: list[Positive] = Field([1.0, 1.25, 1.5, 1.75, 2.0, 2.5], min_length=1)
+    entropy_targets: list[Share] = Field([0.7, 0.75, 0.8, 0.85, 0.9, 0.95], min_length=1)
+    spread_targets: list[Positive] = Field([4.0, 5.0, 6.0, 7.0, 8.0, 10.0], min_length=1)
     beta: float = Field(0.9, ge=0, lt=1)
     warmup: int = Field(0, ge=0)
     margin: float = Field(0.3, gt=0)
-    tuning_seeds: int = Field(2, ge=1)
 
 
 MODELS: Mapping[str, type[Parameters]] = {
@@ -274,7 +280,9 @@ def _advise(name: str, field: FieldInfo, value: Any) -> str:
     if isinstance(value, str) and get_origin(field.annotation) is Literal:
         nearest = difflib.get_close_matches(value, get_args(field.annotation), n=1)
         default = nearest[0] if nearest else default
-    return f"write -p {name} {default if default not in ('', None) else 'TEXT'}"
+    if isinstance(default, bool):
+        default = str(default).lower()
+    return f"write -p {name} {'TEXT' if default == '' else default}"
 
 
 def _quoted_example(field: FieldInfo, value: bool) -> str:

@@ -83,7 +83,7 @@ class Progress:
         with self._lock:
             view, self._view = self._view, None
             if view is not None:
-                view.stop(self, failed=kind is not None and not issubclass(kind, GeneratorExit))
+                view.stop(self, failed=kind is not None)
 
     @property
     def note(self) -> str:

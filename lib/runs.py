@@ -68,6 +68,12 @@ class RunConfig(BaseModel):
             raise ValueError("a temperature is either learned or set by 'sharpness', not both")
         return self
 
+    @classmethod
+    def of(cls, parameters: BaseModel, **changes: Any) -> "RunConfig":
+        """Take from a notebook's parameters what determines a run; ``changes`` come on top."""
+        shared = cls.model_fields.keys() & type(parameters).model_fields.keys()
+        return cls(**{name: getattr(parameters, name) for name in shared} | changes)
+
     @property
     def run_id(self) -> str:
         """The run's name in the store: a hash of this configuration and the results' version."""

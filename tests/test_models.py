@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lib.models import DualEncoder, LearnedTemperature, ProjectionHead
+from lib.models import DualEncoder, LearnedTemperature, ProjectionHead, matmul
 from lib.seeds import torch_generator
 
 
@@ -94,3 +96,28 @@ def test_learned_temperature_is_capped_after_loading_a_state():
 def test_learned_temperature_refuses_a_bad_start(start):
     with pytest.raises(ValueError, match="must start at"):
         LearnedTemperature(start)
+
+
+@given(
+    st.integers(1, 5),
+    st.integers(1, 20),
+    st.integers(1, 20),
+    st.integers(1, 20),
+    st.integers(0, 99),
+)
+def test_a_product_does_not_depend_on_its_stack(runs, m, k, n, seed):
+    """Odd sizes put the matrices of a stack off the cache lines; a BLAS may then round otherwise."""
+    generator = torch.Generator().manual_seed(seed)
+    left = torch.randn(runs, m, k, generator=generator).requires_grad_()
+    right = torch.randn(runs, k, n, generator=generator).requires_grad_()
+    product = matmul(left, right)
+    product.square().sum().backward()
+    torch.testing.assert_close(product, left @ right)
+    for run in range(runs):
+        one, two = (p.detach()[run : run + 1].clone().requires_grad_() for p in (left, right))
+        alone = matmul(one, two)
+        alone.square().sum().backward()
+        assert torch.equal(alone[0], product[run])
+        assert torch.equal(one.grad[0], left.grad[run])
+        assert torch.equal(two.grad[0], right.grad[run])
+        torch.testing.assert_close(one.grad, 2 * alone.detach() @ two.detach().mT)

@@ -57,7 +57,7 @@ def test_variance_of_the_whole_matrix_or_its_diagonal_gives_no_signal(similarity
 
 @given(squares)
 def test_direction_signal_is_a_difference_in_hubness(similarity):
-    """Law of total variance: mean row var − mean column var = Var(column means) − Var(row means)."""
+    """Law of total variance: row − column variance = Var(column means) − Var(row means)."""
     i2t, t2i = variance(similarity, TAU.double()).mean(-1)
     hubness = similarity.mean(0).var(correction=0) - similarity.mean(1).var(correction=0)
     torch.testing.assert_close(i2t - t2i, hubness, atol=1e-12, rtol=1e-9)
@@ -75,9 +75,7 @@ def test_transposing_exchanges_the_directions(signal, similarity):
 @pytest.mark.parametrize(("signal", "actuator"), KINDS)
 @given(similarity=squares)
 def test_transposing_exchanges_the_weights(signal, actuator, similarity):
-    straight, exchanged = (
-        Scheduler(signal, actuator, gamma=2.0).double() for _ in range(2)
-    )
+    straight, exchanged = (Scheduler(signal, actuator, gamma=2.0).double() for _ in range(2))
     for step in (similarity, similarity.flip(0)):
         one, other = straight(step, 0.1), exchanged(step.T, 0.1)
     torch.testing.assert_close(one.weights, other.weights.flip(-1))
@@ -175,9 +173,7 @@ def test_sample_weights_by_hand():
     similarity = torch.tensor([[0.8, 0.0], [0.4, 0.2]])
     schedule = Scheduler("spread", "sample")(similarity, 0.1)
     # Ranges: rows .8, .2; columns .4, .2; shares times B = 2.
-    torch.testing.assert_close(
-        schedule.sample_weights, torch.tensor([[1.6, 0.4], [4 / 3, 2 / 3]])
-    )
+    torch.testing.assert_close(schedule.sample_weights, torch.tensor([[1.6, 0.4], [4 / 3, 2 / 3]]))
 
 
 @pytest.mark.parametrize(("signal", "actuator"), KINDS)
@@ -189,9 +185,7 @@ def test_warm_up_is_neutral(signal, actuator):
         for got, expected in zip(scheduler(similarity, 0.25), neutral, strict=True):
             torch.testing.assert_close(got, expected)
     third = scheduler(similarity * 0.9, 0.25)
-    assert any(
-        not torch.equal(got, expected) for got, expected in zip(third, neutral, strict=True)
-    )
+    assert any(not torch.equal(got, expected) for got, expected in zip(third, neutral, strict=True))
 
 
 @pytest.mark.parametrize(("signal", "actuator"), KINDS)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lib.losses import info_nce, weighted_mean
 from lib.metrics import collapsed, retrieval_metrics
-from lib.models import DualEncoder, LearnedTemperature, ProjectionHead
+from lib.models import DualEncoder, LearnedTemperature, ProjectionHead, matmul
 from lib.runs import TEST_COLUMNS, RunConfig, RunRecord
 from lib.schedulers import DEFAULT_TARGETS, Fixed, Schedule, Scheduler, variance
 from lib.seeds import torch_generator
@@ -105,9 +105,10 @@ def _evaluate(model: DualEncoder, gallery: Gallery, alive: Tensor) -> tuple[Tens
     finite = torch.stack([e.isfinite().all(dim=-1).all(dim=-1) for e in embedded]).all(dim=0)
     usable = (alive & finite)[:, None, None]
     image, text = (torch.where(usable, e, torch.zeros_like(e)) for e in embedded)
-    measured = retrieval_metrics(image @ text.mT, gallery.caption_owner)
+    measured = retrieval_metrics(matmul(image, text.mT), gallery.caption_owner)
     columns = [*measured.recalls, measured.rsum, *measured.median_ranks]
-    return torch.stack([torch.as_tensor(c).double() for c in columns], dim=-1), finite
+    # A mean's last bits may depend on the stack's layout; nine decimals of a recall don't.
+    return torch.stack(columns, dim=-1).round(decimals=9), finite
 
 
 def train_stack(
@@ -155,7 +156,7 @@ def train_stack(
         epoch_steps = []
         for batch in batches(shape.train_images, shape.batch_size):
             embedded = model(data.image[images[:, batch]], data.text[captions[:, batch]], dropout)
-            similarity = embedded.image @ embedded.text.mT
+            similarity = matmul(embedded.image, embedded.text.mT)
             tau = torch.where(learned, temperature(), fixed_tau)
             schedule = schedulers(similarity, tau.detach())
             used = schedule._replace(temperature=torch.where(learned, tau, schedule.temperature))
@@ -191,7 +192,7 @@ def train_stack(
         for parameter, kept in zip(model.parameters(), best_state, strict=True):
             parameter.copy_(kept)
     test, _ = _evaluate(model, data.test, alive)
-    flags = _collapsed(model, data.test)
+    flags = _collapsed(model, data.test, alive)
     seconds = (time.perf_counter() - begun) / len(configs)
     epoch_series = torch.stack(epochs, dim=1).cpu().numpy()
     step_series = torch.cat(steps).transpose(0, 1).float().cpu().numpy()
@@ -214,11 +215,11 @@ def train_stack(
 
 
 @torch.no_grad()
-def _collapsed(model: DualEncoder, gallery: Gallery) -> list[bool]:
+def _collapsed(model: DualEncoder, gallery: Gallery, alive: Tensor) -> list[bool]:
     embedded = model(gallery.image, gallery.text)
     return [
-        collapsed(image) or collapsed(text)
-        for image, text in zip(embedded.image, embedded.text, strict=True)
+        bool(alive[run]) and any(collapsed(part[run]) for part in embedded)
+        for run in range(len(alive))
     ]
 
 

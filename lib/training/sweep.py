@@ -14,6 +14,9 @@ class TrainingError(RuntimeError):
     """A run did not end in numbers that may be published."""
 
 
+Source = tuple[str, str, str, str]
+"""Corpus, what to do with its bad samples, image tower, text tower."""
+
 STACK_SIZE = {"cpu": 8, "cuda": 128}
 """Runs that train together, by kind of device: on a CPU they must share its cache."""
 STACK_MEMORY = {"cpu": 4 << 30, "cuda": 16 << 30}
@@ -51,28 +54,30 @@ def train(
     chosen = resolve_device(device)
     records = {config: store.get(config) for config in dict.fromkeys(configs)}
     failures: list[str] = []
-    if any(record is None for record in records.values()):
-        sources = {_source(config) for config, record in records.items() if record is None}
-        for source in sorted(sources):
-            ours = [config for config in records if _source(config) == source]
-            loaded = features or load_features(*source, corpus_root=corpus_root, device=device)
-            _check_sizes(ours, loaded)
-            # A record of other corpus content must not be compared with what is trained now.
-            missing = [
-                config
-                for config in ours
-                if (record := records[config]) is None
-                or record.corpus_fingerprint != loaded.corpus_fingerprint
-            ]
-            with Progress(f"training on {source[0]}", total=len(missing)) as progress:
-                data = TrainingData.of(loaded, chosen)
-                for stack in _stacks(missing, data):
-                    done, lost = train_stack(stack, data)
-                    failures += lost
-                    for record in done:
-                        store.put(record)
-                        records[record.config] = record
-                    progress.advance(len(stack), note=_best(records.values()))
+    missing = [config for config, record in records.items() if record is None]
+    # Everything that can be refused is refused before the first run starts.
+    sources: dict[Source, TrainingData] = {}
+    for source in sorted({_source(config) for config in missing}):
+        loaded = features or load_features(*source, corpus_root=corpus_root, device=device)
+        sources[source] = TrainingData.of(loaded, chosen)
+    for config in missing:
+        _check_size(config, sources[_source(config)])
+    for source, data in sources.items():
+        # A record of other corpus content must not be compared with what is trained now.
+        due = [
+            config
+            for config, record in records.items()
+            if _source(config) == source
+            and (record is None or record.corpus_fingerprint != data.corpus_fingerprint)
+        ]
+        with Progress(f"training on {source[0]}", total=len(due)) as progress:
+            for stack in _stacks(due, data):
+                done, lost = train_stack(stack, data)
+                failures += lost
+                for record in done:
+                    store.put(record)
+                    records[record.config] = record
+                progress.advance(len(stack), note=_best(records.values()))
     if failures:
         raise TrainingError(
             f"{len(failures)} of {len(configs)} runs diverged and are not kept: "
@@ -92,13 +97,18 @@ def load_features(
     device: str = "auto",
 ) -> Features:
     """Load a corpus by name, check it, and return its tower features from the cache."""
-    options = {} if corpus == "scenes" else {"on_bad_sample": on_bad_sample}
-    if corpus_root and corpus != "scenes":
-        options["root"] = corpus_root
-    return extract_features(load_corpus(corpus, **options), image_tower, text_tower, device)
+    loaded = load_corpus(corpus, **corpus_options(corpus, on_bad_sample, corpus_root))
+    return extract_features(loaded, image_tower, text_tower, device)
 
 
-def _source(config: RunConfig) -> tuple[str, str, str, str]:
+def corpus_options(corpus: str, on_bad_sample: str, root: str) -> dict[str, str]:
+    """Return what :func:`lib.datasets.load_corpus` is to be told beside the corpus's name."""
+    if corpus == "scenes":
+        return {}
+    return {"on_bad_sample": on_bad_sample} | ({"root": root} if root else {})
+
+
+def _source(config: RunConfig) -> Source:
     return config.corpus, config.on_bad_sample, config.image_tower, config.text_tower
 
 
@@ -107,17 +117,16 @@ def _best(records: Iterable[RunRecord | None]) -> str:
     return f"best validation rSum {best:.1f}"
 
 
-def _check_sizes(configs: Sequence[RunConfig], features: Features) -> None:
-    available = len(features.rows("train"))
-    for config in configs:
-        if config.train_images > available:
-            raise ValueError(
-                f"train_images = {config.train_images}, but the train split of {config.corpus} "
-                f"has {available} images; ask for at most that many"
-            )
+def _check_size(config: RunConfig, data: TrainingData) -> None:
+    available = len(data.train_rows)
+    if config.train_images > available:
+        raise ValueError(
+            f"train_images = {config.train_images}, but the train split of {config.corpus} has "
+            f"{available} images with a caption; ask for at most that many"
+        )
 
 
-def _stacks(configs: Sequence[RunConfig], data: "TrainingData") -> Iterator[list[RunConfig]]:
+def _stacks(configs: Sequence[RunConfig], data: TrainingData) -> Iterator[list[RunConfig]]:
     """Yield lists of runs that differ in seed, temperature and schedule alone."""
     groups: dict[RunConfig, list[RunConfig]] = {}
     neutral = {"seed": 0, "temperature": 1.0, "learn_temperature": False, "schedule": None}

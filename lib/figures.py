@@ -1,0 +1,242 @@
+"""The study's figures and tables: each takes a tidy table and answers one question."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import altair as alt
+import pandas as pd
+import scipy.stats
+from IPython.display import HTML
+
+from lib.charts import BLUE, GREEN, GREY, INK, VERMILLION
+from lib.runs import RunRecord
+
+DIRECTIONS = {"i2t": "image → text", "t2i": "text → image"}
+METRICS = {
+    "i2t_r1": "R@1 i → t",
+    "i2t_r5": "R@5 i → t",
+    "i2t_r10": "R@10 i → t",
+    "t2i_r1": "R@1 t → i",
+    "t2i_r5": "R@5 t → i",
+    "t2i_r10": "R@10 t → i",
+    "rsum": "rSum",
+    "i2t_median_rank": "median rank i → t",
+    "t2i_median_rank": "median rank t → i",
+}
+"""Test metrics and how a table heads them; recalls in percent."""
+MAX_POINTS = 1500
+"""Points of a series beyond which it is thinned: a page must stay light."""
+
+
+def learning_curve(table: pd.DataFrame, chance: float) -> alt.LayerChart:
+    """Recall against the number of training images, a line a direction with its interval.
+
+    Args:
+        table: ``images``, ``direction``, ``mean``, ``low``, ``high`` (percent).
+        chance: Recall of a random ranking of images, percent.
+    """
+    named = table.assign(direction=table["direction"].map(DIRECTIONS))
+    x = alt.X("images:Q").scale(type="log", nice=False).title("training images (log scale)")
+    x = x.axis(values=sorted(named["images"].unique().tolist()), format="d")
+    colour = alt.Color("direction:N").title(None)
+    base = alt.Chart(named).encode(x=x, color=colour)
+    band = base.mark_area(opacity=0.2).encode(alt.Y("low:Q").title("test R@1, %"), alt.Y2("high:Q"))
+    line = base.mark_line(point=True).encode(
+        alt.Y("mean:Q"),
+        tooltip=[
+            "images:Q",
+            "direction:N",
+            *(alt.Tooltip(f"{c}:Q", format=".2f") for c in ("mean", "low", "high")),
+        ],
+    )
+    floor = (
+        alt.Chart(pd.DataFrame({"chance": [chance], "label": ["chance"]}))
+        .mark_rule(strokeDash=[4, 4], color=GREY)
+        .encode(alt.Y("chance:Q"), tooltip=["label:N", alt.Tooltip("chance:Q", format=".2f")])
+    )
+    return (band + line + floor).properties(
+        width="container",
+        height=300,
+        title=alt.Title(
+            "What a training pair is worth",
+            subtitle="mean over seeds with its 95 % interval; dashed: chance",
+        ),
+    )
+
+
+def tuning_curve(table: pd.DataFrame) -> alt.LayerChart:
+    """Validation rSum of the fixed baseline against the temperature, a line a learning rate.
+
+    Args:
+        table: ``temperature``, ``learning_rate``, ``validation_rsum``, ``standard_error``,
+            ``chosen``.
+    """
+    table = table.assign(
+        low=table["validation_rsum"] - table["standard_error"].fillna(0),
+        high=table["validation_rsum"] + table["standard_error"].fillna(0),
+        rate=table["learning_rate"].map("{:g}".format),
+    )
+    base = alt.Chart(table).encode(
+        alt.X("temperature:Q").scale(type="log", nice=False).title("temperature τ (log scale)"),
+        alt.Color("rate:N").title("learning rate"),
+    )
+    y = alt.Y("validation_rsum:Q").scale(zero=False).title("validation rSum")
+    tooltip = ["temperature:Q", "rate:N", alt.Tooltip("validation_rsum:Q", format=".1f")]
+    line = base.mark_line(point=True).encode(y, tooltip=tooltip)
+    bars = base.mark_rule().encode(alt.Y("low:Q"), alt.Y2("high:Q"))
+    ring = (
+        alt.Chart(table[table["chosen"]])
+        .mark_point(size=220, filled=False, color=INK, strokeWidth=2)
+        .encode(alt.X("temperature:Q"), alt.Y("validation_rsum:Q"), tooltip=tooltip)
+    )
+    return (line + bars + ring).properties(
+        width="container",
+        height=300,
+        title=alt.Title(
+            "Tuning the fixed baseline on validation",
+            subtitle="mean over tuning seeds ± one standard error; the ring is what was chosen",
+        ),
+    )
+
+
+def difference_chart(
+    table: pd.DataFrame, margin: float, gains: Mapping[str, float], title: str
+) -> alt.FacetChart:
+    """Paired differences with their intervals, a panel a metric.
+
+    Args:
+        table: ``method``, ``metric``, ``estimate``, ``low``, ``high`` (points), ``verdict``.
+        margin: Half-width of the band inside which a difference counts as none.
+        gains: Metric to the gain that the paper reports, drawn as a dashed line.
+        title: What is compared with what.
+    """
+    table = table.assign(paper=table["metric"].map(gains), inside=margin, outside=-margin)
+    base = alt.Chart(table)
+    order = list(dict.fromkeys(table["method"]))
+    y = alt.Y("method:N").sort(order).title(None)
+    y = y.axis(labelLimit=200)
+    colour = alt.Color("verdict:N").scale(
+        domain=["improves", "worsens", "equivalent", "undecided"],
+        range=[GREEN, VERMILLION, BLUE, GREY],
+    )
+    tooltip = [
+        "method:N",
+        "verdict:N",
+        *(alt.Tooltip(f"{c}:Q", format="+.2f") for c in ("estimate", "low", "high")),
+    ]
+    band = base.mark_rect(opacity=0.12, color=GREY).encode(
+        alt.X("mean(outside):Q").title("difference in points"), alt.X2("mean(inside):Q")
+    )
+    zero = base.mark_rule(color=GREY).encode(x=alt.datum(0))
+    claim = base.mark_rule(color=VERMILLION, strokeDash=[5, 3]).encode(
+        alt.X("mean(paper):Q"), tooltip=[alt.Tooltip("mean(paper):Q", title="the paper's gain")]
+    )
+    bars = base.mark_rule(strokeWidth=2).encode(
+        alt.X("low:Q"), alt.X2("high:Q"), y, colour.title("verdict")
+    )
+    points = base.mark_point(size=70, opacity=1).encode(
+        alt.X("estimate:Q"), y, colour, tooltip=tooltip
+    )
+    layers = alt.layer(band, zero, claim, bars, points).properties(width=270, height=alt.Step(24))
+    return layers.facet(alt.Column("metric:N").title(None).sort(list(gains))).properties(
+        title=alt.Title(
+            title,
+            subtitle=f"paired over seeds, 95 % intervals; grey band: ±{margin:g} points, "
+            "dashed: the paper's gain",
+        )
+    )
+
+
+def weight_table(replicated: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
+    """Return the path of the image → text weight: mean, least and greatest over seeds a step."""
+    steps = pd.concat(
+        record.step_table().assign(method=method)
+        for method, records in replicated.items()
+        for record in records
+    )
+    paths = steps.groupby(["method", "step"], sort=False)["weight_i2t"].agg(["mean", "min", "max"])
+    return paths.rename(columns={"min": "low", "max": "high"}).reset_index()
+
+
+def weight_paths(table: pd.DataFrame) -> alt.LayerChart:
+    """The weight of the image → text direction through training, a line a method.
+
+    Args:
+        table: ``method``, ``step``, ``mean``, ``low``, ``high`` (over seeds). Thinned to every
+            so-many-th step where it is long.
+    """
+    keep = max(1, -(-len(table) // MAX_POINTS))
+    table = table[table["step"] % keep == 0] if keep > 1 else table
+    base = alt.Chart(table).encode(
+        alt.X("step:Q").title("training step"),
+        alt.Color("method:N").sort(list(dict.fromkeys(table["method"]))).title(None),
+    )
+    band = base.mark_area(opacity=0.2).encode(
+        alt.Y("low:Q").scale(zero=False).title("weight of image → text"), alt.Y2("high:Q")
+    )
+    line = base.mark_line().encode(
+        alt.Y("mean:Q"),
+        tooltip=["method:N", "step:Q", alt.Tooltip("mean:Q", format=".4f")],
+    )
+    thinned = f"; every {keep}th step" if keep > 1 else ""
+    return (band + line).properties(
+        width="container",
+        height=260,
+        title=alt.Title(
+            "How far the scheduler moves the weights",
+            subtitle=f"mean and range over seeds{thinned}; fixed weights are 1 throughout",
+        ),
+    )
+
+
+def show_table(
+    table: pd.DataFrame,
+    names: Mapping[str, str] | None = None,
+    digits: Mapping[str, int] | None = None,
+) -> HTML:
+    """Return a table for a page: chosen columns under readable names, numbers rounded, escaped.
+
+    Args:
+        table: Any table.
+        names: Column to heading, in order; default, all columns as they are.
+        digits: Column to decimals; other numbers get 2.
+    """
+    names = names or {column: column for column in table.columns}
+    decimals = digits or {}
+    formats = {
+        column: _formatter(decimals.get(column, 2))
+        for column in names
+        if pd.api.types.is_float_dtype(table[column])
+    }
+    shown = table[list(names)].copy()
+    for column, write in formats.items():
+        shown[column] = shown[column].map(write)
+    return HTML(shown.rename(columns=dict(names)).to_html(index=False, border=0, na_rep="–"))
+
+
+def _formatter(digits: int) -> Callable[[float], str]:
+    return lambda value: "–" if pd.isna(value) else f"{value:.{digits}f}"
+
+
+def leaderboard(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return each method's test metrics as ``mean ± half-width of the 95 % interval``.
+
+    Args:
+        runs: One row a run: ``method`` and the columns of :data:`METRICS`.
+    """
+    board = pd.DataFrame({"method": list(dict.fromkeys(runs["method"]))})
+    for metric in METRICS:
+        summary = summarise(runs, ["method"], metric)
+        digits = 1 if "rank" in metric or metric == "rsum" else 2
+        board[metric] = [
+            f"{mean:.{digits}f} ± {mean - low:.{digits}f}"
+            for mean, low in zip(summary["mean"], summary["low"], strict=True)
+        ]
+    return board
+
+
+def summarise(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
+    """Return the mean of a column over the rows of each group with its 95 % t interval."""
+    grouped = table.groupby(list(by), sort=False)[value]
+    summary = grouped.agg(["mean", "sem", "count"]).reset_index()
+    half = summary["sem"] * scipy.stats.t.ppf(0.975, summary["count"] - 1)
+    return summary.assign(low=summary["mean"] - half, high=summary["mean"] + half)

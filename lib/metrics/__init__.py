@@ -1,0 +1,41 @@
+"""Retrieval recall and ranks, exact under ties, and the geometry of embeddings; needs torch alone.
+
+The tie rule: a gallery's order says nothing, so the recall of tied scores is its expectation when
+ties are broken at random (McSherry and Najork, ECIR 2008). A collapsed model scores chance.
+"""
+
+from lib.metrics.checks import MetricsError
+from lib.metrics.geometry import (
+    COLLAPSE_SPREAD,
+    alignment,
+    collapsed,
+    modality_gap,
+    spread,
+    uniformity,
+)
+from lib.metrics.ranking import Ranks, ranks, ranks_from_embeddings
+from lib.metrics.retrieval import (
+    DirectionMetrics,
+    PerQuery,
+    RetrievalMetrics,
+    retrieval_metrics,
+    retrieval_metrics_from_embeddings,
+)
+
+__all__ = [
+    "COLLAPSE_SPREAD",
+    "DirectionMetrics",
+    "MetricsError",
+    "PerQuery",
+    "Ranks",
+    "RetrievalMetrics",
+    "alignment",
+    "collapsed",
+    "modality_gap",
+    "ranks",
+    "ranks_from_embeddings",
+    "retrieval_metrics",
+    "retrieval_metrics_from_embeddings",
+    "spread",
+    "uniformity",
+]

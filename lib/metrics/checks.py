@@ -1,0 +1,90 @@
+"""What the metrics refuse, and the message that says where it is and what to do."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class MetricsError(ValueError):
+    """An argument of a metric can't be measured; the message says which and where."""
+
+
+def as_scores(name: str, values: Any) -> Tensor:
+    """Return ``values`` as a detached, finite, real tensor of floats with two axes or more.
+
+    Arrays of NumPy and nested lists are taken; integers become float64.
+
+    Raises:
+        MetricsError: Complex values, fewer than two axes, an empty axis, or a number that is not
+            finite.
+    """
+    tensor = torch.as_tensor(values).detach()
+    if tensor.is_complex():
+        raise MetricsError(f"{name} holds complex numbers; scores must be real")
+    if tensor.ndim < 2:
+        raise MetricsError(f"{name} must have two axes or more, but its shape is {shape(tensor)}")
+    if 0 in tensor.shape:
+        raise MetricsError(f"{name} is empty: its shape is {shape(tensor)}")
+    if not tensor.is_floating_point():
+        tensor = tensor.double()
+    if tensor.device.type == "mps":  # It has no float64.
+        tensor = tensor.cpu()
+    # One sum finds a NaN or an infinity faster than a look at every number; it may overflow.
+    if not tensor.sum().isfinite():
+        bad = (~tensor.isfinite()).nonzero()
+        if len(bad):
+            where = tuple(bad[0].tolist())
+            raise MetricsError(
+                f"{name} holds {len(bad)} numbers that are not finite, the first, "
+                f"{tensor[where].item()}, at {list(where)}; a diverged model can't be ranked"
+            )
+    return tensor
+
+
+def as_owner(caption_owner: Any, images: int, captions: int, device: torch.device) -> Tensor:
+    """Return the image row of each caption as an int64 tensor (captions,) on ``device``.
+
+    Raises:
+        MetricsError: Another shape, numbers that are no integers, or a row that does not exist.
+    """
+    owner = torch.as_tensor(caption_owner)
+    if owner.is_floating_point() or owner.is_complex() or owner.dtype == torch.bool:
+        raise MetricsError(f"caption_owner must hold integers, image rows, but it is {owner.dtype}")
+    if tuple(owner.shape) != (captions,):
+        raise MetricsError(
+            f"caption_owner must name one image for each of the {captions} captions, but its "
+            f"shape is {shape(owner)}"
+        )
+    owner = owner.to(device=device, dtype=torch.int64)
+    bad = ((owner < 0) | (owner >= images)).nonzero()
+    if len(bad):
+        caption = int(bad[0])
+        raise MetricsError(
+            f"caption_owner[{caption}] is {int(owner[caption])}, but there are {images} images, "
+            f"0 to {images - 1}"
+        )
+    return owner
+
+
+def as_ks(ks: Any) -> tuple[int, ...]:
+    """Return ``ks`` as a tuple of distinct positive integers, in the order given.
+
+    Raises:
+        MetricsError: It is empty, repeats itself, or holds anything else.
+    """
+    try:
+        cutoffs = tuple(ks)
+    except TypeError:
+        raise MetricsError(
+            f"ks must be a list of cut-offs such as (1, 5, 10), not {ks!r}"
+        ) from None
+    whole = all(hasattr(k, "__index__") and not isinstance(k, bool) for k in cutoffs)
+    if not cutoffs or not whole or any(k < 1 for k in cutoffs) or len({*cutoffs}) < len(cutoffs):
+        raise MetricsError(f"ks must be distinct whole numbers from 1 on, not {ks!r}")
+    return tuple(int(k) for k in cutoffs)
+
+
+def shape(tensor: Tensor) -> str:
+    """Write a tensor's shape as ``(2, 3)``."""
+    return str(tuple(tensor.shape))

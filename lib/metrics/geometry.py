@@ -1,0 +1,113 @@
+"""The geometry of embeddings: whether they have collapsed, and how the two modalities lie."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lib.metrics.checks import as_scores
+
+COLLAPSE_SPREAD = 0.01
+"""Spread below which embeddings count as collapsed: their mean cosine is above 0.99. Untrained
+encoders keep their embeddings in a narrow cone, yet with a spread of a tenth or more (Liang et al.,
+"Mind the gap", NeurIPS 2022), as do trained ones."""
+
+
+def spread(embeddings: Any) -> Tensor:
+    """Return how far embeddings lie from their mean, as a share of their mean squared length.
+
+    It is 1 − ‖mean x‖² / mean ‖x‖², which for unit vectors is 1 minus the mean cosine of all pairs,
+    each with itself included: 0 where all are equal, 1 where their mean is zero.
+
+    Args:
+        embeddings: (..., n, d).
+
+    Returns:
+        (...) float64 in [0, 1]; 0 where all embeddings are zero.
+
+    Raises:
+        MetricsError: A coordinate is not finite, or there are none.
+
+    >>> spread(torch.ones(5, 3)), spread([[1.0, 0.0], [-1.0, 0.0]])
+    (tensor(0., dtype=torch.float64), tensor(1., dtype=torch.float64))
+    """
+    wide = as_scores("embeddings", embeddings).double()
+    # The scale keeps squares finite; centring first keeps the digits that a difference would lose.
+    wide = wide / wide.abs().amax(dim=(-2, -1), keepdim=True).clamp(min=1e-300)
+    centred = wide - wide.mean(dim=-2, keepdim=True)
+    size = wide.square().sum(dim=-1).mean(dim=-1)
+    return centred.square().sum(dim=-1).mean(dim=-1) / size.clamp(min=1e-300)
+
+
+def collapsed(embeddings: Any) -> bool:
+    """Return whether embeddings (n, d) have all but become one: any run in a batch (..., n, d).
+
+    A model that has collapsed retrieves at chance, and its other numbers mean little.
+
+    Raises:
+        MetricsError: A coordinate is not finite, or there are none.
+
+    >>> collapsed(torch.ones(5, 3)), collapsed(torch.eye(3))
+    (True, False)
+    """
+    return bool((spread(embeddings) < COLLAPSE_SPREAD).any())
+
+
+def modality_gap(image: Any, text: Any) -> Tensor:
+    """Return the distance between the mean image and the mean caption (Liang et al., 2022).
+
+    Args:
+        image: (..., N, d), of unit length.
+        text: (..., M, d), of unit length.
+
+    Returns:
+        (...), between 0 and 2.
+
+    >>> modality_gap([[1.0, 0.0]], [[-1.0, 0.0]])
+    tensor(2., dtype=torch.float64)
+    """
+    means = [as_scores(n, e).double().mean(dim=-2) for n, e in (("image", image), ("text", text))]
+    return (means[0] - means[1]).square().sum(dim=-1).sqrt()
+
+
+def alignment(image: Any, text: Any) -> Tensor:
+    """Return the mean squared distance of matched pairs (Wang and Isola, 2020); lower is closer.
+
+    Args:
+        image: (..., n, d), of unit length.
+        text: (..., n, d); row i matches row i of ``image``.
+
+    Returns:
+        (...), between 0 and 4.
+
+    >>> alignment([[1.0, 0.0]], [[0.0, 1.0]])
+    tensor(2., dtype=torch.float64)
+    """
+    difference = as_scores("image", image).double() - as_scores("text", text).double()
+    return difference.square().sum(dim=-1).mean(dim=-1)
+
+
+def uniformity(embeddings: Any, t: float = 2.0) -> Tensor:
+    """Return the log of the mean Gaussian kernel over pairs (Wang and Isola, 2020); lower is more
+    uniform.
+
+    log mean_{i<j} exp(−t ‖x_i − x_j‖²), from the n × n distances.
+
+    Args:
+        embeddings: (..., n, d) with n ≥ 2, of unit length.
+        t: The kernel's sharpness.
+
+    Returns:
+        (...), at most 0.
+
+    >>> uniformity([[1.0, 0.0], [-1.0, 0.0]])
+    tensor(-8., dtype=torch.float64)
+    """
+    wide = as_scores("embeddings", embeddings).double()
+    count = wide.shape[-2]
+    if count < 2:
+        raise ValueError("uniformity needs two embeddings or more")
+    square = wide.square().sum(dim=-1)
+    distance = square[..., :, None] + square[..., None, :] - 2 * wide @ wide.mT
+    upper = torch.triu_indices(count, count, 1, device=wide.device)
+    return (-t * distance.clamp(min=0))[..., upper[0], upper[1]].exp().mean(dim=-1).log()

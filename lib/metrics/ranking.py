@@ -1,0 +1,366 @@
+"""Where the first positive of each query ranks: counted, never sorted, and exact under ties.
+
+From a similarity matrix the counts are exact for the numbers given. From embeddings they are exact
+altogether: two embeddings that are equal tie, whatever the hardware, the library, the number of
+threads and the blocks that the product is computed in. A float32 product is not enough for that,
+as its last bits depend on all of these. So embeddings are first put on a grid of 26 bits, fine
+enough to keep float32's precision and coarse enough that every float64 sum of products is exact in
+any order (:func:`_on_grid`); the float32 product then decides the comparisons that its error bound
+leaves no doubt about, and the few others are decided by exact scores.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lib.metrics.checks import MetricsError, as_owner, as_scores, shape
+
+GRID_BITS = 26
+"""Bits of an embedding's coordinates: twice 26, and a carry, fit the 53 bits of a float64."""
+BLOCK = 1 << 23
+"""Scores held at once: 32 MB in float32."""
+BLOCK_ROWS = 1024
+STRIP = 1 << 19
+"""Scores counted at once on a CPU: what its cache holds."""
+EXACT_SHARE = 1 / 64
+"""Share of doubtful comparisons in a block from which an exact product is the quicker way."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ranks:
+    """Where the best positive of each of Q queries of one direction stands in the gallery.
+
+    A query's positives that score less than its best one never matter: it comes first.
+
+    Attributes:
+        above: (..., Q) int64; negatives that score strictly more than the best positive.
+        tied: (..., Q) int64; items that score the same as it, the positives among them included.
+        tied_positives: (..., Q) int64; positives among the tied.
+        positives: (Q,) int64; positives of the query in the gallery.
+        image: (Q,) int64; the image that the query is, or belongs to.
+        gallery: Items that are ranked.
+    """
+
+    above: Tensor
+    tied: Tensor
+    tied_positives: Tensor
+    positives: Tensor
+    image: Tensor
+    gallery: int
+
+    def hit_probability(self, k: int) -> Tensor:
+        """Return the probability of a positive among the first ``k``, ties broken at random.
+
+        With m = min(k − above, tied) places left for the tied group, of which p are positives,
+        it is 0 if m ≤ 0, else 1 − C(tied − p, m) / C(tied, m) (McSherry and Najork, 2008). The
+        quotient is computed as the equal ∏_{x<p} (tied − m − x) / (tied − x), which has few
+        factors, all in [0, 1].
+
+        Returns:
+            (..., Q) float64.
+
+        >>> tied = ranks(torch.zeros(4, 4), torch.arange(4))[0]
+        >>> tied.hit_probability(1)
+        tensor([0.2500, 0.2500, 0.2500, 0.2500], dtype=torch.float64)
+        """
+        places = torch.minimum((k - self.above).clamp(min=0), self.tied)
+        miss = torch.ones_like(places, dtype=torch.float64)
+        for x in range(int(self.tied_positives.max())):
+            factor = (self.tied - places - x).clamp(min=0) / (self.tied - x).clamp(min=1).double()
+            miss *= torch.where(x < self.tied_positives, factor, 1.0)
+        return 1 - miss
+
+    def expected(self) -> Tensor:
+        """Return the expected rank of the first positive, from 1: above + (tied + 1) / (p + 1).
+
+        Returns:
+            (..., Q) float64.
+
+        >>> ranks(torch.tensor([[0.9, 0.5, 0.5]]), [0, 0, 0])[0].expected()
+        tensor([1.], dtype=torch.float64)
+        """
+        return self.above + (self.tied + 1).double() / (self.tied_positives + 1)
+
+
+def ranks(similarity: Any, caption_owner: Any) -> tuple[Ranks, Ranks]:
+    """Rank the positives of every query in both directions of a similarity matrix.
+
+    Scores are compared as they are. A product of equal embeddings can differ in its last bit from
+    place to place: where ties matter, use :func:`ranks_from_embeddings`.
+
+    Args:
+        similarity: (..., N, M); of N images and M captions.
+        caption_owner: (M,) integers; the image row of each caption, any number an image.
+
+    Returns:
+        ``i2t``, whose queries are the images with captions, in order, and ``t2i``, whose queries
+        are the captions. An image without captions is still in the gallery of ``t2i``.
+
+    Raises:
+        MetricsError: A number is not finite, or the arguments don't fit each other.
+
+    >>> similarity = torch.tensor([[0.1, 0.9, 0.5], [0.2, 0.8, 0.7]])
+    >>> i2t, t2i = ranks(similarity, [0, 0, 1])
+    >>> i2t.above, t2i.above
+    (tensor([0, 1]), tensor([1, 0, 0]))
+    """
+    scores = as_scores("similarity", similarity)
+    batch, (images, captions) = scores.shape[:-2], scores.shape[-2:]
+    owner = as_owner(caption_owner, images, captions, scores.device)
+    column = torch.arange(captions, device=scores.device)
+    found = []
+    for matrix in scores.reshape(-1, images, captions):
+        tally = _Tally(matrix[owner, column], owner, images)
+        for rows, columns in _blocks(images, captions, BLOCK_ROWS):
+            best = tally.best[rows], tally.own[columns]
+            tally.add(rows, columns, *_count(matrix[rows, columns], best, best))
+        # The positives are still among what was counted as tied.
+        tally.tied[0] -= tally.tied_positives
+        tally.tied[1] -= 1
+        found.append(tally)
+    return _assemble(found, batch, owner, images)
+
+
+@torch.no_grad()
+def ranks_from_embeddings(
+    image: Any, text: Any, caption_owner: Any, *, chunk_size: int | None = None
+) -> tuple[Ranks, Ranks]:
+    """Rank the positives of every query by inner products, in bounded memory, exactly.
+
+    Embeddings are used as given; scale them to unit length for cosine similarities. Equal
+    embeddings tie, and the result depends neither on ``chunk_size`` nor on the machine.
+
+    Args:
+        image: (..., N, d).
+        text: (..., M, d), with the same batch axes.
+        caption_owner: (M,) integers; the image row of each caption.
+        chunk_size: Images in a block of the similarity matrix; the captions in it are limited so
+            that a block never exceeds :data:`BLOCK` scores.
+
+    Returns:
+        ``i2t`` and ``t2i``, as :func:`ranks` does.
+
+    Raises:
+        MetricsError: A coordinate is not finite, or the arguments don't fit each other.
+
+    >>> same = torch.ones(3, 2)
+    >>> ranks_from_embeddings(same, same, [0, 1, 2])[1].expected()
+    tensor([2., 2., 2.], dtype=torch.float64)
+    """
+    image, text = as_scores("image", image), as_scores("text", text)
+    if image.shape[:-2] != text.shape[:-2] or image.shape[-1] != text.shape[-1]:
+        raise MetricsError(
+            "image (..., N, d) and text (..., M, d) must agree in every axis but the last but "
+            f"one, but their shapes are {shape(image)} and {shape(text)}"
+        )
+    if image.device != text.device:
+        raise MetricsError(f"image is on {image.device}, but text is on {text.device}")
+    if chunk_size is not None and chunk_size < 1:
+        raise MetricsError(f"chunk_size must be 1 or more, not {chunk_size}")
+    batch, images, captions = image.shape[:-2], image.shape[-2], text.shape[-2]
+    owner = as_owner(caption_owner, images, captions, image.device)
+    found = [
+        _tally_embeddings(_on_grid(v), _on_grid(t), owner, chunk_size or BLOCK_ROWS)
+        for v, t in zip(
+            image.reshape(-1, *image.shape[-2:]), text.reshape(-1, *text.shape[-2:]), strict=True
+        )
+    ]
+    return _assemble(found, batch, owner, images)
+
+
+class _Tally:
+    """Counts over the blocks of one similarity matrix: one list entry for each direction."""
+
+    def __init__(self, own: Tensor, owner: Tensor, images: int) -> None:
+        """Start from ``own`` (M,), the score of each caption with its image."""
+        self.own = own
+        # An image without captions is no query; what is counted for it is dropped in the end.
+        self.best = own.new_full((images,), -torch.inf)
+        self.best.scatter_reduce_(0, owner, own, "amax")
+        leading = (own == self.best[owner]).long()
+        self.tied_positives = leading.new_zeros(images).index_add_(0, owner, leading)
+        self.above = [leading.new_zeros(images), torch.zeros_like(leading)]
+        self.tied = [leading.new_zeros(images), torch.zeros_like(leading)]
+
+    def add(self, rows: slice, columns: slice, above: list[Tensor], reached: list[Tensor]) -> None:
+        for direction, part in enumerate((rows, columns)):
+            self.above[direction][part] += above[direction]
+            self.tied[direction][part] += reached[direction] - above[direction]
+
+
+def _assemble(
+    found: list[_Tally], batch: torch.Size, owner: Tensor, images: int
+) -> tuple[Ranks, Ranks]:
+    """Stack the tallies of the runs and keep the images that are queries."""
+    positives = torch.bincount(owner, minlength=images)
+    query = positives.nonzero().flatten()
+
+    def stack(values: list[Tensor]) -> Tensor:
+        return torch.stack(values).reshape(*batch, -1)
+
+    led = stack([f.tied_positives for f in found])[..., query]
+    i2t = Ranks(
+        above=stack([f.above[0] for f in found])[..., query],
+        tied=stack([f.tied[0] for f in found])[..., query] + led,
+        tied_positives=led,
+        positives=positives[query],
+        image=query,
+        gallery=len(owner),
+    )
+    tied = stack([f.tied[1] for f in found]) + 1
+    t2i = Ranks(
+        above=stack([f.above[1] for f in found]),
+        tied=tied,
+        tied_positives=torch.ones_like(tied),
+        positives=torch.ones_like(owner),
+        image=owner,
+        gallery=images,
+    )
+    return i2t, t2i
+
+
+def _blocks(images: int, captions: int, rows: int) -> Iterator[tuple[slice, slice]]:
+    """Yield the blocks of an images × captions matrix, of at most BLOCK scores each."""
+    rows = min(rows, images, BLOCK)
+    columns = BLOCK // rows
+    for top in range(0, images, rows):
+        for left in range(0, captions, columns):
+            yield (
+                slice(top, min(top + rows, images)),
+                slice(left, min(left + columns, captions)),
+            )
+
+
+def _count(
+    scores: Tensor, low: tuple[Tensor, Tensor], high: tuple[Tensor, Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Count the scores over ``high``, and those of at least ``low``, by row and by column.
+
+    The flags are written as float32, which torch compares and sums several times faster than
+    truth values; a block has fewer than 2²⁴ scores, so that their sums are exact.
+    """
+    rows, columns = scores.shape
+    height = max(1, STRIP // columns) if scores.device.type == "cpu" else rows
+    flags = torch.empty(min(height, rows), columns, device=scores.device)
+    above = [torch.empty(rows, device=scores.device), torch.zeros(columns, device=scores.device)]
+    reached = [torch.empty_like(above[0]), torch.zeros_like(above[1])]
+    for top in range(0, rows, height):
+        part = slice(top, min(top + height, rows))
+        strip, flag = scores[part], flags[: part.stop - top]
+        above[0][part] = torch.gt(strip, high[0][part, None], out=flag).sum(dim=1)
+        reached[0][part] = torch.ge(strip, low[0][part, None], out=flag).sum(dim=1)
+        above[1] += torch.gt(strip, high[1], out=flag).sum(dim=0)
+        reached[1] += torch.ge(strip, low[1], out=flag).sum(dim=0)
+    return [a.long() for a in above], [r.long() for r in reached]
+
+
+def _on_grid(embeddings: Tensor) -> Tensor:
+    """Round embeddings (n, d) so that their inner products are exact in float64, in any order.
+
+    Each vector of norm ≤ 2^e is rounded to multiples of 2^(e − 26). A product of two coordinates is
+    then a multiple of 2^(e + f − 52), and by Cauchy and Schwarz no partial sum of them exceeds
+    2^(e + f) by more than rounding does: it is a whole number of at most 53 bits. Before, the
+    greatest norm is scaled to (½, 1] by a power of two, which changes no order.
+    """
+    if embeddings.dtype == torch.float64:  # Its norms may overflow, those of float32 can't.
+        embeddings = embeddings * _power(-math.frexp(float(embeddings.abs().amax()))[1])
+    norm = torch.linalg.vector_norm(embeddings, dim=-1, keepdim=True, dtype=torch.float64)
+    top = math.frexp(float(norm.amax()))[1]
+    exponent = (torch.frexp(norm).exponent - top).clamp(min=-400)  # Products stay above underflow.
+    step = torch.ldexp(torch.ones_like(norm), exponent - GRID_BITS)
+    return embeddings.double().mul(_power(-top) / step).round_().mul_(step)
+
+
+def _power(exponent: int) -> float:
+    """Return 2^exponent, in float64's range."""
+    return math.ldexp(1.0, max(-1000, min(exponent, 1000)))
+
+
+def _tally_embeddings(image: Tensor, text: Tensor, owner: Tensor, rows_at_once: int) -> _Tally:
+    """Count one run, from embeddings on the grid: (N, d) and (M, d) float64."""
+    tally = _Tally(
+        _exact(image, text, owner, torch.arange(len(owner)).to(owner)), owner, len(image)
+    )
+    exact = tally.best, tally.own
+    # |float32 product − exact| ≤ γ ‖v‖ ‖t‖ for any order of summation, with γ = d u / (1 − d u) and
+    # u = 2⁻²⁴ (Higham, 2002, §3.1); more covers the rounding of the factors and the thresholds.
+    width = image.shape[1]
+    unit = torch.finfo(torch.float32).eps / 2
+    gamma = (width + 8) * unit / (1 - (width + 8) * unit)
+    norms = [torch.linalg.vector_norm(e, dim=-1) for e in (image, text)]
+    # The last term is for coordinates so small that float32 flushes them.
+    slack = [gamma * n * o.amax() + 1e-36 for n, o in zip(norms, reversed(norms), strict=True)]
+    low = [(best - s).float() for best, s in zip(exact, slack, strict=True)]
+    high = [(best + s).float() for best, s in zip(exact, slack, strict=True)]
+    image32, text32 = image.float(), text.float()
+    for rows, columns in _blocks(len(image), len(text), rows_at_once):
+        with torch.autocast(image.device.type, enabled=False):
+            scores = image32[rows] @ text32[columns].T
+        held = owner[columns]
+        column = ((held >= rows.start) & (held < rows.stop)).nonzero().flatten()
+        positive = held[column] - rows.start, column
+        # Where the user lets float32 products be less than that (TF32, bfloat16), the positives,
+        # whose exact scores are known, give it away.
+        error = (scores[positive] - tally.own[columns][column]).abs()
+        trusted = bool((error <= slack[1][columns][column]).all())
+        if trusted:
+            scores[positive] = -torch.inf
+            near = (low[0][rows], low[1][columns]), (high[0][rows], high[1][columns])
+            above, reached = _count(scores, *near)
+            doubts = [r - a for r, a in zip(reached, above, strict=True)]
+            doubtful = int(doubts[0].sum() + doubts[1].sum())
+            if doubtful <= EXACT_SHARE * scores.numel():
+                tally.add(rows, columns, above, above)
+                if doubtful:
+                    _decide(tally, image, text, rows, columns, scores, doubts, near)
+                continue
+        scores = image[rows] @ text[columns].T
+        scores[positive] = -torch.inf
+        best = exact[0][rows], exact[1][columns]
+        tally.add(rows, columns, *_count(scores, best, best))
+    return tally
+
+
+def _decide(
+    tally: _Tally,
+    image: Tensor,
+    text: Tensor,
+    rows: slice,
+    columns: slice,
+    scores: Tensor,
+    doubts: list[Tensor],
+    near: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]],
+) -> None:
+    """Decide by exact scores the comparisons of a block that its float32 scores leave open."""
+    (low_row, low_column), (high_row, high_column) = near
+    open_row = doubts[0].nonzero().flatten()
+    part = scores[open_row]
+    close = (part >= low_row[open_row, None]) & (part <= high_row[open_row, None])
+    a, b = close.nonzero(as_tuple=True)
+    pairs = [(open_row[a] + rows.start, b + columns.start)]
+    open_column = doubts[1].nonzero().flatten()
+    part = scores[:, open_column]
+    close = (part >= low_column[open_column]) & (part <= high_column[open_column])
+    a, b = close.nonzero(as_tuple=True)
+    pairs.append((a + rows.start, open_column[b] + columns.start))
+    for direction, (best, (row, column)) in enumerate(
+        zip((tally.best, tally.own), pairs, strict=True)
+    ):
+        query = (row, column)[direction]
+        score = _exact(image, text, row, column)
+        tally.above[direction].index_add_(0, query, (score > best[query]).long())
+        tally.tied[direction].index_add_(0, query, (score == best[query]).long())
+
+
+def _exact(image: Tensor, text: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Return the inner products of pairs of rows, (P,), for embeddings on the grid."""
+    at_once = max(1, (STRIP // 4 if image.device.type == "cpu" else BLOCK) // image.shape[1])
+    score = image.new_empty(len(row))
+    for start in range(0, len(row), at_once):
+        part = slice(start, start + at_once)
+        score[part] = image[row[part]].mul_(text[column[part]]).sum(dim=-1)
+    return score

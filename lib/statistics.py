@@ -1,0 +1,392 @@
+"""Paired comparisons over seeds, and what a table of them lets one say.
+
+How the study keeps itself from finding what is not there:
+
+* A single seed decides nothing: one run's R@1 has a standard error near a point. A comparison takes
+  at least two seeds and refuses one.
+* Methods are compared seed by seed, so that what a seed gives to both, its subset and its initial
+  weights, cancels out. Seeds are matched by their value, never by position.
+* A table asks many questions at once. Of twenty methods that do nothing, one passes p < 0.05 on
+  average; Holm's adjustment over the whole table, methods × metrics, keeps the chance of any false
+  *improves* or *worsens* in it at alpha.
+* No difference found is not the same as none: *equivalent* needs the whole interval inside a margin
+  that was set before; *undecided* is an answer, and more seeds are its remedy
+  (:func:`minimum_detectable_effect`).
+* Look once: adding seeds until p falls below alpha is not covered by any of the above.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+
+SAME = 1e-10
+"""Share of the values' size below which differences are rounding errors of one another."""
+
+
+class StatisticsError(ValueError):
+    """The values given don't support the comparison asked for; the message says why."""
+
+
+class Verdict(StrEnum):
+    """What a comparison says of a method."""
+
+    IMPROVES = "improves"
+    WORSENS = "worsens"
+    EQUIVALENT = "equivalent"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """The mean paired difference over seeds, treatment minus baseline.
+
+    Attributes:
+        estimate: In the values' unit.
+        low: The lower end of the interval.
+        high: The upper end.
+        confidence: Of the interval.
+        p: Two-sided p-value of no difference.
+        standard_deviation: Of the differences.
+        seeds: Number of paired seeds.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    confidence: float
+    p: float
+    standard_deviation: float
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One cell of a table of comparisons: a method's metric against the baseline's.
+
+    Attributes:
+        method: The treatment.
+        baseline: What it is compared with.
+        metric: What was measured.
+        paired: The difference over seeds.
+        margin: Within ± this, in the metric's unit, methods count as equivalent.
+        p_adjusted: Holm's, over the whole table.
+        verdict: What follows.
+    """
+
+    method: str
+    baseline: str
+    metric: str
+    paired: PairedComparison
+    margin: float
+    p_adjusted: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its interval."""
+
+    estimate: float
+    low: float
+    high: float
+    confidence: float
+
+
+def paired_comparison(
+    treatment: Mapping[int, float] | pd.Series,
+    baseline: Mapping[int, float] | pd.Series,
+    confidence: float = 0.95,
+) -> PairedComparison:
+    """Compare two methods on the same seeds: the paired t-test and its interval.
+
+    Where all differences are equal there is no spread for a t-test: the interval is then the point,
+    and the p-value that of the exact sign test, 2^(1 − seeds); or 1, if the differences are zero.
+
+    Args:
+        treatment: Seed to value, a mapping or a Series indexed by seed.
+        baseline: The same seeds, in any order.
+        confidence: Of the interval, in (0, 1).
+
+    Raises:
+        StatisticsError: Fewer than two seeds, seeds that are not in both or come twice, or a value
+            that is not finite; the message names them.
+
+    >>> compared = paired_comparison({0: 2.0, 1: 3.0, 2: 4.0}, {2: 2.0, 1: 2.0, 0: 2.0})
+    >>> compared.estimate, round(compared.low, 3), round(compared.high, 3), round(compared.p, 3)
+    (1.0, -1.484, 3.484, 0.225)
+    """
+    if not 0 < confidence < 1:
+        raise StatisticsError(f"confidence must be between 0 and 1, such as 0.95, not {confidence}")
+    ours, theirs = _by_seed("treatment", treatment), _by_seed("baseline", baseline)
+    if set(ours) != set(theirs):
+        gaps = [
+            f"{name} lacks seeds {sorted(set(others) - set(own))}"
+            for name, own, others in (("treatment", ours, theirs), ("baseline", theirs, ours))
+            if set(others) - set(own)
+        ]
+        raise StatisticsError(f"the seeds don't match: {'; '.join(gaps)}. Run both on the same")
+    if len(ours) < 2:
+        raise StatisticsError(
+            f"a comparison needs two seeds or more, but there is {len(ours)}: {sorted(ours)}. One "
+            "seed decides nothing: run more of them"
+        )
+    a = np.array([ours[seed] for seed in sorted(ours)])
+    b = np.array([theirs[seed] for seed in sorted(ours)])
+    difference = a - b
+    estimate, count = float(difference.mean()), len(difference)
+    rounding = SAME * float(max(np.abs(a).max(), np.abs(b).max()))
+    if np.ptp(difference) <= rounding:
+        zero = bool(np.abs(difference).max() <= rounding)
+        estimate = 0.0 if zero else estimate
+        p = 1.0 if zero else 2.0 ** (1 - count)
+        return PairedComparison(estimate, estimate, estimate, confidence, p, 0.0, count)
+    test = stats.ttest_rel(a, b)
+    low, high = test.confidence_interval(confidence)
+    deviation = float(difference.std(ddof=1))
+    p = float(test.pvalue)
+    return PairedComparison(estimate, float(low), float(high), confidence, p, deviation, count)
+
+
+def compare_methods(
+    table: pd.DataFrame,
+    baseline: str,
+    metrics: Sequence[str],
+    *,
+    margin: float | Mapping[str, float] = 0.3,
+    alpha: float = 0.05,
+    lower_is_better: Collection[str] = (),
+) -> list[Comparison]:
+    """Compare every method of a table with the baseline, on every metric.
+
+    A method is *equivalent* where the (1 − alpha) interval lies wholly inside ±margin: this comes
+    first, as a difference that small matters to nobody, significant or not. Else it *improves* or
+    *worsens* where the Holm-adjusted p-value is below alpha, by the difference's sign. Else it is
+    *undecided*.
+
+    Args:
+        table: A row for each method and seed, with columns ``method``, ``seed`` and the metrics.
+        baseline: The method that the others are compared with, on its own seeds.
+        metrics: Columns to compare. Their number times that of the methods is what p-values are
+            adjusted for, so name the ones that the question is about.
+        margin: In the metrics' unit, or by metric where units differ; 0.3 recall points.
+        alpha: The chance that is accepted of any false *improves* or *worsens* in the table.
+        lower_is_better: Metrics that improve by falling, such as a median rank.
+
+    Returns:
+        The comparisons, by method in the table's order, then by metric.
+
+    Raises:
+        StatisticsError: A column, the baseline or every other method is missing, seeds don't match
+            or come twice, a margin is not positive, or a value is not finite.
+
+    >>> table = pd.DataFrame({"method": ["a"] * 3 + ["b"] * 3, "seed": [0, 1, 2] * 2,
+    ...                       "R@1": [10.0, 11.0, 12.0, 10.1, 11.0, 12.1]})
+    >>> [comparison.verdict.value for comparison in compare_methods(table, "a", ["R@1"])]
+    ['equivalent']
+    """
+    margins = dict(margin) if isinstance(margin, Mapping) else dict.fromkeys(metrics, margin)
+    _check_table(table, baseline, metrics, margins, alpha, lower_is_better)
+    methods = [method for method in table["method"].unique() if method != baseline]
+    rows = {method: group.set_index("seed") for method, group in table.groupby("method")}
+    cells = [(method, metric) for method in methods for metric in metrics]
+    paired = []
+    for method, metric in cells:
+        try:
+            paired.append(
+                paired_comparison(rows[method][metric], rows[baseline][metric], 1 - alpha)
+            )
+        except StatisticsError as error:
+            raise StatisticsError(
+                f"{metric} of {method!r} (treatment) against {baseline!r} (baseline): {error}"
+            ) from error
+    adjusted = multipletests([compared.p for compared in paired], method="holm")[1]
+    return [
+        Comparison(
+            method=method,
+            baseline=baseline,
+            metric=metric,
+            paired=compared,
+            margin=margins[metric],
+            p_adjusted=float(p),
+            verdict=_verdict(compared, margins[metric], float(p), alpha, metric in lower_is_better),
+        )
+        for (method, metric), compared, p in zip(cells, paired, adjusted, strict=True)
+    ]
+
+
+def minimum_detectable_effect(
+    standard_deviation: float, seeds: int, power: float = 0.8, alpha: float = 0.05
+) -> float:
+    """Return the smallest true mean difference that a paired t-test finds with that power.
+
+    Args:
+        standard_deviation: Of the paired differences, such as that of a pilot's
+            :class:`PairedComparison`.
+        seeds: Number of paired seeds.
+        power: The chance to find it.
+        alpha: Of the two-sided test; divide it by the number of comparisons for a table.
+
+    Returns:
+        The difference, in the unit of ``standard_deviation``.
+
+    Raises:
+        StatisticsError: An argument is out of its range.
+
+    >>> round(minimum_detectable_effect(1.0, 20), 2)
+    0.66
+    """
+    if not (np.isfinite(standard_deviation) and standard_deviation >= 0):
+        raise StatisticsError(
+            f"standard_deviation must be finite and not negative, not {standard_deviation}"
+        )
+    if seeds < 2:
+        raise StatisticsError(f"a comparison needs two seeds or more, not {seeds}")
+    if not (0 < alpha < power < 1):
+        raise StatisticsError(
+            f"alpha < power must both be between 0 and 1, but they are {alpha} and {power}"
+        )
+    effect = TTestPower().solve_power(nobs=seeds, alpha=alpha, power=power, alternative="two-sided")
+    return float(np.squeeze(effect)) * standard_deviation
+
+
+def bootstrap_by_image(
+    per_query: ArrayLike,
+    image: ArrayLike,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Return the mean over one run's queries with an interval that resamples whole images.
+
+    The five captions of an image are not independent, so an interval over captions would be too
+    narrow. Images are drawn with replacement, each with all its queries; the interval is the
+    bias-corrected and accelerated one (Efron, 1987). For the difference of two runs on the same
+    gallery, give the differences per query. It covers the choice of test images alone, not that of
+    the training seed: it is no substitute for :func:`paired_comparison`.
+
+    Args:
+        per_query: (Q,) such as the probabilities of a hit.
+        image: (Q,) the image that each query is, or belongs to.
+        confidence: Of the interval, in (0, 1).
+        resamples: Number of resamples.
+        seed: Of the resampling.
+
+    Raises:
+        StatisticsError: The shapes differ, a value is not finite, or there are fewer than two
+            images.
+
+    >>> hits = [1.0, 1.0, 0.0, 0.0, 1.0, 0.0]
+    >>> bootstrap_by_image(hits, [0, 0, 1, 1, 2, 2]).estimate
+    0.5
+    """
+    values, owner = np.asarray(per_query, dtype=np.float64), np.asarray(image)
+    if values.ndim != 1 or values.shape != owner.shape:
+        raise StatisticsError(
+            f"per_query and image must be (Q,) both, but they are {values.shape} and {owner.shape}"
+        )
+    if not 0 < confidence < 1:
+        raise StatisticsError(f"confidence must be between 0 and 1, such as 0.95, not {confidence}")
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+        raise StatisticsError(
+            f"per_query[{bad[0]}] is {values[bad[0]]}; every value must be finite"
+        )
+    images, row = np.unique(owner, return_inverse=True)
+    if len(images) < 2:
+        raise StatisticsError(f"the interval needs two images or more, but there is {len(images)}")
+    count = np.bincount(row).astype(np.float64)
+    total = np.bincount(row, weights=values)
+    estimate = float(values.mean())
+    if np.ptp(total / count) <= SAME * np.abs(values).max():  # All images equal: no spread at all.
+        return Interval(estimate, estimate, estimate, confidence)
+    result = stats.bootstrap(
+        (total, count),
+        _ratio_of_means,
+        paired=True,
+        vectorized=True,
+        n_resamples=resamples,
+        batch=max(1, 10_000_000 // len(images)),
+        confidence_level=confidence,
+        method="BCa",
+        random_state=np.random.default_rng(seed),
+    )
+    low, high = result.confidence_interval
+    return Interval(estimate, float(low), float(high), confidence)
+
+
+def _ratio_of_means(
+    total: NDArray[np.float64], count: NDArray[np.float64], axis: int
+) -> NDArray[np.float64]:
+    ratio: NDArray[np.float64] = total.sum(axis=axis) / count.sum(axis=axis)
+    return ratio
+
+
+def _by_seed(name: str, values: Any) -> dict[int, float]:
+    """Check one method's values by seed."""
+    if isinstance(values, pd.Series):
+        twice = values.index[values.index.duplicated()].unique().tolist()
+        if twice:
+            raise StatisticsError(f"{name} has seeds {twice} more than once; keep one value each")
+    elif not isinstance(values, Mapping):
+        raise StatisticsError(
+            f"{name} must map seeds to values, so that seeds are matched and not positions, but it "
+            f"is a {type(values).__name__}: give a dict or a Series indexed by seed"
+        )
+    try:
+        found = {seed: float(value) for seed, value in values.items()}
+    except (TypeError, ValueError) as error:
+        raise StatisticsError(f"{name} holds a value that is no number: {error}") from error
+    bad = {seed: value for seed, value in found.items() if not np.isfinite(value)}
+    if bad:
+        raise StatisticsError(f"{name} is not finite for seeds {bad}; run them again or leave both")
+    return found
+
+
+def _check_table(
+    table: pd.DataFrame,
+    baseline: str,
+    metrics: Sequence[str],
+    margins: Mapping[str, float],
+    alpha: float,
+    lower_is_better: Collection[str],
+) -> None:
+    if isinstance(metrics, str) or not metrics or len(set(metrics)) < len(metrics):
+        raise StatisticsError(f"metrics must be a list of distinct columns, not {metrics!r}")
+    missing = [name for name in ("method", "seed", *metrics) if name not in table.columns]
+    if missing:
+        raise StatisticsError(f"the table lacks columns {missing}; it has {list(table.columns)}")
+    methods = table["method"].unique().tolist()
+    if baseline not in methods:
+        raise StatisticsError(f"the baseline {baseline!r} is not in the table, which has {methods}")
+    if len(methods) < 2:
+        raise StatisticsError(f"the table has no method to compare with the baseline {baseline!r}")
+    if not 0 < alpha < 1:
+        raise StatisticsError(f"alpha must be between 0 and 1, such as 0.05, not {alpha}")
+    for metric in metrics:
+        if not margins.get(metric, 0) > 0:
+            raise StatisticsError(
+                f"the margin of {metric!r} must be a positive number, not {margins.get(metric)}"
+            )
+    unknown = sorted({*margins, *lower_is_better} - set(metrics))
+    if unknown:
+        raise StatisticsError(f"margin or lower_is_better names {unknown}, which are no metrics")
+
+
+def _verdict(
+    compared: PairedComparison, margin: float, p: float, alpha: float, lower_is_better: bool
+) -> Verdict:
+    if -margin < compared.low and compared.high < margin:
+        return Verdict.EQUIVALENT
+    if p < alpha:
+        better = (compared.estimate > 0) != lower_is_better
+        return Verdict.IMPROVES if better else Verdict.WORSENS
+    return Verdict.UNDECIDED

@@ -1,0 +1,5 @@
+"""``python -m lib.study`` is the ``study`` command."""
+
+from lib.study import main
+
+main()

@@ -1,0 +1,276 @@
+"""Which notebooks there are, which parameters each takes, and what a profile sets."""
+
+import ast
+import difflib
+import io
+import json
+import tokenize
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from lib.parameters import MODELS, ParameterError, describe, validate
+
+Values = dict[str, Any]
+
+
+class StudyError(ValueError):
+    """The study's folder, a profile or a name given on the command line is not usable."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One line of a notebook's ``parameters`` cell.
+
+    Attributes:
+        name: Its name.
+        annotation: The type written in the cell, or "".
+        default: Its value in the cell.
+        comment: What the cell's comment says of it.
+    """
+
+    name: str
+    annotation: str
+    default: Any
+    comment: str
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """A source notebook: its name, file, first heading and parameters."""
+
+    name: str
+    path: Path
+    title: str
+    parameters: tuple[Parameter, ...]
+
+    def takes(self, parameter: Parameter) -> str:
+        """Say in words which values ``parameter`` takes."""
+        fields = MODELS[self.name].model_fields if self.name in MODELS else {}
+        known = fields.get(parameter.name)
+        return describe(known) if known else parameter.annotation
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The study in a folder: its notebooks in the order of the book, and its profiles.
+
+    Attributes:
+        root: The study's folder.
+        notebooks: By name.
+        profiles: By profile and notebook, the parameters that differ from the defaults.
+    """
+
+    root: Path
+    notebooks: Mapping[str, Notebook]
+    profiles: Mapping[str, Mapping[str, Values]]
+
+    def select(self, names: Sequence[str]) -> list[Notebook]:
+        """Return the notebooks of those names, in the order of the book, each once.
+
+        Raises:
+            StudyError: There is no notebook of such a name.
+        """
+        wanted = {name.removesuffix(".ipynb").rpartition("/")[2] for name in names}
+        for name in sorted(wanted - set(self.notebooks)):
+            raise StudyError(
+                f"unknown notebook {name!r}{_nearest(name, self.notebooks)}; "
+                f"the notebooks are: {', '.join(self.notebooks)}"
+            )
+        return [notebook for name, notebook in self.notebooks.items() if name in wanted]
+
+    def settings(
+        self, notebooks: Sequence[Notebook], profile: str, given: Mapping[str, Any]
+    ) -> dict[str, Values]:
+        """Return the parameters to inject into each of ``notebooks``: a profile's, then ``given``.
+
+        A value in ``given`` goes to each notebook that has such a parameter.
+
+        Raises:
+            StudyError: There is no such profile.
+            ParameterError: A value is of the wrong type, or no chosen notebook has the parameter.
+        """
+        if profile not in self.profiles:
+            raise StudyError(
+                f"unknown profile {profile!r}{_nearest(profile, self.profiles)}; "
+                f"the profiles are: {', '.join(self.profiles)}"
+            )
+        known = {p.name for notebook in notebooks for p in notebook.parameters}
+        unknown = [name for name in given if name not in known]
+        settings = {}
+        for notebook in notebooks:
+            own = {p.name for p in notebook.parameters}.union(unknown)
+            changed = {**self.profiles[profile].get(notebook.name, {})}
+            changed.update((name, value) for name, value in given.items() if name in own)
+            checked = validate(notebook.name, changed)
+            settings[notebook.name] = {name: getattr(checked, name) for name in changed}
+        return settings
+
+
+def find_root(start: Path) -> Path:
+    """Return the study's folder: ``start`` or the nearest folder above it that holds a study.
+
+    Raises:
+        StudyError: None of them does.
+    """
+    for folder in (start.absolute(), *start.absolute().parents):
+        if (folder / "_toc.yml").is_file() and (folder / "notebooks").is_dir():
+            return folder
+    raise StudyError(
+        f"no study in {start} or above it (a folder with _toc.yml and notebooks/): "
+        "go to your clone, or name it with --root"
+    )
+
+
+def load_catalogue(root: Path) -> Catalogue:
+    """Read the notebooks and profiles of the study in ``root``.
+
+    Raises:
+        StudyError: A file is missing or malformed; it is named.
+        ParameterError: A profile sets an unknown parameter or a value of the wrong type.
+    """
+    found = {path.stem: path for path in sorted((root / "notebooks").glob("*.ipynb"))}
+    in_book = [name for name in _toc_names(root / "_toc.yml") if name in found]
+    order = dict.fromkeys([*in_book, *found])
+    notebooks = {name: read_notebook(found[name]) for name in order}
+    return Catalogue(root, notebooks, load_profiles(root / "notebooks" / "profiles.yml"))
+
+
+def load_profiles(path: Path) -> dict[str, dict[str, Values]]:
+    """Read the profiles in ``path`` and check every name and value in them.
+
+    Raises:
+        StudyError: The file is missing or not laid out as profile, notebook, parameter, value.
+        ParameterError: A notebook or parameter is unknown, or a value is of the wrong type.
+    """
+    profiles = _read_yaml(path)
+    if not isinstance(profiles, dict):
+        raise StudyError(f"{path} must map each profile to its notebooks")
+    checked: dict[str, dict[str, Values]] = {}
+    for profile, notebooks in profiles.items():
+        checked[profile] = {}
+        for notebook, values in _mapping(notebooks, f"{path}, {profile}").items():
+            values = _mapping(values, f"{path}, {profile}, {notebook}")
+            try:
+                parameters = validate(notebook, values)
+            except ParameterError as error:
+                raise ParameterError(f"{path}, profile {profile!r}, {error}") from error
+            checked[profile][notebook] = {name: getattr(parameters, name) for name in values}
+    return checked
+
+
+def read_notebook(path: Path) -> Notebook:
+    """Read a source notebook's title and parameters, without running anything of it.
+
+    Raises:
+        StudyError: It can't be read, or has not exactly one cell tagged ``parameters``.
+    """
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        sources = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+        tags = [cell.get("metadata", {}).get("tags", []) for cell in cells]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StudyError(f"{path} is no readable notebook: {error}") from error
+    tagged = [source for (_, source), own in zip(sources, tags, strict=True) if "parameters" in own]
+    if len(tagged) != 1:
+        raise StudyError(
+            f"{path} has {len(tagged)} cells tagged 'parameters'; it needs exactly one"
+        )
+    prose = (line for kind, text in sources if kind == "markdown" for line in text.splitlines())
+    title = next((line.lstrip("# ").strip() for line in prose if line.startswith("#")), path.stem)
+    try:
+        return Notebook(path.stem, path, title, tuple(read_parameters(tagged[0])))
+    except (SyntaxError, ValueError) as error:
+        raise StudyError(f"{path}, the cell tagged 'parameters': {error}") from error
+
+
+def read_parameters(source: str) -> Iterator[Parameter]:
+    """Yield the parameters that the text of a ``parameters`` cell sets to plain literals.
+
+    Raises:
+        ValueError: A line is not an assignment of a literal to a name.
+
+    >>> next(read_parameters("beta: float = 0.9  # the smoothing"))
+    Parameter(name='beta', annotation='float', default=0.9, comment='the smoothing')
+    """
+    comments = {
+        token.start[0]: token.string.lstrip("# ").strip()
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    for line in ast.parse(source).body:
+        match line:
+            case ast.AnnAssign(
+                target=ast.Name(id=name), annotation=kind, value=ast.expr() as value
+            ):
+                annotation = ast.unparse(kind)
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                annotation = ""
+            case _:
+                raise ValueError(f"line {line.lineno} must read NAME: TYPE = LITERAL  # comment")
+        try:
+            default = ast.literal_eval(value)
+        except ValueError:
+            raise ValueError(f"line {line.lineno}: {name} must be a plain literal") from None
+        yield Parameter(name, annotation, default, comments.get(line.end_lineno or 0, ""))
+
+
+def parse_pairs(pairs: Iterable[str], documents: Iterable[str]) -> Values:
+    """Return the parameters given as ``name=value`` texts and as YAML mappings, the former last.
+
+    Raises:
+        StudyError: A text has no ``=``, or a document is no YAML mapping.
+
+    >>> parse_pairs(["epochs=3"], ["{epochs: 2, seeds: 4}"])
+    {'epochs': '3', 'seeds': 4}
+    """
+    given: Values = {}
+    for document in documents:
+        try:
+            mapping = yaml.safe_load(document)
+        except yaml.YAMLError as error:
+            raise StudyError(f"-y {document!r} is no YAML: {error}") from error
+        given.update(_mapping(mapping, f"-y {document!r}"))
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise StudyError(f"-p {name} needs a value: -p {name} VALUE")
+        given[name] = value
+    return given
+
+
+def _toc_names(path: Path) -> Iterator[str]:
+    """Yield the file names in a table of contents, without folders, in its order."""
+    pending = [_read_yaml(path)]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, Mapping):
+            file = node.get("file")
+            if isinstance(file, str):
+                yield file.rpartition("/")[2].removesuffix(".ipynb")
+            pending.extend(value for key, value in reversed(list(node.items())) if key != "file")
+        elif isinstance(node, list):
+            pending.extend(reversed(node))
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise StudyError(f"{path} can't be read: {error}") from error
+
+
+def _mapping(value: Any, place: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise StudyError(f"{place}: expected a mapping of names to values, found {value!r}")
+    return value
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(name, list(names), n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -1,0 +1,273 @@
+"""The command line: ``study list``, ``run``, ``book``, ``quick`` and ``full``."""
+
+import json
+import logging
+import re
+import signal
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from typer.core import TyperCommand
+
+from lib.findings import Edition, FindingError, write_findings
+from lib.parameters import ParameterError
+from lib.progress import LOG_VARIABLE
+from lib.study.catalogue import (
+    Catalogue,
+    Notebook,
+    StudyError,
+    Values,
+    find_root,
+    load_catalogue,
+    parse_pairs,
+)
+from lib.study.execution import NotebookFailure, execute
+from lib.study.records import publish_records
+from lib.study.terminal import Board
+
+USAGE = 2
+FAILURE = 1
+INTERRUPTED = 130
+RECORDS_VARIABLE = "STUDY_RECORDS_LOG"
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Run the study's notebooks and build its book.",
+)
+
+Root = Annotated[
+    Path | None,
+    typer.Option(help="The study's folder; by default the working folder or one above it."),
+]
+
+
+class BuildFailure(RuntimeError):
+    """The book could not be built; the text says why."""
+
+
+class PairCommand(TyperCommand):
+    """A command whose ``-p NAME VALUE`` takes two words, as papermill's does, and may recur."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Join the two words before the ordinary parsing; ``-p NAME=VALUE`` may stay as it is."""
+        words, joined = iter(args), []
+        for word in words:
+            joined.append(word)
+            if word == "--":
+                break
+            if word in ("-p", "--parameter"):
+                name = next(words, None)
+                if name is not None and not re.match(r"\w+=", name):
+                    value = next(words, None)
+                    name = name if value is None else f"{name}={value}"
+                joined.extend([] if name is None else [name])
+        return super().parse_args(ctx, [*joined, *words])
+
+
+def main() -> None:
+    """Run the ``study`` command with the arguments of this process."""
+    # A cluster that ends a job sends SIGTERM: stop as cleanly as on Ctrl-C, the kernel included.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    app(prog_name="study")
+
+
+@app.command("list")
+def list_notebooks(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    root: Root = None,
+) -> None:
+    """List the notebooks with their parameters, defaults and what the full profile changes."""
+    with _explained():
+        catalogue = load_catalogue(find_root(root or Path.cwd()))
+    if as_json:
+        typer.echo(
+            json.dumps([_entry(catalogue, n) for n in catalogue.notebooks.values()], indent=2)
+        )
+        return
+    console = Console()
+    for notebook in catalogue.notebooks.values():
+        console.print(Text(f"{notebook.name} — {notebook.title}", style="bold"))
+        console.print(_table(notebook, catalogue.profiles))
+
+
+@app.command(cls=PairCommand)
+def run(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Notebooks, as `study list` names them.")
+    ] = None,
+    profile: Annotated[str, typer.Option(help="The profile to start from.")] = "quick",
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--parameter", "-p", metavar="NAME VALUE", help="Set a parameter; may be repeated."
+        ),
+    ] = None,
+    document: Annotated[
+        list[str] | None,
+        typer.Option("--yaml", "-y", metavar="YAML", help="Set parameters, as a YAML mapping."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Run all notebooks.")] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the executed copies; _build/runs by default.")
+    ] = None,
+    root: Root = None,
+) -> None:
+    """Run notebooks, each to an executed copy. Finished training runs are found, not repeated."""
+    with _explained():
+        catalogue = load_catalogue(find_root(root or Path.cwd()))
+        if not names and not everything:
+            raise StudyError(
+                f"name a notebook, or --all; there are {', '.join(catalogue.notebooks)}"
+            )
+        chosen = catalogue.select(list(catalogue.notebooks) if everything else names or [])
+        given = parse_pairs(parameter or [], document or [])
+        settings = catalogue.settings(chosen, profile, given)
+        folder = output or catalogue.root / "_build" / "runs"
+        for path in _run(catalogue, chosen, settings, folder, {}):
+            typer.echo(path)
+
+
+@app.command()
+def book(
+    edition: Annotated[
+        Literal["quick", "published"], typer.Option(help="Which edition.")
+    ] = "published",
+    root: Root = None,
+) -> None:
+    """Build the book from the executed notebooks, running none, and print its address."""
+    with _explained():
+        _build(find_root(root or Path.cwd()), edition)
+
+
+@app.command()
+def quick(root: Root = None) -> None:
+    """Run everything at the quick profile and build the quick edition; prints its address."""
+    with _explained():
+        found = find_root(root or Path.cwd())
+        _make(found, "quick", found / "_build" / "quick" / "results", "quick")
+        _build(found, "quick")
+
+
+@app.command()
+def full(root: Root = None) -> None:
+    """Run everything at the full profile and build the published edition; prints its address."""
+    with _explained():
+        found = find_root(root or Path.cwd())
+        results = found / "book" / "results"
+        with tempfile.TemporaryDirectory(prefix="study-") as scratch:
+            log = Path(scratch) / "records.log"
+            _make(found, "full", results, "published", {RECORDS_VARIABLE: str(log)})
+            publish_records(log, results / "records")
+        _build(found, "published")
+
+
+def _make(
+    root: Path,
+    profile: str,
+    results: Path,
+    edition: Edition,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Execute every notebook at ``profile`` into ``results``, and collect what they found."""
+    catalogue = load_catalogue(root)
+    chosen = list(catalogue.notebooks.values())
+    settings = catalogue.settings(chosen, profile, {})
+    executed = _run(catalogue, chosen, settings, results, environment or {})
+    write_findings(executed, results / "findings.json", edition)
+
+
+def _run(
+    catalogue: Catalogue,
+    notebooks: Sequence[Notebook],
+    settings: Mapping[str, Values],
+    folder: Path,
+    environment: Mapping[str, str],
+) -> list[Path]:
+    """Execute ``notebooks`` one after the other; return the executed copies."""
+    targets = [folder.absolute() / notebook.path.name for notebook in notebooks]
+    for notebook, target in zip(notebooks, targets, strict=True):
+        if target.resolve() == notebook.path.resolve():
+            raise StudyError(f"{folder} holds the source notebooks: choose another --output")
+    board = Board(len(notebooks))
+    for notebook, target in zip(notebooks, targets, strict=True):
+        values = settings[notebook.name]
+        with board.notebook(notebook.name) as log:
+            variables = {**environment, LOG_VARIABLE: str(log)}
+            replaced = _replacements(catalogue.root, values)
+            execute(notebook.path, target, values, variables, replaced)
+    return targets
+
+
+def _replacements(root: Path, values: Values) -> dict[str, str]:
+    """Return the paths of this machine that an executed copy must not show."""
+    paths = {str(Path.home()): "~", str(root): ".", str(values.get("flickr8k_root") or ""): ""}
+    return {path: shown for path, shown in paths.items() if len(path) > 1 and "/" in path}
+
+
+def _build(root: Path, edition: Edition) -> None:
+    # Sphinx takes seconds to import, and most commands don't build the book.
+    from lib.book import BookError, build
+
+    try:
+        page = build(edition, root)
+    except BookError as error:
+        raise BuildFailure(str(error)) from error
+    typer.echo(page.absolute().as_uri())
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what can go wrong into a message and an exit status; a traceback means a defect."""
+    try:
+        yield
+    except (StudyError, ParameterError) as error:
+        typer.echo(f"study: {error}", err=True)
+        raise typer.Exit(USAGE) from error
+    except (NotebookFailure, FindingError, BuildFailure) as error:
+        typer.echo(f"study: {error}", err=True)
+        raise typer.Exit(FAILURE) from error
+    except KeyboardInterrupt as error:
+        # The kernel's sudden end leaves unfinished tasks, of which asyncio would print a trace.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        typer.echo(
+            "\nstudy: stopped. Finished training runs are kept; "
+            "the same command goes on from there.",
+            err=True,
+        )
+        raise typer.Exit(INTERRUPTED) from error
+
+
+def _entry(catalogue: Catalogue, notebook: Notebook) -> dict[str, Any]:
+    parameters = [{**asdict(p), "takes": notebook.takes(p)} for p in notebook.parameters]
+    return {
+        "name": notebook.name,
+        "title": notebook.title,
+        "path": str(notebook.path.relative_to(catalogue.root)),
+        "parameters": parameters,
+        "profiles": {name: own.get(notebook.name, {}) for name, own in catalogue.profiles.items()},
+    }
+
+
+def _table(notebook: Notebook, profiles: Mapping[str, Mapping[str, Values]]) -> Table:
+    full = profiles.get("full", {}).get(notebook.name, {})
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for heading in ("parameter", "default", "full profile", "meaning; values"):
+        table.add_column(heading, no_wrap=heading == "parameter")
+    for p in notebook.parameters:
+        changed = _literal(full[p.name]) if p.name in full else ""
+        meaning = "; ".join(filter(None, [p.comment, notebook.takes(p)]))
+        table.add_row(*map(Text, (p.name, _literal(p.default), changed, meaning)))
+    return table
+
+
+def _literal(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,197 @@
+"""Executing one notebook through papermill, in a kernel of this very Python, to a clean copy."""
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lib
+from lib.files import write_atomic
+
+if TYPE_CHECKING:
+    from jupyter_client.manager import AsyncKernelManager
+    from nbformat import NotebookNode
+
+SECONDS_TO_START = 300
+SECONDS_FOR_OUTPUT = 120
+SOURCE_LINES_SHOWN = 8
+MESSAGE_CHARACTERS_SHOWN = 3000
+LOG_LINES_SHOWN = 15
+
+
+class NotebookFailure(RuntimeError):
+    """A notebook raised or its kernel died; the text shows the error and where the rest lies."""
+
+
+def execute(
+    source: Path,
+    target: Path,
+    parameters: Mapping[str, Any],
+    environment: Mapping[str, str] | None = None,
+    replaced: Mapping[str, str] | None = None,
+) -> None:
+    """Execute the notebook ``source`` and write it to ``target`` if, and only if, it succeeds.
+
+    Args:
+        source: The notebook to run; it is only read.
+        target: Where the executed copy goes, cleaned by :func:`clean`.
+        parameters: Checked values to inject; the others keep the notebook's defaults.
+        environment: Variables of the environment to set for the kernel.
+        replaced: Texts, such as paths of this machine, and what stands for them in the copy.
+
+    Raises:
+        NotebookFailure: A cell raised or the kernel died. What was run so far is kept beside
+            ``target`` as ``NAME.failed.ipynb``.
+    """
+    # Importing these takes seconds: the command's help and checks must not wait for them.
+    import nbformat
+    from papermill import (  # type: ignore[import-untyped]
+        PapermillExecutionError,
+        execute_notebook,
+    )
+
+    failed = target.with_name(f"{target.stem}.failed.ipynb")
+    with tempfile.TemporaryDirectory(prefix="study-") as folder:
+        scratch = Path(folder)
+        partial = scratch / target.name
+        try:
+            execute_notebook(
+                _escape(source),
+                _escape(partial),
+                parameters=dict(parameters),
+                kernel_name="python3",
+                progress_bar=False,
+                start_timeout=SECONDS_TO_START,
+                iopub_timeout=SECONDS_FOR_OUTPUT,
+                kernel_manager_class=_kernel_manager(scratch, environment or {}),
+            )
+        except Exception as error:
+            where = ""
+            with suppress(OSError):
+                write_atomic(failed, partial.read_bytes())
+                where = f"\nWhat was run so far is in {failed}"
+            explained = isinstance(error, PapermillExecutionError)
+            text = (
+                _explain_cell(error) if explained else _explain_kernel(error, _kernel_log(scratch))
+            )
+            raise NotebookFailure(f"notebook {source.stem!r} failed {text}{where}") from error
+        notebook = nbformat.read(partial, as_version=4)  # type: ignore[no-untyped-call]
+    clean(notebook, replaced or {})
+    written: str = nbformat.writes(notebook)  # type: ignore[no-untyped-call]
+    write_atomic(target, written.rstrip("\n") + "\n")
+    failed.unlink(missing_ok=True)
+
+
+def clean(notebook: "NotebookNode", replaced: Mapping[str, str]) -> None:
+    """Remove from an executed notebook, in place, what differs between machines and executions.
+
+    That is papermill's and the cells' timings, the interpreter's version, the random name of the
+    injected cell, and each path in ``replaced``, for which its value is put.
+    """
+    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    language = notebook.metadata.get("language_info", {})
+    notebook.metadata.clear()
+    notebook.metadata["kernelspec"] = kernel
+    notebook.metadata["language_info"] = {k: v for k, v in language.items() if k != "version"}
+    for cell in notebook.cells:
+        for timing in ("papermill", "execution"):
+            cell.metadata.pop(timing, None)
+        if not cell.metadata.get("tags"):
+            cell.metadata.pop("tags", None)
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell["id"] = "injected-parameters"
+            cell["source"] = _replace(cell["source"], replaced)
+        if "outputs" in cell:
+            cell["outputs"] = [_replace(output, replaced) for output in cell["outputs"]]
+
+
+def _replace(value: Any, replaced: Mapping[str, str]) -> Any:
+    """Put each replacement in every text of a tree, where the replaced text is a whole path."""
+    if isinstance(value, dict):
+        for key in value:
+            value[key] = _replace(value[key], replaced)
+    elif isinstance(value, list):
+        return [_replace(item, replaced) for item in value]
+    elif isinstance(value, str):
+        for text in sorted(replaced, key=len, reverse=True):
+            if text in value:
+                pattern = rf"(?<![\w/.~-]){re.escape(text)}(?![\w-])"
+                value = re.sub(pattern, replaced[text].replace("\\", r"\\"), value)
+    return value
+
+
+def _kernel_manager(scratch: Path, given: Mapping[str, str]) -> "type[AsyncKernelManager]":
+    """Return a manager of kernels that run this interpreter, whatever else is registered.
+
+    A kernel specification named python3 in the user's folder may start another Python, one without
+    the study's packages. The person's own IPython profile is left out as well: its start-up files
+    could change results.
+    """
+    import zmq
+    from ipykernel.kernelspec import RESOURCES, get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    spec = KernelSpec(resource_dir=RESOURCES, **get_kernel_dict())
+    environment = {
+        "IPYTHONDIR": str(scratch / "ipython"),
+        "PYTHONHASHSEED": "0",
+        "PYTHONPATH": _python_path(),
+        **given,
+    }
+
+    class PrivateKernelManager(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            return spec
+
+        async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+            options["env"] = {**(options.get("env") or os.environ), **environment}
+            # Unencrypted, any user of this machine could read the traffic, and the kernel warns.
+            self.transport_encryption = "auto" if zmq.has("curve") else "disabled"
+            # What a notebook prints reaches the notebook; this is the kernel process's own talk.
+            with _kernel_log(scratch).open("ab") as options["stderr"]:
+                await super().start_kernel(**options)
+
+    return PrivateKernelManager
+
+
+def _python_path() -> str:
+    """Return a search path on which the kernel finds this very ``lib``, from any folder."""
+    home = Path(lib.__file__).parents[1]
+    inherited = os.environ.get("PYTHONPATH", "")
+    if home.name in ("site-packages", "dist-packages"):
+        return inherited
+    return os.pathsep.join(filter(None, [str(home), inherited]))
+
+
+def _kernel_log(scratch: Path) -> Path:
+    return scratch / "kernel.log"
+
+
+def _escape(path: Path) -> str:
+    # Papermill formats paths with the parameters, as it would a template.
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _explain_cell(error: Any) -> str:
+    lines = error.source.strip().splitlines()
+    shown = [f"    {line}" for line in lines[:SOURCE_LINES_SHOWN]]
+    more = [f"    ... {len(lines) - len(shown)} lines more"] if len(lines) > len(shown) else []
+    reason = f"{error.ename}: {error.evalue}"[:MESSAGE_CHARACTERS_SHOWN]
+    return "\n".join([f"in cell [{error.exec_count}]:", *shown, *more, reason])
+
+
+def _explain_kernel(error: Exception, log: Path) -> str:
+    last = log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:] if log.exists() else []
+    reason = f"with {type(error).__name__}: {error}"
+    if type(error).__name__ == "DeadKernelError":
+        reason = (
+            f"because its kernel ({sys.executable}) died, most often for lack of memory; "
+            "finished training runs are kept"
+        )
+    return "\n    ".join([reason, *last])

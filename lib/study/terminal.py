@@ -1,0 +1,103 @@
+"""What the person at the terminal sees while notebooks run."""
+
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from lib.progress import SECONDS_BETWEEN_LINES
+
+SECONDS_BETWEEN_LOOKS = 0.3
+
+
+class Board:
+    """The overall progress through several notebooks, with each one's newest line below it.
+
+    In a terminal it is one live bar; elsewhere plain lines, at most one every ten seconds.
+
+    Args:
+        total: The number of notebooks.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.done = 0
+
+    @contextmanager
+    def notebook(self, name: str) -> Iterator[Path]:
+        """Show ``name`` as running; yield the file whose appended lines are shown as they come."""
+        started = time.monotonic()
+        place = f"[{self.done + 1}/{self.total}] {name}"
+        with (
+            tempfile.TemporaryDirectory(prefix="study-") as scratch,
+            self._view(place) as show,
+            follow(Path(scratch) / "progress.log", show),
+        ):
+            yield Path(scratch) / "progress.log"
+        self.done += 1
+        typer.echo(f"{place}: done in {time.monotonic() - started:.0f} s", err=True)
+
+    @contextmanager
+    def _view(self, place: str) -> Iterator[Callable[[str], None]]:
+        if not sys.stderr.isatty():
+            typer.echo(f"{place}: running", err=True)
+            yield _thinned(lambda line: typer.echo(f"  {line}", err=True))
+            return
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[line]}", markup=False),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task(place, total=self.total, completed=self.done, line="")
+            yield lambda line: progress.update(task, line=line)
+
+
+@contextmanager
+def follow(log: Path, show: Callable[[str], None]) -> Iterator[None]:
+    """Call ``show`` with each whole line that is appended to ``log`` while the context is open."""
+    stopped = threading.Event()
+
+    def look() -> None:
+        position, rest = 0, ""
+        ended = False
+        while not ended:
+            # One more look after the end, for what was written since the last one.
+            ended = stopped.wait(SECONDS_BETWEEN_LOOKS)
+            if not log.exists():
+                continue
+            with log.open(encoding="utf-8", errors="replace") as stream:
+                stream.seek(position)
+                *lines, rest = (rest + stream.read()).split("\n")
+                position = stream.tell()
+            for line in lines:
+                show(line)
+
+    thread = threading.Thread(target=look, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def _thinned(show: Callable[[str], None]) -> Callable[[str], None]:
+    shown = time.monotonic()
+
+    def show_some(line: str) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if now - shown >= SECONDS_BETWEEN_LINES:
+            shown = now
+            show(line)
+
+    return show_some

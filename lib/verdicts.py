@@ -1,0 +1,137 @@
+"""From comparisons to the finding that answers a claim, its sentence built from computed values."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from lib.findings import Estimate, Finding, Verdict
+from lib.statistics import compare_pairs, detectable_effect
+
+PRIMARY = {"i2t_r1": "i2t R@1", "t2i_r1": "t2i R@1"}
+"""The metrics that the paper's claims on retrieval are about; Holm's adjustment spans them."""
+
+PAPER_METHOD = "variance × direction"
+"""Our reconstruction of the paper's scheduler."""
+
+ANSWERS: dict[Verdict, str] = {
+    "improves": "It does",
+    "worsens": "It does not: it is worse",
+    "equivalent": "It makes no difference that matters",
+    "undecided": "The runs do not decide it",
+}
+
+
+def against(runs: pd.DataFrame, baseline: str, margin: float) -> pd.DataFrame:
+    """Compare every other method with one baseline, one Holm family."""
+    methods = [method for method in dict.fromkeys(runs["method"]) if method != baseline]
+    return compare_pairs(runs, [(method, baseline) for method in methods], PRIMARY, margin)
+
+
+def overall(table: pd.DataFrame) -> Verdict:
+    """Return one verdict for the rows of a claim.
+
+    *equivalent* if every row is. *improves* if, against every baseline, at least one metric
+    improves and none worsens; *worsens* likewise. *undecided* otherwise.
+    """
+    verdicts = set(table["verdict"])
+    if verdicts == {"equivalent"}:
+        return "equivalent"
+    by_baseline = [set(rows["verdict"]) for _, rows in table.groupby("baseline")]
+    if "worsens" not in verdicts and all("improves" in found for found in by_baseline):
+        return "improves"
+    if "improves" not in verdicts and all("worsens" in found for found in by_baseline):
+        return "worsens"
+    return "undecided"
+
+
+def judge(
+    claim: int,
+    notebook: str,
+    table: pd.DataFrame,
+    *,
+    corpus: str,
+    train_images: int,
+    margin: float,
+) -> Finding:
+    """Answer a claim from the comparisons it rests on.
+
+    Args:
+        claim: Its number.
+        notebook: Where the answer stands.
+        table: Rows of :func:`lib.statistics.compare_pairs` that the claim is about.
+        corpus: On which corpus.
+        train_images: With how many training images.
+        margin: Points within which a difference is none.
+    """
+    answer = overall(table)
+    several = table["baseline"].nunique() > 1
+    parts = [
+        f"{row.metric}{f' against {row.baseline}' if several else ''} {row.estimate:+.2f} points "
+        f"[{row.low:+.2f}, {row.high:+.2f}]"
+        for row in table.itertuples()
+    ]
+    seeds = int(table["seeds"].min())
+    half = ((table["high"] - table["low"]) / 2).max()
+    widest = table.loc[(table["high"] - table["low"]).idxmax()]
+    deviation = _deviation(widest["low"], widest["high"], seeds)
+    summary = (
+        f"{ANSWERS[answer]}. {', '.join(dict.fromkeys(table['method']))} minus "
+        f"{' and '.join(dict.fromkeys(table['baseline']))}: {'; '.join(parts)}. "
+        f"Corpus {corpus}, {train_images:,} training images, {seeds} paired seeds, 95 % intervals; "
+        f"differences within ±{margin:g} points count as none. "
+    )
+    if half > 0:
+        summary += (
+            f"A true difference of {detectable_effect(deviation, seeds):.2f} points would have "
+            "been found with probability 0.8."
+        )
+    return Finding(
+        claim=claim,
+        verdict=answer,
+        notebook=notebook,
+        estimates=tuple(
+            Estimate(
+                metric=row.metric,
+                baseline=row.baseline,
+                method=row.method,
+                estimate=row.estimate,
+                low=row.low,
+                high=row.high,
+                seeds=row.seeds,
+                p_adjusted=row.p_adjusted,
+                verdict=row.verdict,
+            )
+            for row in table.itertuples()
+        ),
+        summary=summary,
+        corpus=corpus,
+        train_images=train_images,
+    )
+
+
+def claim_rows(table: pd.DataFrame, method: str = PAPER_METHOD) -> pd.DataFrame:
+    """Return the rows of one method; an empty answer is refused.
+
+    Raises:
+        ValueError: The method is not in the table, so nothing can be said of it.
+    """
+    rows = table[table["method"] == method]
+    if rows.empty:
+        raise ValueError(
+            f"the claim is about {method!r}, which is not among the methods compared; run the "
+            "notebook with the signal and the actuator that form it"
+        )
+    return rows
+
+
+def against_rivals(runs: pd.DataFrame, rivals: Sequence[str], margin: float) -> pd.DataFrame:
+    """Compare the paper's method with each rival, one Holm family."""
+    return compare_pairs(runs, [(PAPER_METHOD, rival) for rival in rivals], PRIMARY, margin)
+
+
+def _deviation(low: float, high: float, seeds: int) -> float:
+    """Standard deviation of the paired differences behind a 95 % t interval."""
+    import scipy.stats
+
+    half = (high - low) / 2
+    return float(half * seeds**0.5 / scipy.stats.t.ppf(0.975, seeds - 1))

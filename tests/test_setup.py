@@ -1,0 +1,206 @@
+"""The set-up: pins that agree with each other, and an environment that is made once."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+PINS = re.compile(r"([a-z0-9.-]+)==(\S+)")
+
+
+@pytest.fixture(scope="module")
+def project(request):
+    return tomllib.loads((request.config.rootpath / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture(scope="module")
+def lock(request):
+    """The pinned version of each package."""
+    lines = (request.config.rootpath / "requirements.lock").read_text().splitlines()
+    pins = [PINS.fullmatch(line) for line in lines if line and not line.startswith("#")]
+    assert all(pins), "every line of requirements.lock is NAME==VERSION"
+    return {pin[1]: Version(pin[2]) for pin in pins}
+
+
+def wanted(project):
+    """Yield what pyproject.toml asks for, its extras included."""
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    for requirement in (Requirement(line) for group in groups for line in group):
+        if requirement.name != project["name"]:
+            yield requirement
+
+
+def test_names_in_the_lock_are_in_order_and_no_two_are_the_same(root):
+    lines = [x for x in (root / "requirements.lock").read_text().splitlines() if "==" in x]
+    names = [line.split("==")[0] for line in lines]
+    assert names == sorted(set(map(canonicalize_name, names)))
+
+
+def test_the_lock_pins_all_that_the_project_asks_for(project, lock):
+    for requirement in wanted(project):
+        name = canonicalize_name(requirement.name)
+        assert name in lock, f"{name} is not pinned"
+        assert requirement.specifier.contains(lock[name]), f"{requirement} and {lock[name]}"
+
+
+def test_the_project_asks_for_lower_bounds_and_pins_nothing(project):
+    for requirement in wanted(project):
+        assert {s.operator for s in requirement.specifier} <= {">=", "<"}, requirement
+
+
+def test_the_lock_leaves_the_parts_of_cuda_to_torch(lock):
+    assert not [n for n in lock if n.startswith(("nvidia-", "cuda-")) or n == "triton"]
+    assert (lock["torch"], lock["torchvision"]) == (Version("2.14.1"), Version("0.29.1"))
+
+
+def test_jupyter_book_is_of_the_first_line(lock):
+    assert lock["jupyter-book"].major == 1
+
+
+def test_the_lock_can_build_the_project_without_fetching(root, lock):
+    needs = tomllib.loads((root / "pyproject.toml").read_text())["build-system"]["requires"]
+    for requirement in map(Requirement, needs):
+        assert requirement.specifier.contains(lock[canonicalize_name(requirement.name)])
+
+
+def test_conda_users_get_the_same_versions(root, project):
+    environment = yaml.safe_load((root / "environment.yml").read_text())
+    *conda, pip = environment["dependencies"]
+    assert pip == {"pip": ["-r requirements.lock", "-e ."]}
+    assert conda == ["python=3.11", "pip"]
+    assert Requirement(f"python{project['requires-python']}").specifier.contains("3.11")
+    assert environment["channels"] == ["conda-forge"]
+
+
+def test_continuous_integration_runs_the_test_command(root):
+    script = root / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert script.read_text().rstrip().endswith("\nmake test")
+    assert "set -euo pipefail" in script.read_text()
+
+
+BACKEND = """
+import zipfile
+def build_editable(directory, config_settings=None, metadata_directory=None):
+    name = "tiny-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(f"{directory}/{name}", "w") as wheel:
+        info = "tiny-1.0.dist-info"
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\\nName: tiny\\nVersion: 1.0\\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nTag: py3-none-any\\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    return name
+"""
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory, request):
+    """A clone with the real Makefile, whose environment is made of nothing but itself."""
+    folder = tmp_path_factory.mktemp("clones") / "a clone"
+    folder.mkdir()
+    shutil.copy(request.config.rootpath / "Makefile", folder)
+    (folder / "requirements.lock").write_text("# nothing\n")
+    (folder / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+        '[project]\nname = "tiny"\nversion = "1.0"\n'
+    )
+    (folder / "backend.py").write_text(BACKEND)
+    return folder
+
+
+def make(folder, *arguments, **environment):
+    return subprocess.run(
+        ["make", "env", f"PYTHON={sys.executable}", *arguments],
+        cwd=folder,
+        env={**os.environ, "PIP_NO_INDEX": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def steps(result):
+    assert result.returncode == 0, result.stdout + result.stderr
+    return re.findall(r"^(\d/3 \w+)", result.stdout, flags=re.MULTILINE)
+
+
+MADE = ["1/3 Making", "2/3 Installing", "3/3 Installing"]
+UPDATED = ["1/3 Bringing", "2/3 Installing", "3/3 Installing"]
+
+
+@needs_make
+def test_the_environment_is_made_once_and_again_when_it_must_be(clone, tmp_path):
+    assert steps(make(clone)) == MADE
+    current = make(clone)
+    assert (current.returncode, current.stdout) == (0, "")
+
+    with (clone / "requirements.lock").open("a") as lock:
+        lock.write("# another version\n")
+    assert steps(make(clone)) == UPDATED
+
+    # An installation that was interrupted has left no stamp.
+    (clone / ".venv" / ".stamp").unlink()
+    (clone / ".venv" / "half-written").touch()
+    assert steps(make(clone)) == MADE
+    assert not (clone / ".venv" / "half-written").exists()
+
+    moved = clone.rename(tmp_path / "moved")
+    assert steps(make(moved)) == MADE
+    assert make(moved).stdout == ""
+
+    # The interpreter that it was made with is gone.
+    (moved / ".venv" / "bin" / "python").unlink()
+    (moved / ".venv" / "bin" / "python").symlink_to(tmp_path / "gone")
+    assert steps(make(moved)) == MADE
+    moved.rename(clone)
+
+
+@needs_make
+def test_a_failed_installation_leaves_nothing_that_looks_current(clone):
+    lock = clone / "requirements.lock"
+    before = lock.read_text()
+    lock.write_text("no-such-package-anywhere==1.0\n")
+    failed = make(clone)
+    assert failed.returncode != 0
+    assert "no-such-package-anywhere" in failed.stderr
+    assert not (clone / ".venv" / ".stamp").exists()
+    lock.write_text(before)
+
+
+@needs_make
+@pytest.mark.parametrize("goal", ["env", "study", "test"])
+def test_an_old_python_is_refused_in_words(clone, tmp_path, goal):
+    old = tmp_path / "python of old"
+    old.write_text(
+        f'#!/bin/sh\nexec "{sys.executable}" -c "import sys; sys.version_info = (3, 9, 1)\n$2"\n'
+    )
+    old.chmod(0o755)
+    result = subprocess.run(
+        ["make", goal, f"PYTHON={old}"], cwd=clone, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode != 0
+    assert "Python 3.11 or newer is needed" in result.stderr
+    assert "is 3.9" in result.stderr
+
+
+@needs_make
+def test_no_python_is_said_in_words(clone):
+    result = make(clone, "PYTHON=no-such-python")
+    assert result.returncode != 0
+    assert "There is no no-such-python here" in result.stderr
+
+
+@needs_make
+def test_help_lists_every_command(root):
+    result = subprocess.run(["make"], cwd=root, capture_output=True, text=True, check=True)
+    phony = re.search(r"^\.PHONY: (.*)$", (root / "Makefile").read_text(), flags=re.MULTILINE)
+    for goal in phony[1].split():
+        assert re.search(rf"^  make {goal} +\w", result.stdout, flags=re.MULTILINE), goal

@@ -1,0 +1,369 @@
+"""Training: stacks against single runs, resumption, an independent loop, and what goes wrong."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from synthetic import synthetic_features
+from torch import nn
+from torch.nn import functional as F
+
+from lib.runs import EPOCH_COLUMNS, STEP_COLUMNS, RunConfig, RunRecord, ScheduleConfig, Store
+from lib.training import TrainingError, sweep, train
+from lib.training.data import TrainingData, batches
+
+CPU = torch.device("cpu")
+
+
+def config(**changes) -> RunConfig:
+    small = {
+        "corpus": "synthetic",
+        "train_images": 50,
+        "embedding_dim": 8,
+        "batch_size": 16,
+        "epochs": 4,
+        "learning_rate": 0.01,
+        "temperature": 0.2,
+    }
+    return RunConfig(**(small | changes))
+
+
+def schedule(signal: str, actuator: str, **constants) -> ScheduleConfig:
+    return ScheduleConfig(signal=signal, actuator=actuator, **constants)
+
+
+MIXED = [
+    config(),
+    config(seed=1),
+    config(temperature=0.1),
+    config(learn_temperature=True),
+    config(schedule=schedule("variance", "direction", gamma=5.0)),
+    config(schedule=schedule("variance", "direction", gamma=-5.0), seed=2),
+    config(schedule=schedule("entropy", "direction")),
+    config(schedule=schedule("spread", "sample")),
+    config(schedule=schedule("variance", "sharpness", target=1.5)),
+    config(schedule=schedule("entropy", "sharpness", target=0.9)),
+    config(schedule=schedule("spread", "magnitude", warmup=3)),
+    config(embedding_dim=5, hidden_layers=1, hidden_features=7, dropout=0.3),
+    config(embedding_dim=5, hidden_layers=1, hidden_features=7, dropout=0.3, seed=1),
+]
+
+
+def fresh(tmp_path, name: str) -> Store:
+    return Store(folder=tmp_path / name)
+
+
+def assert_same_numbers(one: RunRecord, other: RunRecord) -> None:
+    assert one.config == other.config
+    np.testing.assert_array_equal(one.steps, other.steps)
+    np.testing.assert_array_equal(one.epochs, other.epochs)
+    assert (one.test, one.best_epoch, one.collapsed) == (
+        other.test,
+        other.best_epoch,
+        other.collapsed,
+    )
+
+
+@pytest.fixture(scope="module")
+def features():
+    return synthetic_features()
+
+
+@pytest.fixture(scope="module")
+def together(features, tmp_path_factory):
+    store = Store(folder=tmp_path_factory.mktemp("together") / "runs")
+    return train(MIXED, store=store, features=features, device="cpu")
+
+
+def test_a_run_in_a_stack_equals_the_run_alone_bit_for_bit(together, features, tmp_path):
+    for place, one in enumerate(MIXED):
+        (alone,) = train([one], store=fresh(tmp_path, str(place)), features=features, device="cpu")
+        assert_same_numbers(alone, together[place])
+
+
+def test_the_number_of_threads_changes_nothing(together, features, tmp_path):
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            again = train(MIXED, store=fresh(tmp_path, str(count)), features=features, device="cpu")
+            for one, other in zip(together, again, strict=True):
+                assert_same_numbers(one, other)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_order_and_repetition_change_nothing(together, features, tmp_path):
+    again = train(
+        [*MIXED[::-1], MIXED[0]], store=fresh(tmp_path, "x"), features=features, device="cpu"
+    )
+    for one, other in zip([*together[::-1], together[0]], again, strict=True):
+        assert_same_numbers(one, other)
+
+
+def test_finished_runs_are_never_repeated(together, features, tmp_path, monkeypatch):
+    store = fresh(tmp_path, "runs")
+    for record in together:
+        store.put(record)
+    monkeypatch.setattr(sweep, "train_stack", lambda *_: pytest.fail("a finished run was trained"))
+    monkeypatch.setattr(sweep, "load_features", lambda *_, **__: pytest.fail("corpus loaded"))
+    for one, other in zip(together, train(MIXED, store=store), strict=True):
+        assert_same_numbers(one, other)
+
+
+def test_interrupted_and_resumed_gives_the_same_numbers(together, features, tmp_path, monkeypatch):
+    store, original, calls = fresh(tmp_path, "runs"), sweep.train_stack, []
+
+    def interrupted(configs, data):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(configs)
+        return original(configs[:3], data)
+
+    monkeypatch.setattr(sweep, "train_stack", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(MIXED, store=store, features=features, device="cpu")
+    assert len(store.records()) == 3
+    monkeypatch.setattr(sweep, "train_stack", original)
+    resumed = train(MIXED, store=store, features=features, device="cpu")
+    for one, other in zip(together, resumed, strict=True):
+        assert_same_numbers(one, other)
+
+
+def test_a_record_of_another_corpus_is_not_compared_with_a_new_run(features, tmp_path):
+    store = fresh(tmp_path, "runs")
+    train([config()], store=store, features=features, device="cpu")
+    other = replace(synthetic_features(seed=1), corpus_fingerprint="another corpus")
+    records = train([config(), config(seed=1)], store=store, features=other, device="cpu")
+    assert {record.corpus_fingerprint for record in records} == {"another corpus"}
+
+
+def plain_loop(one: RunConfig, data: TrainingData) -> tuple[list[float], list[float]]:
+    """The fixed baseline as anyone would write it: nn.Linear, cross_entropy, argsort."""
+    subset = data.subset(one)
+    captions = [
+        c
+        for row in subset
+        for c in range(data.first_caption[row], data.first_caption[row] + data.caption_count[row])
+    ]
+
+    def standardise(table, rows):
+        chosen = table[torch.as_tensor(np.asarray(rows))]
+        return lambda x: (x - chosen.mean(0)) / chosen.std(0, unbiased=False)
+
+    scale_image = standardise(data.image, subset)
+    scale_text = standardise(data.text, captions)
+    heads = nn.ModuleList(
+        [
+            nn.Linear(data.image.shape[1], one.embedding_dim),
+            nn.Linear(data.text.shape[1], one.embedding_dim),
+        ]
+    )
+    from lib.seeds import torch_generator
+
+    with torch.no_grad():
+        for head, name in zip(heads, ("image", "text"), strict=True):
+            draw = torch.rand(
+                head.weight.T.shape, generator=torch_generator(one.seed, "initialisation", name)
+            )
+            head.weight.copy_(((2 * draw - 1) / head.in_features**0.5).T)
+            head.bias.zero_()
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": [h.weight for h in heads], "weight_decay": one.weight_decay},
+            {"params": [h.bias for h in heads], "weight_decay": 0},
+        ],
+        lr=one.learning_rate,
+    )
+
+    def embed(head, scale, x):
+        return F.normalize(head(scale(x)), dim=-1)
+
+    def recalls(gallery):
+        with torch.no_grad():
+            image = embed(heads[0], scale_image, gallery.image)
+            text = embed(heads[1], scale_text, gallery.text)
+        similarity = (image @ text.T).numpy()
+        owner = gallery.caption_owner.numpy()
+        result = []
+        for matrix, hit in (
+            (similarity, lambda query, item: owner[item] == query),
+            (similarity.T, lambda query, item: owner[query] == item),
+        ):
+            queries = [q for q in range(len(matrix)) if hit(q, np.arange(matrix.shape[1])).any()]
+            for k in (1, 5, 10):
+                top = np.argsort(-matrix, axis=1)[:, :k]
+                result.append(100 * np.mean([hit(q, top[q]).any() for q in queries]))
+        return [*result, sum(result)]
+
+    losses, best, test = [], -1.0, []
+    for epoch in range(1, one.epochs + 1):
+        images, texts = data.epoch(one, subset, epoch)
+        total = []
+        for start in range(0, one.train_images, one.batch_size):
+            rows = slice(start, start + one.batch_size)
+            if len(images[rows]) < 2:
+                continue
+            v = embed(heads[0], scale_image, data.image[torch.as_tensor(images[rows])])
+            t = embed(heads[1], scale_text, data.text[torch.as_tensor(texts[rows])])
+            logits = v @ t.T / one.temperature
+            label = torch.arange(len(logits))
+            loss = (F.cross_entropy(logits, label) + F.cross_entropy(logits.T, label)) / 2
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            total.append(loss.item())
+        losses.append(float(np.mean(total)))
+        validation = recalls(data.validation)[-1]
+        if validation > best:
+            best, test = validation, recalls(data.test)
+    return losses, test
+
+
+def test_the_fixed_baseline_agrees_with_an_independent_loop(together, features):
+    for place in (0, 1, 2):
+        losses, test = plain_loop(MIXED[place], TrainingData.of(features, CPU))
+        record = together[place]
+        np.testing.assert_allclose(record.epochs[:, 0], losses, rtol=1e-4)
+        got = [record.test[name] for name in EPOCH_COLUMNS[1:]]
+        np.testing.assert_allclose(got, test, atol=1e-9)
+
+
+def test_the_numbers_of_a_run_are_pinned(together):
+    """When this fails and the change is meant, raise lib.runs.RESULTS_VERSION and pin anew."""
+    pinned = {0: PIN_FIXED, 4: PIN_VARIANCE, 9: PIN_SHARPNESS}
+    for place, (loss, rsum) in pinned.items():
+        assert together[place].epochs[-1, 0] == pytest.approx(loss, rel=1e-4)
+        assert together[place].test["rsum"] == pytest.approx(rsum, abs=0.5)
+
+
+PIN_FIXED = (1.190882, 460.2830)
+PIN_VARIANCE = (1.194332, 458.3962)
+PIN_SHARPNESS = (1.512333, 450.2830)
+
+
+def test_training_learns(together):
+    chance = 100 / 20
+    assert together[0].test["t2i_r1"] > 3 * chance
+
+
+def test_a_record_holds_every_step_and_epoch(together):
+    record = together[4]
+    assert record.steps.shape == (4 * 4, len(STEP_COLUMNS))
+    assert record.epochs.shape == (4, len(EPOCH_COLUMNS))
+    steps = record.step_table()
+    np.testing.assert_allclose(steps["weight_i2t"] + steps["weight_t2i"], 2, rtol=1e-6)
+    assert (steps["weight_i2t"] != 1).any()
+    assert (together[0].step_table()["weight_i2t"] == 1).all()
+    assert (together[0].step_table()["temperature"] == np.float32(0.2)).all()
+    learned = together[3].step_table()["temperature"]
+    assert learned.iloc[0] == pytest.approx(0.2)
+    assert learned.iloc[-1] != learned.iloc[0]
+
+
+def test_the_epoch_is_the_first_best_on_validation(together):
+    for record in together:
+        assert record.best_epoch == 1 + int(np.argmax(record.epochs[:, -1]))
+
+
+def test_methods_at_a_seed_share_subset_order_and_captions(features):
+    data = TrainingData.of(features, CPU)
+    one = config()
+    other = config(schedule=schedule("variance", "direction"), temperature=0.05)
+    np.testing.assert_array_equal(data.subset(one), data.subset(other))
+    for epoch in (1, 2):
+        for a, b in zip(
+            data.epoch(one, data.subset(one), epoch),
+            data.epoch(other, data.subset(other), epoch),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_smaller_subset_is_a_part_of_a_larger_one(features):
+    data = TrainingData.of(features, CPU)
+    small, large = (data.subset(config(train_images=n)) for n in (10, 40))
+    np.testing.assert_array_equal(small, large[:10])
+    assert not np.array_equal(small, data.subset(config(train_images=10, seed=1)))
+
+
+def test_an_image_comes_once_an_epoch_with_one_of_its_own_captions(features):
+    data = TrainingData.of(features, CPU)
+    subset = data.subset(config())
+    seen = set()
+    for epoch in range(1, 30):
+        images, captions = data.epoch(config(), subset, epoch)
+        assert sorted(images) == sorted(subset)
+        np.testing.assert_array_equal(features.caption_owner[captions], images)
+        seen |= set(captions.tolist())
+    own = set(np.flatnonzero(np.isin(features.caption_owner, subset)).tolist())
+    assert seen == own
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "lengths"),
+    [(9, 4, [4, 4]), (3, 2, [2]), (10, 4, [4, 4, 2]), (8, 4, [4, 4]), (5, 128, [5])],
+)
+def test_a_last_batch_of_one_pair_is_left_out(count, size, lengths):
+    assert [len(np.arange(count)[batch]) for batch in batches(count, size)] == lengths
+
+
+@pytest.mark.parametrize(("count", "size"), [(9, 4), (3, 2), (2, 2)])
+@pytest.mark.parametrize(
+    "method", [None, *(schedule(s, "direction") for s in ("variance", "spread"))]
+)
+def test_awkward_counts_train_to_finite_numbers(features, tmp_path, count, size, method):
+    (record,) = train(
+        [config(train_images=count, batch_size=size, schedule=method)],
+        store=fresh(tmp_path, "runs"),
+        features=features,
+        device="cpu",
+    )
+    assert np.isfinite(record.steps).all()
+    assert all(np.isfinite(list(record.test.values())))
+
+
+def test_a_diverged_run_is_named_and_the_others_are_kept(features, tmp_path):
+    poisoned = replace(features, image=features.image.copy())
+    victim = config(seed=3)
+    clean = TrainingData.of(features, CPU)
+    others = [seed for seed in range(40) if seed != 3]
+    row = next(
+        row
+        for row in clean.subset(victim)
+        if sum(row not in clean.subset(config(seed=seed)) for seed in others) >= 2
+    )
+    good = [seed for seed in others if row not in clean.subset(config(seed=seed))][:2]
+    poisoned.image[row] = np.inf
+    store = fresh(tmp_path, "runs")
+    configs = [config(seed=good[0]), victim, config(seed=good[1])]
+    with pytest.raises(TrainingError, match=r"fixed, seed 3: epoch 1, step 1"):
+        train(configs, store=store, features=poisoned, device="cpu")
+    assert store.get(victim) is None
+    expected = train([configs[0]], store=fresh(tmp_path, "a"), features=features, device="cpu")
+    assert_same_numbers(store.get(configs[0]), expected[0])
+    assert store.get(configs[2]) is not None
+
+
+def test_too_many_images_are_refused_before_anything_is_trained(features, tmp_path):
+    store = fresh(tmp_path, "runs")
+    with pytest.raises(ValueError, match=r"train_images = 61.* has 60 images"):
+        train([config(), config(train_images=61)], store=store, features=features)
+    assert store.records() == []
+
+
+def test_a_collapsed_run_is_flagged(features, tmp_path):
+    """Features without content: every embedding is the same, and recall is chance."""
+    same = replace(features, image=np.ones_like(features.image), text=np.ones_like(features.text))
+    # With centred features of zero the biases alone could tell runs apart, so train a little.
+    (record,) = train([config()], store=fresh(tmp_path, "runs"), features=same, device="cpu")
+    assert record.collapsed
+    assert record.test["t2i_r1"] == pytest.approx(100 / 20)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_a_gpu_agrees_with_the_cpu(together, features, tmp_path):
+    on_gpu = train(MIXED, store=fresh(tmp_path, "runs"), features=features, device="cuda")
+    for one, other in zip(together, on_gpu, strict=True):
+        np.testing.assert_allclose(one.steps[:4], other.steps[:4], rtol=1e-3)
