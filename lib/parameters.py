@@ -99,6 +99,7 @@ class CorpusParameters(TrainingOptions, TowerOptions, CorpusOptions):
     learning_rate: float = Field(3e-3, gt=0)
     train_sizes: list[Count] = Field([100, 200, 400, 800], min_length=1)
     temperature: float = Field(0.1, gt=0)
+    least_steps: int = Field(80, ge=0)
 
 
 class BaselineParameters(TuningOptions, TrainingOptions, TowerOptions, CorpusOptions):

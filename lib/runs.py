@@ -91,6 +91,11 @@ class RunConfig(BaseModel):
         """Return the same configuration at another seed."""
         return self.model_copy(update={"seed": seed})
 
+    def with_steps(self, least: int) -> "RunConfig":
+        """Return the same configuration with epochs added until it has ``least`` steps."""
+        a_epoch = max(1, self.train_images // self.batch_size)
+        return self.model_copy(update={"epochs": max(self.epochs, -(-least // a_epoch))})
+
 
 EPOCH_COLUMNS = (
     "loss",

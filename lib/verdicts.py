@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from lib.findings import Estimate, Finding, Verdict
-from lib.statistics import compare_pairs, detectable_effect
+from lib.statistics import compare_methods, minimum_detectable_effect
 
 PRIMARY = {"i2t_r1": "i2t R@1", "t2i_r1": "t2i R@1"}
 """The metrics that the paper's claims on retrieval are about; Holm's adjustment spans them."""
@@ -22,9 +22,53 @@ ANSWERS: dict[Verdict, str] = {
 
 
 def against(runs: pd.DataFrame, baseline: str, margin: float) -> pd.DataFrame:
-    """Compare every other method with one baseline, one Holm family."""
-    methods = [method for method in dict.fromkeys(runs["method"]) if method != baseline]
-    return compare_pairs(runs, [(method, baseline) for method in methods], PRIMARY, margin)
+    """Compare every other method with one baseline on the primary metrics, one Holm family.
+
+    Args:
+        runs: A row a run: ``method``, ``seed`` and the metrics.
+        baseline: A method.
+        margin: Points within which a difference is none.
+
+    Returns:
+        One row a method and metric: ``method``, ``baseline``, ``metric``, ``estimate``, ``low``,
+        ``high``, ``deviation`` (standard deviation of the paired differences), ``seeds``,
+        ``p_adjusted``, ``verdict``.
+    """
+    compared = compare_methods(runs, baseline, list(PRIMARY), margin=margin)
+    return pd.DataFrame(
+        [
+            {
+                "method": one.method,
+                "baseline": one.baseline,
+                "metric": PRIMARY[one.metric],
+                "estimate": one.paired.estimate,
+                "low": one.paired.low,
+                "high": one.paired.high,
+                "deviation": one.paired.standard_deviation,
+                "seeds": one.paired.seeds,
+                "p_adjusted": one.p_adjusted,
+                "verdict": one.verdict.value,
+            }
+            for one in compared
+        ]
+    )
+
+
+def against_rivals(runs: pd.DataFrame, rivals: Sequence[str], margin: float) -> pd.DataFrame:
+    """Compare the paper's method with each rival, one Holm family; columns as in :func:`against`.
+
+    The rows say the paper's method minus the rival.
+    """
+    table = against(runs[runs["method"].isin([PAPER_METHOD, *rivals])], PAPER_METHOD, margin)
+    turned = {"improves": "worsens", "worsens": "improves"}
+    return table.assign(
+        method=table["baseline"],
+        baseline=table["method"],
+        estimate=-table["estimate"],
+        low=-table["high"],
+        high=-table["low"],
+        verdict=table["verdict"].replace(turned),
+    )
 
 
 def overall(table: pd.DataFrame) -> Verdict:
@@ -71,20 +115,16 @@ def judge(
         for row in table.itertuples()
     ]
     seeds = int(table["seeds"].min())
-    half = ((table["high"] - table["low"]) / 2).max()
-    widest = table.loc[(table["high"] - table["low"]).idxmax()]
-    deviation = _deviation(widest["low"], widest["high"], seeds)
+    deviation = float(table["deviation"].max())
     summary = (
         f"{ANSWERS[answer]}. {', '.join(dict.fromkeys(table['method']))} minus "
         f"{' and '.join(dict.fromkeys(table['baseline']))}: {'; '.join(parts)}. "
         f"Corpus {corpus}, {train_images:,} training images, {seeds} paired seeds, 95 % intervals; "
         f"differences within ±{margin:g} points count as none. "
     )
-    if half > 0:
-        summary += (
-            f"A true difference of {detectable_effect(deviation, seeds):.2f} points would have "
-            "been found with probability 0.8."
-        )
+    if deviation > 0:
+        effect = minimum_detectable_effect(deviation, seeds)
+        summary += f"A true difference of {effect:.2f} points is found with probability 0.8."
     return Finding(
         claim=claim,
         verdict=answer,
@@ -122,16 +162,3 @@ def claim_rows(table: pd.DataFrame, method: str = PAPER_METHOD) -> pd.DataFrame:
             "notebook with the signal and the actuator that form it"
         )
     return rows
-
-
-def against_rivals(runs: pd.DataFrame, rivals: Sequence[str], margin: float) -> pd.DataFrame:
-    """Compare the paper's method with each rival, one Holm family."""
-    return compare_pairs(runs, [(PAPER_METHOD, rival) for rival in rivals], PRIMARY, margin)
-
-
-def _deviation(low: float, high: float, seeds: int) -> float:
-    """Standard deviation of the paired differences behind a 95 % t interval."""
-    import scipy.stats
-
-    half = (high - low) / 2
-    return float(half * seeds**0.5 / scipy.stats.t.ppf(0.975, seeds - 1))

@@ -106,7 +106,7 @@ def test_learned_temperature_refuses_a_bad_start(start):
     st.integers(0, 99),
 )
 def test_a_product_does_not_depend_on_its_stack(runs, m, k, n, seed):
-    """Odd sizes put the matrices of a stack off the cache lines; a BLAS may then round otherwise."""
+    """Odd sizes put the matrices of a stack off the cache lines."""
     generator = torch.Generator().manual_seed(seed)
     left = torch.randn(runs, m, k, generator=generator).requires_grad_()
     right = torch.randn(runs, k, n, generator=generator).requires_grad_()

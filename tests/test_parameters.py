@@ -47,8 +47,8 @@ def test_defaults_pass_their_own_check(notebook):
 @pytest.mark.parametrize(
     ("name", "given", "converted"),
     [
-        ("learning_rate", "1e-3", 0.001),
-        ("learning_rate", 1, 1.0),
+        ("margin", "1e-3", 0.001),
+        ("margin", 1, 1.0),
         ("epochs", 20.0, 20),
         ("epochs", "20", 20),
         ("epochs", "2e1", 20),
@@ -74,12 +74,12 @@ def test_safe_cases_are_converted_in_place(name, given, converted):
 @pytest.mark.parametrize(
     ("name", "given", "said"),
     [
-        ("learning_rate", "fast", "a finite number, more than 0; write -p learning_rate 0.001"),
-        ("learning_rate", math.nan, "a finite number"),
-        ("learning_rate", "inf", "a finite number"),
-        ("learning_rate", 0, "more than 0"),
-        ("learning_rate", None, "a finite number"),
-        ("learning_rate", True, "True is no number"),
+        ("margin", "fast", "a finite number, more than 0; write -p margin 0.3"),
+        ("margin", math.nan, "a finite number"),
+        ("margin", "inf", "a finite number"),
+        ("margin", 0, "more than 0"),
+        ("margin", None, "a finite number"),
+        ("margin", True, "True is no number"),
         ("epochs", 15.5, "a whole number, at least 1; write -p epochs 15"),
         ("epochs", "15.5", "a whole number"),
         ("epochs", math.nan, "a whole number"),
@@ -108,7 +108,7 @@ def test_safe_cases_are_converted_in_place(name, given, converted):
         ("corpus", True, "YAML reads a bare yes, on or true as True"),
         ("flickr8k_root", 2024, "quote it: -y '{flickr8k_root: \"2024\"}'"),
         ("image_tower", "", "text, not empty"),
-        ("device", "gpu", "one of auto, cpu, cuda, cuda:N, mps"),
+        ("device", "gpu", "one of auto, cpu, cuda, cuda:N"),
         ("corpus", "__import__('os').system('false')", "one of 'scenes'"),
     ],
 )

@@ -1,185 +1,318 @@
-"""Paired statistics: hand-worked values, scipy as oracle, simulated coverage and error rates."""
+"""Comparisons over seeds: worked values, scipy and simulation as oracles."""
+
+import gc
 
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from lib.statistics import (
+    StatisticsError,
+    Verdict,
     bootstrap_by_image,
+    compare_methods,
     compare_pairs,
     detectable_effect,
     paired_comparison,
-    verdict,
 )
 
 
-def test_by_hand():
-    # Differences 1, 2, 0: mean 1, standard deviation 1, t quantile with 2 degrees 4.3027.
-    comparison = paired_comparison([2.0, 4.0, 3.0], [1.0, 2.0, 3.0])
-    half = 4.302652729911275 / 3**0.5
-    assert comparison.estimate == pytest.approx(1)
-    assert (comparison.low, comparison.high) == pytest.approx((1 - half, 1 + half))
-    assert comparison.p_value == pytest.approx(2 * scipy.stats.t.sf(3**0.5, 2))
-    assert comparison.seeds == 3
+def by_seed(values, first=0):
+    return dict(enumerate(values, first))
 
 
-@given(
-    st.lists(
-        st.tuples(st.floats(-50, 50), st.floats(-50, 50)), min_size=3, max_size=30, unique=True
-    ).filter(lambda pairs: np.std([a - b for a, b in pairs]) > 1e-3)
-)
-def test_agrees_with_a_one_sample_t_test_on_the_differences(pairs):
-    treatment, baseline = np.array(pairs).T
-    comparison = paired_comparison(treatment, baseline)
-    oracle = scipy.stats.ttest_1samp(treatment - baseline, 0)
-    assert comparison.p_value == pytest.approx(oracle.pvalue, rel=1e-6, abs=1e-12)
-    assert comparison.low == pytest.approx(oracle.confidence_interval().low, abs=1e-6)
+def tidy(methods, metric="R@1"):
+    return pd.DataFrame(
+        [
+            {"method": method, "seed": seed, metric: value}
+            for method, values in methods.items()
+            for seed, value in enumerate(values)
+        ]
+    )
 
 
-@given(st.lists(st.floats(-50, 50), min_size=3, max_size=9))
-def test_exchanging_the_methods_changes_the_sign_alone(values):
-    other = np.arange(len(values)) ** 2 / 3
-    one, two = paired_comparison(values, other), paired_comparison(other, values)
-    assert one.estimate == pytest.approx(-two.estimate)
-    assert one.low == pytest.approx(-two.high)
-    assert one.p_value == pytest.approx(two.p_value)
+def test_worked_example():
+    """Differences 1, 2, 3: mean 2, standard deviation 1, t(2; 0.975) = 4.3027, so ± 2.4841."""
+    compared = paired_comparison(by_seed([11.0, 12, 13]), by_seed([10.0, 10, 10]))
+    assert compared.estimate == 2
+    assert compared.standard_deviation == 1
+    assert (compared.low, compared.high) == pytest.approx((2 - 2.48414, 2 + 2.48414), abs=1e-4)
+    assert compared.p_value == pytest.approx(0.0742, abs=1e-4)
+    assert compared.seeds == 3
 
 
-def test_identical_results_are_no_difference_and_not_nan():
-    comparison = paired_comparison([1.0, 2.0], [1.0, 2.0])
-    assert (comparison.estimate, comparison.low, comparison.high) == (0, 0, 0)
-    assert comparison.p_value == 1
+@given(st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100)), min_size=2, max_size=12))
+@settings(max_examples=50, deadline=None)
+def test_equals_the_one_sample_interval_of_the_differences(pairs):
+    a, b = np.array(pairs).T
+    if np.ptp(a - b) < 1e-6:
+        return
+    compared = paired_comparison(by_seed(a), by_seed(b))
+    error = stats.sem(a - b)
+    low, high = stats.t.interval(0.95, len(a) - 1, loc=(a - b).mean(), scale=error)
+    assert (compared.low, compared.high) == pytest.approx((low, high), abs=1e-7)
+    p = 2 * stats.t.sf(abs((a - b).mean() / error), len(a) - 1)
+    assert compared.p_value == pytest.approx(p, abs=1e-9)
+    exchanged = paired_comparison(by_seed(b), by_seed(a))
+    assert exchanged.estimate == pytest.approx(-compared.estimate)
+    assert (exchanged.low, exchanged.high) == pytest.approx((-compared.high, -compared.low))
 
 
-def test_the_same_difference_at_every_seed():
-    comparison = paired_comparison([1.5, 2.5, 3.5], [1.0, 2.0, 3.0])
-    assert (comparison.low, comparison.high, comparison.p_value) == (0.5, 0.5, 0)
+def test_seeds_are_matched_by_value_not_by_position():
+    baseline = pd.Series([3.0, 1.0, 2.0], index=[7, 5, 6])
+    treatment = {5: 2.0, 6: 4.0, 7: 3.5}
+    compared = paired_comparison(treatment, baseline)
+    assert compared.estimate == pytest.approx((1 + 2 + 0.5) / 3)
 
 
 @pytest.mark.parametrize(
     ("treatment", "baseline", "message"),
     [
-        ([1.0], [1.0], "at least 2 seeds"),
-        ([1.0, 2.0], [1.0], "same seeds"),
-        ([1.0, float("nan")], [1.0, 2.0], "pair 1 is not finite"),
+        ({0: 1.0, 1: 2.0}, {0: 1.0, 2: 2.0}, r"treatment lacks seeds \[2\]; baseline lacks.*\[1\]"),
+        ({0: 1.0}, {0: 2.0}, "One seed decides nothing"),
+        ({}, {}, "two seeds or more, but there is 0"),
+        (
+            {0: 1.0, 1: float("nan")},
+            {0: 1.0, 1: 2.0},
+            r"treatment is not finite for seeds \{1: nan",
+        ),
+        ({0: 1.0, 1: 1.0}, {0: float("inf"), 1: 2.0}, "baseline is not finite for seeds .0: inf"),
+        ([1.0, 2.0], {0: 1.0, 1: 2.0}, "treatment must map seeds to values"),
+        ({0: "good", 1: 1.0}, {0: 1.0, 1: 2.0}, "no number: .*good"),
+        (pd.Series([1.0, 2.0], index=[3, 3]), {3: 1.0}, r"seeds \[3\] more than once"),
     ],
 )
-def test_bad_pairs_are_refused(treatment, baseline, message):
-    with pytest.raises(ValueError, match=message):
+def test_what_cannot_be_compared_is_refused_by_name(treatment, baseline, message):
+    with pytest.raises(StatisticsError, match=message):
         paired_comparison(treatment, baseline)
 
 
+def test_no_difference_at_all():
+    compared = paired_comparison(by_seed([1.0, 2, 3]), by_seed([1.0, 2, 3]))
+    assert (compared.estimate, compared.low, compared.high, compared.p_value) == (0, 0, 0, 1)
+
+
+def test_the_same_difference_at_every_seed():
+    """Rounding makes 0.3 − 0.2 differ from 0.2 − 0.1: no reason for a t of 10^15."""
+    compared = paired_comparison(by_seed([0.2, 0.3, 0.4]), by_seed([0.1, 0.2, 0.3]))
+    assert compared.low == compared.high == compared.estimate == pytest.approx(0.1)
+    assert compared.p_value == 0.25  # All three signs alike: 2 of 8 ways.
+
+
+@pytest.mark.parametrize("confidence", [0, 1, 95])
+def test_a_confidence_is_a_share(confidence):
+    with pytest.raises(StatisticsError, match="between 0 and 1"):
+        paired_comparison(by_seed([1.0, 2]), by_seed([1.0, 3]), confidence)
+
+
+R1 = {"R@1": "R@1"}
+BASE = np.array([10.0, 11.0, 12.0, 13.0, 14.0])
+NOISE = np.array([-0.1, 0.1, 0.0, 0.05, -0.05])
+
+
 @pytest.mark.parametrize(
-    ("low", "high", "p", "expected"),
+    ("shift", "wobble", "verdict"),
     [
-        (0.4, 1.2, 0.01, "improves"),
-        (-1.2, -0.4, 0.01, "worsens"),
-        (-0.1, 0.2, 0.9, "equivalent"),
-        (0.05, 0.25, 0.0001, "equivalent"),
-        (0.1, 0.31, 0.001, "improves"),
-        (0.1, 0.9, 0.06, "undecided"),
-        (-0.3, 0.1, 0.5, "undecided"),
+        (2.0, 1.0, Verdict.IMPROVES),
+        (-2.0, 1.0, Verdict.WORSENS),
+        (0.0, 1.0, Verdict.EQUIVALENT),
+        (0.15, 1.0, Verdict.EQUIVALENT),  # Significant, and too small to matter.
+        (0.0, 20.0, Verdict.UNDECIDED),
+        (0.3, 1.0, Verdict.IMPROVES),  # The interval crosses the margin.
     ],
 )
-def test_verdicts(low, high, p, expected):
-    assert verdict(low, high, p, margin=0.3) == expected
+def test_verdicts(shift, wobble, verdict):
+    table = tidy({"fixed": BASE, "new": BASE + shift + wobble * NOISE})
+    comparison = compare_methods(table, "fixed", R1).iloc[0]
+    assert comparison.verdict == verdict
+    assert (comparison.method, comparison.baseline, comparison.metric) == ("new", "fixed", "R@1")
+    assert comparison.seeds == 5
+    if shift == 0.15:
+        assert comparison.p_adjusted < 0.05
 
 
-def runs_table(values: dict[str, list[float]], seeds=None) -> pd.DataFrame:
-    return pd.DataFrame(
+def test_a_rank_improves_by_falling():
+    table = tidy({"fixed": BASE, "new": BASE - 2 + NOISE}, "rank")
+    metrics, margin = {"rank": "median rank"}, {"rank": 0.5}
+    falls = compare_methods(table, "fixed", metrics, margin, lower_is_better=["rank"])
+    assert falls["verdict"].item() == "improves"
+    assert falls["estimate"].item() == pytest.approx(-2)
+    assert compare_methods(table, "fixed", metrics, margin)["verdict"].item() == "worsens"
+
+
+def test_holm_adjusts_over_methods_and_metrics():
+    draw = np.random.default_rng(0)
+    table = pd.concat(
         [
-            {"method": method, "seed": seed, "r1": value, "r2": value + seed % 2}
-            for method, series in values.items()
-            for seed, value in zip(seeds or range(len(series)), series, strict=True)
+            pd.DataFrame({"method": m, "seed": range(8), **{c: draw.normal(s, 1, 8) for c in "xy"}})
+            for m, s in (("fixed", 0.0), ("a", 1.0), ("b", 2.0))
         ]
     )
+    compared = compare_methods(table, "fixed", {"x": "X", "y": "Y"})
+    cells = list(zip(compared["method"], compared["metric"], strict=True))
+    assert cells == [("a", "X"), ("a", "Y"), ("b", "X"), ("b", "Y")]
+    # Holm by hand: the i-th smallest of m p-values times (m − i + 1), never falling, at most 1.
+    p = compared["p_value"].tolist()
+    running, expected = 0.0, {}
+    for place, index in enumerate(np.argsort(p)):
+        running = max(running, min(1.0, p[index] * (len(p) - place)))
+        expected[index] = running
+    assert compared["p_adjusted"].tolist() == pytest.approx([expected[i] for i in range(4)])
+    assert compared["p_adjusted"].min() == pytest.approx(4 * min(p))
 
 
-METRICS = {"r1": "R@1", "r2": "R@2"}
+def test_pairs_may_have_a_baseline_each():
+    table = tidy({"a": BASE, "b": BASE + 1 + NOISE, "c": BASE + 3 - NOISE})
+    compared = compare_pairs(table, [("c", "a"), ("b", "c")], R1)
+    assert compared["estimate"].tolist() == pytest.approx([3, -2])
+    assert compared["verdict"].tolist() == ["improves", "worsens"]
+    (alone,) = compare_pairs(table, [("b", "c")], R1)["p_adjusted"]
+    assert compared["p_adjusted"].min() >= min(2 * compared["p_value"].min(), alone)
 
 
-def test_seeds_are_matched_by_value_and_not_by_place():
-    runs = runs_table({"a": [3.0, 1.0, 2.5], "b": [2.0, 1.5, 2.0]})
-    shuffled = runs.sample(frac=1, random_state=1)
-    pd.testing.assert_frame_equal(
-        compare_pairs(runs, [("a", "b")], METRICS), compare_pairs(shuffled, [("a", "b")], METRICS)
-    )
+def test_rows_may_come_in_any_order():
+    table = tidy({"fixed": BASE, "new": BASE + 1 + NOISE, "other": BASE + 3 * NOISE})
+    shuffled = table.sample(frac=1, random_state=0)
+    pairs = [("new", "fixed"), ("other", "fixed")]
+    plain = compare_pairs(table, pairs, R1)
+    pd.testing.assert_frame_equal(compare_pairs(shuffled, pairs, R1), plain)
 
 
-def test_missing_seeds_are_named():
-    runs = runs_table({"a": [3.0, 1.0, 2.5], "b": [2.0, 1.5, 2.0]})
-    runs = runs[~((runs["method"] == "b") & (runs["seed"] == 1))]
-    with pytest.raises(ValueError, match=r"only one of them has \[1\]"):
-        compare_pairs(runs, [("a", "b")], METRICS)
+@pytest.mark.parametrize(
+    ("change", "arguments", "message"),
+    [
+        ({}, {"baseline": "fxied"}, "no run of 'fxied'; its methods are .'fixed', 'new'."),
+        ({}, {"metrics": {"R@5": "R@5"}}, r"lacks columns \['R@5'\]"),
+        ({}, {"metrics": "R@1"}, "map columns to their names"),
+        ({}, {"metrics": {}}, "map columns to their names"),
+        ({}, {"margin": 0}, "margin of 'R@1' must be a positive number"),
+        ({}, {"margin": {"R@5": 1}}, "margin of 'R@1'"),
+        ({}, {"alpha": 5}, "alpha must be between 0 and 1"),
+        ({}, {"lower_is_better": ["rank"]}, r"names \['rank'\]"),
+        ({"seed": 9}, {}, "R@1 of 'new'.*seeds don't match"),
+        ({"seed": 0}, {}, "R@1 of 'new'.*more than once"),
+        ({"R@1": float("nan")}, {}, r"R@1 of 'new'.*not finite for seeds \{4"),
+        ({"method": "new2"}, {}, "treatment lacks seeds"),
+    ],
+)
+def test_a_table_that_cannot_be_compared_is_refused_by_name(change, arguments, message):
+    table = tidy({"fixed": BASE, "new": BASE + NOISE})
+    for column, value in change.items():
+        table.loc[9, column] = value
+    given_ = {"baseline": "fixed", "metrics": R1, **arguments}
+    with pytest.raises(StatisticsError, match=message):
+        compare_methods(table, **given_)
 
 
-def test_unknown_methods_and_repeated_seeds_are_named():
-    runs = runs_table({"a": [3.0, 1.0], "b": [2.0, 1.5]})
-    with pytest.raises(ValueError, match="no run of 'c'; the methods are 'a', 'b'"):
-        compare_pairs(runs, [("c", "b")], METRICS)
-    with pytest.raises(ValueError, match="several runs of seed 0"):
-        compare_pairs(pd.concat([runs, runs]), [("a", "b")], METRICS)
+def test_the_baseline_alone_is_no_table():
+    with pytest.raises(StatisticsError, match="methods are .'fixed'."):
+        compare_methods(tidy({"fixed": BASE}), "fixed", R1)
 
 
-def test_holm_spans_the_whole_table_by_hand():
-    rng = np.random.default_rng(0)
-    values = {
-        name: list(rng.normal(shift, 1, 12)) for name, shift in (("a", 1), ("b", 0), ("c", 0))
-    }
-    table = compare_pairs(runs_table(values), [("a", "c"), ("b", "c")], {"r1": "R@1"})
-    small, large = sorted(table["p_value"])
-    adjusted = [min(1, 2 * small), max(min(1, 2 * small), large)]
-    assert sorted(table["p_adjusted"]) == pytest.approx(adjusted)
+@pytest.mark.parametrize("pairs", [[("new", "new")], [("new", "fixed"), ("new", "fixed")]])
+def test_a_pair_is_of_two_methods_and_comes_once(pairs):
+    with pytest.raises(StatisticsError, match="distinct pairs"):
+        compare_pairs(tidy({"fixed": BASE, "new": BASE + NOISE}), pairs, R1)
 
 
-def test_the_interval_covers_at_its_nominal_rate():
-    rng = np.random.default_rng(1)
-    covered = 0
-    for _ in range(2000):
-        baseline = rng.normal(14, 1, 20)
-        comparison = paired_comparison(baseline + rng.normal(0.4, 0.6, 20), baseline)
-        covered += comparison.low < 0.4 < comparison.high
-    # Binomial(2000, 0.95) has a standard deviation of 0.0049.
-    assert covered / 2000 == pytest.approx(0.95, abs=0.015)
+def test_intervals_cover_at_their_rate():
+    draw = np.random.default_rng(1)
+    found = [
+        paired_comparison(by_seed(shared + draw.normal(0, 1, 6)), by_seed(shared - 1), 0.9)
+        for shared in draw.normal(13, 1, (400, 6))
+    ]
+    covered = np.mean([compared.low <= 1 <= compared.high for compared in found])
+    assert abs(covered - 0.9) < 3 * (0.9 * 0.1 / 400) ** 0.5
 
 
-def test_false_improvements_across_a_table_stay_below_five_percent():
-    rng = np.random.default_rng(2)
-    false, tables = 0, 300
+def test_a_table_seldom_cries_wolf(monkeypatch):
+    """Tables of four methods that do nothing, on two correlated metrics, over 6 seeds."""
+    # multipletests collects garbage at every call, which would be most of this test's time.
+    monkeypatch.setattr(gc, "collect", lambda: 0)
+    draw = np.random.default_rng(1)
+    tables, methods, seeds = 150, 4, 6
+    alarms, unadjusted = 0, 0
     for _ in range(tables):
-        shared = rng.normal(14, 1, 20)
-        methods = {name: list(shared + rng.normal(0, 1.5, 20)) for name in "abcdef"}
-        table = compare_pairs(
-            runs_table(methods | {"fixed": list(shared)}),
-            [(name, "fixed") for name in methods],
-            {"r1": "R@1"},
-        )
-        false += table["verdict"].isin(["improves", "worsens"]).any()
-    assert 0 < false / tables <= 0.05 + 2 * (0.05 * 0.95 / tables) ** 0.5
-
-
-def test_detectable_effect_is_found_with_its_power():
-    effect = detectable_effect(deviation=1.3, seeds=20)
-    rng = np.random.default_rng(3)
-    found = np.mean(
-        [
-            paired_comparison(rng.normal(effect, 1.3, 20), np.zeros(20)).p_value < 0.05
-            for _ in range(1500)
+        shared = draw.normal(13, 1, seeds)
+        rows = [
+            {"method": f"m{m}", "seed": s, "x": x, "y": x + 3 + draw.normal(0, 0.5)}
+            for m in range(methods + 1)
+            for s, x in enumerate(shared + draw.normal(0, 1, seeds))
         ]
-    )
-    assert found == pytest.approx(0.8, abs=0.04)
+        compared = compare_methods(pd.DataFrame(rows), "m0", {"x": "X", "y": "Y"}, 0.01)
+        alarms += compared["verdict"].isin(["improves", "worsens"]).any()
+        unadjusted += (compared["p_value"] < 0.05).any()
+    slack = 3 * (0.95 * 0.05 / tables) ** 0.5
+    assert 0 < alarms / tables < 0.05 + slack
+    assert unadjusted / tables > 0.05 + slack
 
 
-def test_bootstrap_resamples_images_and_not_captions():
-    """Five equal captions an image carry no more information than one."""
-    rng = np.random.default_rng(4)
-    per_image = (rng.random(400) < 0.3).astype(float)
-    one = bootstrap_by_image(per_image, np.arange(400))
-    five = bootstrap_by_image(np.repeat(per_image, 5), np.repeat(np.arange(400), 5))
-    assert five == pytest.approx(one)
-    error = per_image.std() / 400**0.5
-    assert one[1] - one[0] == pytest.approx(2 * 1.96 * error, rel=0.15)
-    assert one[0] < per_image.mean() < one[1]
+def test_detectable_effect_has_the_power_it_promises():
+    effect = detectable_effect(2.0, 10)
+    # The power of a t-test, from the noncentral t distribution.
+    critical, shift = stats.t.ppf(0.975, 9), effect / 2 * 10**0.5
+    power = stats.nct.sf(critical, 9, shift) + stats.nct.cdf(-critical, 9, shift)
+    assert power == pytest.approx(0.8, abs=1e-4)
+    assert detectable_effect(2.0, 40) < effect / 1.9
+    assert detectable_effect(0.0, 10) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [(-1.0, 9), (float("nan"), 9), (1.0, 1), (1.0, 9, 1.0), (1.0, 9, 0.01)]
+)
+def test_impossible_designs_are_refused(arguments):
+    with pytest.raises(StatisticsError):
+        detectable_effect(*arguments)
+
+
+def clustered(draw, images=40):
+    """Five captions an image that all hit or all miss: 40 images' worth of evidence, not 200."""
+    return np.repeat(draw.random(images) < 0.4, 5).astype(float), np.repeat(np.arange(images), 5)
+
+
+def test_bootstrap_covers_where_captions_of_an_image_agree():
+    draw = np.random.default_rng(2)
+    runs = [clustered(draw) for _ in range(300)]
+    ours = [bootstrap_by_image(*run, resamples=300) for run in runs]
+    naive = [bootstrap_by_image(run[0], np.arange(200), resamples=300) for run in runs[:100]]
+    covered = np.mean([i.low <= 0.4 <= i.high for i in ours])
+    assert 0.89 < covered < 0.99
+    assert np.mean([i.low <= 0.4 <= i.high for i in naive]) < 0.75
+
+
+def test_bootstrap_is_reproducible_and_ignores_order_within_images():
+    image = np.repeat(np.arange(40), 5)
+    hits = np.random.default_rng(3).random(200)
+    one = bootstrap_by_image(hits, image)
+    assert one == bootstrap_by_image(hits, image)
+    turned = bootstrap_by_image(hits[::-1], image[::-1])
+    assert (turned.low, turned.high) == pytest.approx((one.low, one.high))
+    assert one != bootstrap_by_image(hits, image, seed=1)
+    assert one.low < one.estimate < one.high
+    assert one.estimate == pytest.approx(hits.mean())
+
+
+def test_bootstrap_weighs_ragged_images_by_their_queries():
+    interval = bootstrap_by_image([1.0, 0.0, 0.0, 0.0, 0.5], [0, 1, 1, 1, 2])
+    assert interval.estimate == pytest.approx(0.3)
+
+
+def test_bootstrap_of_a_perfect_run_is_a_point():
+    interval = bootstrap_by_image(np.ones(10), np.arange(10) // 2)
+    assert (interval.low, interval.estimate, interval.high) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "image", "message"),
+    [
+        ([1.0, 0.0], [0], "must be"),
+        ([1.0, float("nan")], [0, 1], r"per_query\[1\] is nan"),
+        ([1.0, 0.0], [3, 3], "two images or more, but there is 1"),
+    ],
+)
+def test_what_cannot_be_bootstrapped_is_refused(values, image, message):
+    with pytest.raises(StatisticsError, match=message):
+        bootstrap_by_image(values, image)

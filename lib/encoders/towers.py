@@ -6,16 +6,22 @@ hub. Every other name is handed to timm or transformers as it is.
 
 import hashlib
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-import transformers
 from PIL import Image
 from torch import Tensor, nn
+
+with warnings.catch_warnings():
+    # Their hub client looks for a notebook's widgets and, in a kernel without them, says so into
+    # the page. The study's own progress lines are used instead.
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    import timm
+    import transformers
 
 
 class TowerError(ValueError):

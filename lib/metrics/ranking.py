@@ -57,8 +57,8 @@ class Ranks:
 
         With m = min(k − above, tied) places left for the tied group, of which p are positives,
         it is 0 if m ≤ 0, else 1 − C(tied − p, m) / C(tied, m) (McSherry and Najork, 2008). The
-        quotient is computed as the equal ∏_{x<p} (tied − m − x) / (tied − x), which has few
-        factors, all in [0, 1].
+        quotient is the same with p and m exchanged, and equals ∏_{x<a} (tied − b − x) / (tied − x)
+        with a the lesser and b the greater of them: few factors, all in [0, 1].
 
         Returns:
             (..., Q) float64.
@@ -68,10 +68,12 @@ class Ranks:
         tensor([0.2500, 0.2500, 0.2500, 0.2500], dtype=torch.float64)
         """
         places = torch.minimum((k - self.above).clamp(min=0), self.tied)
+        lesser = torch.minimum(places, self.tied_positives)
+        greater = torch.maximum(places, self.tied_positives)
         miss = torch.ones_like(places, dtype=torch.float64)
-        for x in range(int(self.tied_positives.max())):
-            factor = (self.tied - places - x).clamp(min=0) / (self.tied - x).clamp(min=1).double()
-            miss *= torch.where(x < self.tied_positives, factor, 1.0)
+        for x in range(int(lesser.max())):
+            factor = (self.tied - greater - x).clamp(min=0) / (self.tied - x).clamp(min=1).double()
+            miss *= torch.where(x < lesser, factor, 1.0)
         return 1 - miss
 
     def expected(self) -> Tensor:
@@ -264,15 +266,17 @@ def _on_grid(embeddings: Tensor) -> Tensor:
     Each vector of norm ≤ 2^e is rounded to multiples of 2^(e − 26). A product of two coordinates is
     then a multiple of 2^(e + f − 52), and by Cauchy and Schwarz no partial sum of them exceeds
     2^(e + f) by more than rounding does: it is a whole number of at most 53 bits. Before, the
-    greatest norm is scaled to (½, 1] by a power of two, which changes no order.
+    greatest norm is scaled to [½, 1) by a power of two, which changes no order. A vector whose norm
+    is less than 2⁻⁴⁰⁰ of the greatest counts as zero.
     """
     if embeddings.dtype == torch.float64:  # Its norms may overflow, those of float32 can't.
         embeddings = embeddings * _power(-math.frexp(float(embeddings.abs().amax()))[1])
     norm = torch.linalg.vector_norm(embeddings, dim=-1, keepdim=True, dtype=torch.float64)
     top = math.frexp(float(norm.amax()))[1]
     exponent = (torch.frexp(norm).exponent - top).clamp(min=-400)  # Products stay above underflow.
-    step = torch.ldexp(torch.ones_like(norm), exponent - GRID_BITS)
-    return embeddings.double().mul(_power(-top) / step).round_().mul_(step)
+    # 2^(exponent − 26), written as a float64's bits: torch.ldexp goes through a float32 power.
+    step = (exponent.long() - GRID_BITS + 1023 << 52).view(torch.float64)
+    return embeddings.double().mul_(_power(-top) / step).round_().mul_(step)
 
 
 def _power(exponent: int) -> float:
@@ -343,7 +347,7 @@ def _decide(
     a, b = close.nonzero(as_tuple=True)
     pairs = [(open_row[a] + rows.start, b + columns.start)]
     open_column = doubts[1].nonzero().flatten()
-    part = scores[:, open_column]
+    part = scores.index_select(1, open_column)
     close = (part >= low_column[open_column]) & (part <= high_column[open_column])
     a, b = close.nonzero(as_tuple=True)
     pairs.append((a + rows.start, open_column[b] + columns.start))

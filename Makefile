@@ -1,0 +1,69 @@
+# A newcomer needs two commands: `make study` and `make test`. Both make a private environment first.
+
+PYTHON ?= python3
+RUN := .venv/bin/python -m
+
+.DEFAULT_GOAL := help
+.PHONY: help env study test check book full lab clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@echo "The environment in .venv is made with PYTHON=$(PYTHON), and reused while it is current."
+
+# The stamp is the last thing written, so an interrupted installation has none and is done again. It
+# names the folder, since an environment doesn't survive being moved or copied.
+env: ## make the environment in .venv, unless it is current
+	@command -v "$(PYTHON)" > /dev/null || { \
+	  echo "There is no $(PYTHON) here: install Python 3.11 or newer, or name one with PYTHON=..." >&2; \
+	  exit 1; }
+	@"$(PYTHON)" -c 'import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit("Python 3.11 or \
+	newer is needed, and %s is %d.%d: install a newer one, or name it with PYTHON=..." \
+	% ((sys.executable,) + v))'
+	@set -e; stamp=.venv/.stamp; \
+	place="$$(pwd) $$("$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"; \
+	wanted="$$(cat requirements.lock pyproject.toml | cksum) $$place"; \
+	works() { [ -x .venv/bin/python ] && .venv/bin/python -c pass 2> /dev/null; }; \
+	found="$$(cat $$stamp 2> /dev/null || true)"; \
+	if [ "$$found" = "$$wanted" ] && works; then exit 0; fi; \
+	case "$$found" in \
+	  *" $$place") works || found= ;; \
+	  *) found= ;; \
+	esac; \
+	rm -f $$stamp; \
+	if [ -z "$$found" ]; then \
+	  echo "1/3 Making a private environment in .venv"; \
+	  rm -rf .venv; \
+	  "$(PYTHON)" -m venv .venv; \
+	else \
+	  echo "1/3 Bringing the environment in .venv up to date"; \
+	fi; \
+	export PIP_DISABLE_PIP_VERSION_CHECK=1; \
+	echo "2/3 Installing the packages of requirements.lock (the first time: minutes, about 5 GB)"; \
+	$(RUN) pip install -qq -r requirements.lock; \
+	echo "3/3 Installing the study itself"; \
+	$(RUN) pip install -qq --no-deps --no-build-isolation -e .; \
+	$(RUN) pip check; \
+	echo "$$wanted" > $$stamp
+
+study: env ## run the study at the quick profile and build the book: minutes, no download
+	@$(RUN) lib.study quick
+
+test: check ## check style and types, then run every test
+	@$(RUN) pytest
+
+check: env ## check style and types
+	@$(RUN) ruff check
+	@$(RUN) ruff format --check
+	@$(RUN) mypy
+
+book: env ## build the published book from its executed notebooks, running none
+	@$(RUN) lib.study book
+
+full: env ## run the study at the full profile on Flickr8k, and build the published book
+	@$(RUN) lib.study full
+
+lab: env ## open the notebooks in JupyterLab
+	@$(RUN) jupyterlab notebooks
+
+clean: ## remove built books and caches; the environment and finished runs stay
+	rm -rf _build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,63 @@
+"""Corpora of images with captions: one class of sample, splits, low-data subsets, a check."""
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from lib.datasets.captions import Caption, CaptionFile, read_captions
+from lib.datasets.corpus import Corpus, Sample, Split
+from lib.datasets.flickr8k import Flickr8k, find_flickr8k
+from lib.datasets.report import CorpusError, DownloadError, IntegrityError, IntegrityReport, Problem
+from lib.datasets.scenes import Scenes
+
+CORPORA: dict[str, Callable[..., Corpus]] = {"scenes": Scenes, "flickr8k": Flickr8k}
+"""The corpora that :func:`load_corpus` knows; a new one is an entry here."""
+
+
+def load_corpus(name: str, **options: Any) -> Corpus:
+    """Load a corpus by name.
+
+    Args:
+        name: A key of :data:`CORPORA`.
+        options: Arguments of the corpus's class.
+
+    Raises:
+        CorpusError: The name or an option is unknown, or the corpus cannot be used.
+
+    >>> load_corpus("scenes", train=2, val=1, test=1).samples[0].id
+    'train-00000'
+    """
+    if name not in CORPORA:
+        raise CorpusError(f"corpus {name!r} is unknown{_suggest(name, list(CORPORA))}")
+    known = list(inspect.signature(CORPORA[name]).parameters)
+    for option in options:
+        if option not in known:
+            raise CorpusError(f"{name} has no option {option!r}{_suggest(option, known)}")
+    return CORPORA[name](**options)
+
+
+def _suggest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    guess = f"; did you mean {close[0]!r}?" if close else ";"
+    return f"{guess} There are: {', '.join(known)}"
+
+
+__all__ = [
+    "CORPORA",
+    "Caption",
+    "CaptionFile",
+    "Corpus",
+    "CorpusError",
+    "DownloadError",
+    "Flickr8k",
+    "IntegrityError",
+    "IntegrityReport",
+    "Problem",
+    "Sample",
+    "Scenes",
+    "Split",
+    "find_flickr8k",
+    "load_corpus",
+    "read_captions",
+]

@@ -1,0 +1,241 @@
+"""Readers of the caption files that corpora of this kind come with.
+
+Three formats are told apart by their first line:
+
+======================================== ==================================================
+``name.jpg#0<TAB>A dog .``               Flickr8k.token.txt, results_20130124.token
+``image,caption`` as header              captions.txt of the Kaggle edition, comma-separated
+``image_name| comment_number| comment``  results.csv of Flickr30k, with that header
+======================================== ==================================================
+"""
+
+import csv
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.datasets.report import CorpusError, Problem
+
+CONTINUED_LINES = 20
+"""A quoted caption may run over this many lines; beyond, its quote was never closed."""
+
+Line = tuple[int, str]
+"""A line's number, from 1, and its text."""
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption, the image it belongs to, and the line it stands in (from 1)."""
+
+    image: str
+    text: str
+    line: int
+
+
+@dataclass(frozen=True)
+class CaptionFile:
+    """A caption file as read.
+
+    Attributes:
+        captions: The captions, in the order of the file.
+        problems: Its malformed lines, and the lines that were repaired.
+    """
+
+    captions: tuple[Caption, ...]
+    problems: tuple[Problem, ...]
+
+
+class _Malformed(ValueError):
+    """A line that cannot be understood; the text says why."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What a line says: ``number`` counts an image's captions where the format does."""
+
+    image: str
+    text: str
+    number: int | None = None
+    repaired: str = ""
+
+
+def read_captions(path: Path) -> CaptionFile:
+    """Read a caption file of any of the three formats.
+
+    Lines end in LF, CRLF or CR; a byte order mark and blank lines are passed over. Captions are
+    kept as written, without the white space around them; an empty one is malformed.
+
+    Raises:
+        CorpusError: The file cannot be read, or is in none of the formats.
+    """
+    lines, problems = read_lines(path)
+    if not lines:
+        raise CorpusError(f"{path} holds no line of text; a caption file is expected there")
+    parse, header = _recognise(path, lines[0][1])
+    captions: list[Caption] = []
+    seen: dict[tuple[str, int], int] = {}
+    for number, entry in parse(lines[1:] if header else lines):
+        where = f"{path.name}:{number}"
+        if isinstance(entry, _Malformed):
+            problems.append(Problem("malformed line", where, str(entry), captions=1))
+            continue
+        first = number
+        if entry.number is not None:
+            first = seen.setdefault((entry.image, entry.number), number)
+        if first != number:
+            detail = f"caption {entry.number} of {entry.image} already stands in line {first}"
+            problems.append(Problem("malformed line", where, detail, captions=1))
+            continue
+        if entry.repaired:
+            problems.append(Problem("repaired line", where, entry.repaired, False, captions=1))
+        captions.append(Caption(entry.image, entry.text, number))
+    return CaptionFile(tuple(captions), tuple(problems))
+
+
+def read_lines(path: Path) -> tuple[list[Line], list[Problem]]:
+    """Return the non-blank lines of a UTF-8 text file; lines of other bytes become problems.
+
+    Raises:
+        CorpusError: The file cannot be read, or is UTF-16.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CorpusError(f"{path} cannot be read: {error.strerror or error}") from error
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise CorpusError(f"{path} is UTF-16 text; save it as UTF-8")
+    lines: list[Line] = []
+    problems: list[Problem] = []
+    # Not str.splitlines: it also splits at characters that may stand within a caption.
+    for number, raw in enumerate(re.split(rb"\r\n|\n|\r", data.removeprefix(b"\xef\xbb\xbf")), 1):
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError as error:
+            detail = f"byte {error.start + 1} is not UTF-8"
+            problems.append(Problem("malformed line", f"{path.name}:{number}", detail, captions=1))
+            continue
+        if text.strip():
+            lines.append((number, text))
+    return lines, problems
+
+
+_Parser = Callable[[Sequence[Line]], Iterator[tuple[int, "_Entry | _Malformed"]]]
+
+
+def _recognise(path: Path, first: str) -> tuple[_Parser, bool]:
+    """Return the parser for a file by its first line, and whether that line is a header."""
+
+    def fields(separator: str) -> list[str]:
+        return [part.strip().strip('"').strip().lower() for part in first.split(separator)]
+
+    if fields("|") == ["image_name", "comment_number", "comment"]:
+        return _each(_pipe_entry), True
+    if fields(",") in (["image", "caption"], ["image_name", "caption"]):
+        return _comma_entries, True
+    key = first.partition("\t")[0]
+    if "\t" in first and "#" in key:
+        return _each(_token_entry), False
+    raise CorpusError(
+        f"{path} is no caption file known here: its first line {first[:60]!r} is neither "
+        "'name.jpg#0<TAB>caption' nor the header 'image,caption' nor "
+        "'image_name| comment_number| comment'"
+    )
+
+
+def _each(parse: Callable[[str], _Entry]) -> _Parser:
+    def entries(lines: Sequence[Line]) -> Iterator[tuple[int, _Entry | _Malformed]]:
+        for number, text in lines:
+            try:
+                yield number, parse(text)
+            except _Malformed as error:
+                yield number, error
+
+    return entries
+
+
+def _token_entry(text: str) -> _Entry:
+    key, tab, caption = text.partition("\t")
+    if not tab:
+        raise _Malformed("no tab between the image's name and the caption")
+    # On the last '#': a name may hold one, and 'p2.jpg.1' is another image than 'p2.jpg'.
+    name, mark, number = key.rpartition("#")
+    if not mark or not re.fullmatch("[0-9]{1,9}", number.strip()):
+        raise _Malformed(f"{key[:60]!r} does not end in '#' and the caption's number")
+    return _entry(name, caption, int(number))
+
+
+def _pipe_entry(text: str) -> _Entry:
+    name, bar, rest = text.partition("|")
+    if not bar:
+        raise _Malformed("no '|' between the image's name and the caption's number")
+    number, bar, comment = rest.partition("|")
+    if bar and re.fullmatch("[0-9]{1,9}", number.strip()):
+        return _entry(name, comment, int(number))
+    unseparated = re.match(r"\s*([0-9]{1,9})\s+(?=\S)", rest)
+    if not unseparated:
+        raise _Malformed("no caption's number between two '|'")
+    repaired = "the '|' after the caption's number was missing"
+    return _entry(name, rest[unseparated.end() :], int(unseparated[1]), repaired)
+
+
+def _comma_entries(lines: Sequence[Line]) -> Iterator[tuple[int, _Entry | _Malformed]]:
+    position = 0
+    while position < len(lines):
+        number, text = lines[position]
+        taken = 1
+        # A quote is open: the caption goes on in the next line, or its end was forgotten.
+        while _quote_is_open(text) and taken <= CONTINUED_LINES and position + taken < len(lines):
+            following = lines[position + taken][1]
+            if _BEGINS_RECORD.match(following):
+                break
+            text += "\n" + following
+            taken += 1
+        try:
+            yield number, _comma_entry(text)
+            position += taken
+        except _Malformed as error:
+            yield number, error
+            position += 1
+
+
+def _quote_is_open(text: str) -> bool:
+    quoted = text.startswith('"') or text.partition(",")[2].lstrip().startswith('"')
+    return quoted and text.count('"') % 2 == 1
+
+
+_BEGINS_RECORD = re.compile(r'"?[^",\s]+\.[A-Za-z0-9]{1,5}"?,')
+
+
+def _comma_entry(text: str) -> _Entry:
+    if text.startswith('"'):
+        fields = _comma_fields(text)
+        if len(fields) != 2:
+            raise _Malformed(f"{len(fields)} fields where an image's name and a caption belong")
+        return _entry(fields[0], fields[1])
+    name, comma, caption = text.partition(",")
+    if not comma:
+        raise _Malformed("no comma between the image's name and the caption")
+    if caption.lstrip().startswith('"'):
+        fields = _comma_fields(caption.lstrip())
+        if len(fields) != 1:
+            raise _Malformed("text after the closing quote of the caption")
+        caption = fields[0]
+    # An unquoted caption is taken whole, whatever commas and quotes it holds.
+    return _entry(name, caption)
+
+
+def _comma_fields(text: str) -> list[str]:
+    try:
+        return next(csv.reader([text], strict=True))
+    except (csv.Error, StopIteration) as error:
+        raise _Malformed(f"quotes do not match ({error})") from error
+
+
+def _entry(name: str, caption: str, number: int | None = None, repaired: str = "") -> _Entry:
+    name, caption = name.strip(), caption.strip()
+    if not name:
+        raise _Malformed("the image's name is empty")
+    if not caption:
+        raise _Malformed(f"the caption of {name} is empty")
+    return _Entry(name, caption, number, repaired)

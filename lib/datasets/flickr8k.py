@@ -1,0 +1,179 @@
+"""Flickr8k, in the layout of its official distribution or of the Kaggle edition."""
+
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from PIL import Image
+
+from lib.datasets.captions import read_captions, read_lines
+from lib.datasets.corpus import Corpus, Sample, Split, fingerprint_of
+from lib.datasets.flickr8k_download import MIRROR, download_flickr8k
+from lib.datasets.images import DECODING_VERSION, decode_rgb
+from lib.datasets.integrity import check_corpus
+from lib.datasets.report import CorpusError, list_problems
+from lib.files import home
+
+IMAGE_FOLDERS = ("Flicker8k_Dataset", "Flickr8k_Dataset", "Images", "images")
+CAPTION_FILES = ("Flickr8k.token.txt", "captions.txt", "results.csv")
+TEXT_FOLDERS = (".", "Flickr8k_text", "Flickr8k_Text")
+SPLIT_FILES: dict[Split, str] = {
+    "train": "Flickr_8k.trainImages.txt",
+    "val": "Flickr_8k.devImages.txt",
+    "test": "Flickr_8k.testImages.txt",
+}
+
+
+class Flickr8k(Corpus):
+    """8,091 photographs with five captions each (Hodosh, Young and Hockenmaier, JAIR 2013).
+
+    For research and education only: neither photographs nor captions may be republished. Every
+    image and caption line is checked before this returns, by the rules of
+    :mod:`lib.datasets.integrity`; the verdict on the images is kept, so a second start is quick.
+
+    Two layouts are known. Official: ``Flicker8k_Dataset/`` (or ``Flickr8k_Dataset/``),
+    ``Flickr8k.token.txt`` and ``Flickr_8k.{train,dev,test}Images.txt``, the text files beside the
+    images' folder or in ``Flickr8k_text/``. Kaggle: ``Images/`` and ``captions.txt``. Where there
+    is no split file the splits come from a hash of each image's name, 6 : 1 : 1, and the report
+    says so: such numbers compare with no published ones.
+
+    Args:
+        root: The corpus's folder. None looks at ``$FLICKR8K_ROOT``, then where a download is put.
+        on_bad_sample: ``"error"`` stops at whatever would fail or bias a run; ``"skip"`` drops it
+            and counts it in the report.
+        download: Fetch the corpus (about 1.1 GB) where it is in none of these places.
+        mirror: Address of the folder that holds both archives.
+
+    Raises:
+        IntegrityError: The check found something fatal, and nothing is to be skipped.
+        CorpusError: There is no corpus in these places, or it is in neither layout.
+        DownloadError: The download failed; what has arrived is kept and continued next time.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        on_bad_sample: str = "error",
+        download: bool = False,
+        mirror: str = MIRROR,
+    ) -> None:
+        folder = find_flickr8k(root, download=download, mirror=mirror)
+        images, captions_path, split_paths = _layout(folder)
+        captions = read_captions(captions_path)
+        lists = [(split, path.name, _read_names(path)) for split, path in split_paths.items()]
+        notes = [f"captions from {captions_path.name}, images from {images.name}"]
+        if not lists:
+            notes.append(
+                "there are no split files: the splits come from a hash of each image's name "
+                "(6 : 1 : 1) and are not the official ones"
+            )
+        checked = check_corpus(
+            "flickr8k", images, captions, lists, on_bad_sample=on_bad_sample, notes=notes
+        )
+        samples = [replace(sample, link=photo_page(sample.id)) for sample in checked.samples]
+        self._files = checked.files
+        digests = [checked.digests[sample.id] for sample in samples]
+        super().__init__(
+            name="flickr8k",
+            samples=samples,
+            report=checked.report,
+            redistributable=False,
+            fingerprint=fingerprint_of([f"decoding {DECODING_VERSION}", *digests], samples),
+        )
+
+    def load_image(self, sample: Sample) -> Image.Image:
+        """Return a photograph, mode RGB, upright, at its own size."""
+        path = self._files.get(sample.id)
+        if path is None:
+            raise CorpusError(f"{sample.id!r} is no image of {self!r}")
+        try:
+            return decode_rgb(path.read_bytes())
+        except Exception as error:  # damaged bytes make the decoders raise errors of any kind
+            raise CorpusError(
+                f"{path} passed the integrity check and can no longer be read: {error}. "
+                "Restore the file and load the corpus again."
+            ) from error
+
+
+def photo_page(name: str) -> str | None:
+    """Return the page of a photograph on Flickr, from the photo's number in the file's name.
+
+    >>> photo_page("1000268201_693b08cb0e.jpg")
+    'https://www.flickr.com/photo.gne?id=1000268201'
+    """
+    number = re.match(r"([0-9]+)_", name)
+    return f"https://www.flickr.com/photo.gne?id={number[1]}" if number else None
+
+
+def find_flickr8k(
+    root: str | os.PathLike[str] | None = None, *, download: bool = False, mirror: str = MIRROR
+) -> Path:
+    """Return the folder of the corpus; fetch it where it is nowhere and ``download`` is set.
+
+    Raises:
+        CorpusError: It is nowhere, or a place that was named is no folder.
+    """
+    if root:
+        return _folder(Path(root), "root")
+    configured = os.environ.get("FLICKR8K_ROOT")
+    if configured:
+        return _folder(Path(configured), "$FLICKR8K_ROOT")
+    kept = home() / "corpora" / "flickr8k"
+    if kept.is_dir():
+        return kept
+    if download:
+        return download_flickr8k(kept, mirror)
+    raise CorpusError(
+        "Flickr8k is not on this machine as far as the study knows. Supply it in one of these "
+        "ways:\n"
+        "  - set the environment variable FLICKR8K_ROOT to its folder;\n"
+        "  - name the folder: Flickr8k(root='/path/to/flickr8k'), or flickr8k_root in a notebook;\n"
+        f"  - put it (or a link to it) at {kept};\n"
+        "  - let it be downloaded (about 1.1 GB): Flickr8k(download=True).\n"
+        f"The folder holds {IMAGE_FOLDERS[0]}/ and {CAPTION_FILES[0]} with the three "
+        f"Flickr_8k.*Images.txt, or Kaggle's Images/ and captions.txt."
+    )
+
+
+def _folder(path: Path, named_by: str) -> Path:
+    path = path.expanduser()
+    if not path.is_dir():
+        raise CorpusError(
+            f"{named_by} = {str(path)!r} is {'no folder' if path.exists() else 'not there'}; "
+            "name the folder that holds Flickr8k's images folder and caption file"
+        )
+    return path
+
+
+def _layout(root: Path) -> tuple[Path, Path, dict[Split, Path]]:
+    """Return the images' folder, the caption file and the split files."""
+    images = next((root / name for name in IMAGE_FOLDERS if (root / name).is_dir()), None)
+    if images is None:
+        raise CorpusError(f"{root} has no images' folder: {', '.join(IMAGE_FOLDERS)}")
+    texts = [root / name for name in TEXT_FOLDERS]
+    candidates = (text / name for name in CAPTION_FILES for text in texts)
+    captions = next((path for path in candidates if path.is_file()), None)
+    if captions is None:
+        raise CorpusError(
+            f"{root} has no caption file: {', '.join(CAPTION_FILES)}, there or in Flickr8k_text"
+        )
+    splits = {
+        split: path
+        for split, name in SPLIT_FILES.items()
+        if (path := next((t / name for t in texts if (t / name).is_file()), None)) is not None
+    }
+    if splits and len(splits) < len(SPLIT_FILES):
+        absent = ", ".join(name for split, name in SPLIT_FILES.items() if split not in splits)
+        raise CorpusError(
+            f"{root} has some split files but not {absent}; supply all three, or remove them all "
+            "to have the splits made from the images' names"
+        )
+    return images, captions, splits
+
+
+def _read_names(path: Path) -> list[str]:
+    lines, problems = read_lines(path)
+    if problems:
+        raise CorpusError(f"{path} is damaged: {list_problems(problems)}")
+    return [text.strip() for _, text in lines]

@@ -1,0 +1,120 @@
+"""What an integrity check found, as a value and as text."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal[
+    "missing image",
+    "unreadable image",
+    "duplicate image",
+    "image without caption",
+    "malformed line",
+    "repaired line",
+    "split conflict",
+]
+"""What can be wrong. ``repaired line`` tells of a caption that was understood all the same."""
+
+NAMES_SHOWN = 10
+"""How many problems an error names one by one; the report holds all of them."""
+
+
+class CorpusError(ValueError):
+    """A corpus, an option of one, or a sample cannot be used; the text says what to do."""
+
+
+class DownloadError(CorpusError):
+    """A download or an archive cannot be used; the text says what to do."""
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """Something wrong with a corpus.
+
+    Attributes:
+        kind: What it is.
+        where: An image's name, or a file's name and line such as ``"captions.txt:12"``.
+        detail: What exactly is wrong.
+        fatal: Whether strict loading stops at it. What is wrong with an image that is in no split
+            can change no result: it is reported and left out, without stopping.
+        captions: How many captions it concerns.
+    """
+
+    kind: Kind
+    where: str
+    detail: str
+    fatal: bool = True
+    captions: int = 0
+
+    def __str__(self) -> str:
+        told = f" ({self.captions} captions)" if self.captions > 1 else ""
+        return f"{self.kind}: {self.where}: {self.detail}{told}"
+
+
+@dataclass(frozen=True)
+class IntegrityReport:
+    """The verdict on a corpus, made before any work on it.
+
+    Attributes:
+        images_kept, images_dropped: Images that are samples; images that are named by a caption,
+            a split file or the folder and are not.
+        captions_kept, captions_dropped: Captions of kept images; all other caption lines.
+        problems: All that is wrong, fatal ones first.
+        notes: Remarks on what was found or decided, such as where the splits come from.
+    """
+
+    images_kept: int
+    captions_kept: int
+    images_dropped: int = 0
+    captions_dropped: int = 0
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fatal(self) -> tuple[Problem, ...]:
+        """The problems at which strict loading stops."""
+        return tuple(problem for problem in self.problems if problem.fatal)
+
+    def named(self, kind: Kind) -> tuple[str, ...]:
+        """Return where the problems of a kind are: image names, or files with line numbers."""
+        return tuple(problem.where for problem in self.problems if problem.kind == kind)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.images_kept} images and {self.captions_kept} captions kept, "
+            f"{self.images_dropped} images and {self.captions_dropped} captions dropped"
+        ]
+        lines += [f"note: {note}" for note in self.notes]
+        lines += [str(problem) for problem in self.problems]
+        return "\n".join(lines)
+
+
+class IntegrityError(CorpusError):
+    """Strict loading stopped; ``report`` says what ``on_bad_sample="skip"`` would keep and drop."""
+
+    def __init__(self, message: str, report: IntegrityReport) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+def list_problems(problems: Iterable[Problem]) -> str:
+    """Return counts by kind and the first few problems, for an error's text.
+
+    >>> print(list_problems([Problem("missing image", "p2.jpg", "there is no such file")]))
+    1 missing image
+      missing image: p2.jpg: there is no such file
+    """
+    found = sorted(problems)
+    counts = Counter(problem.kind for problem in found)
+    lines = [", ".join(f"{count} {_plural(kind, count)}" for kind, count in counts.items())]
+    lines += [f"  {problem}" for problem in found[:NAMES_SHOWN]]
+    if len(found) > NAMES_SHOWN:
+        lines.append(f"  and {len(found) - NAMES_SHOWN} more")
+    return "\n".join(lines)
+
+
+def _plural(kind: Kind, count: int) -> str:
+    if count == 1:
+        return kind
+    return "images without caption" if kind == "image without caption" else f"{kind}s"

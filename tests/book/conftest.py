@@ -1,0 +1,29 @@
+"""One small book for all tests of the book: built once, copied by those that change it."""
+
+from pathlib import Path
+
+import pytest
+import tiny_book
+
+from lib.book import build
+
+
+@pytest.fixture(scope="session")
+def book_root(tmp_path_factory) -> Path:
+    """The root of a built book, in a folder with a space; not to be changed."""
+    root = tiny_book.make_root(tmp_path_factory.mktemp("book") / "the study")
+    build("published", root)
+    tiny_book.write_results(root / "_build" / "quick" / "results", "quick")
+    return root
+
+
+@pytest.fixture(scope="session")
+def html(book_root) -> Path:
+    """The folder of its pages; not to be changed."""
+    return book_root / "_build" / "published" / "html"
+
+
+@pytest.fixture
+def small_root(html, tmp_path) -> Path:
+    """The root of a book of two pages, to be changed and built."""
+    return tiny_book.make_small_root(tmp_path / "small book", html)

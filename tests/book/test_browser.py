@@ -1,0 +1,153 @@
+"""The built pages as a reader sees them: in a browser, from disk, with the network cut off."""
+
+import json
+import shutil
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.ui import WebDriverWait
+
+CHARTS_EACH = 2  # in each chapter of the small book
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    binary = next((found for name in names if (found := shutil.which(name))), None)
+    driver = shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.skip("no Chromium with chromedriver here: install both to test pages in a browser")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for argument in (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        "--proxy-server=127.0.0.1:9",
+        "--window-size=1300,1000",
+        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(driver))
+    driver.get("data:,")
+    driver.get_log("performance")
+    yield driver
+    driver.quit()
+
+
+def visit(browser, page):
+    """Open ``page`` and wait until each of its charts has been drawn or has failed."""
+    browser.get_log("browser")
+    browser.get_log("performance")
+    browser.get(page.as_uri())
+    settled = "return document.querySelectorAll('.chart:not([data-drawn])').length === 0"
+    loaded = "return document.readyState === 'complete'"
+    wait = WebDriverWait(browser, 20, poll_frequency=0.05)
+    wait.until(lambda b: b.execute_script(loaded) and b.execute_script(settled))
+
+
+def complaints(browser):
+    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def fetched(browser):
+    """Return the addresses that the page asked for, other than files of the book."""
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    addresses = [a["request"]["url"] for a in asked if a.get("documentURL", "").startswith("file")]
+    return [a for a in addresses if not a.startswith(("file:", "data:", "blob:"))]
+
+
+def charts(browser):
+    return browser.execute_script(
+        """return [...document.querySelectorAll('.chart')].map(box => ({
+             drawn: box.dataset.drawn,
+             marks: box.querySelectorAll('svg.marks path').length,
+             pictures: [...box.querySelectorAll('img')].map(i => i.naturalWidth * i.height),
+             overflow: box.scrollWidth - box.clientWidth,
+           }))"""
+    )
+
+
+def pages_of(html):
+    found = [*html.glob("*.html"), *html.glob("book/**/*.html")]
+    assert len(found) >= 9
+    return sorted(found)
+
+
+def test_every_page_draws_without_network_or_complaint(browser, html):
+    seen = 0
+    for page in pages_of(html):
+        visit(browser, page)
+        assert complaints(browser) == [], page
+        assert fetched(browser) == [], page
+        for chart in charts(browser):
+            seen += 1
+            assert chart["drawn"] == "true", page
+            assert chart["marks"] > 3, page
+            assert chart["pictures"] == [], page
+        broken = "return [...document.images].filter(i => !i.naturalWidth).map(i => i.src)"
+        assert browser.execute_script(broken) == [], page
+    assert seen == 3 * CHARTS_EACH
+
+
+def test_a_chart_fills_the_page_and_no_more(browser, html):
+    try:
+        for width in (1300, 500):
+            browser.set_window_size(width, 1000)
+            visit(browser, html / "book" / "results" / "corpus.html")
+            assert charts(browser)[1]["overflow"] <= 1
+            spill = "return document.documentElement.scrollWidth - innerWidth"
+            assert browser.execute_script(spill) <= 0
+    finally:
+        browser.set_window_size(1300, 1000)
+
+
+def test_equations_have_the_font_that_the_book_brings(browser, html):
+    visit(browser, html / "book" / "method.html")
+    ready = "return document.fonts.check('16px \"STIX Two Math\"', '∑')"
+    WebDriverWait(browser, 10).until(lambda b: b.execute_script(ready))
+    assert complaints(browser) == []
+
+
+@pytest.fixture
+def broken(html, tmp_path):
+    """A copy of the pages, to be broken."""
+    return shutil.copytree(html, tmp_path / "broken")
+
+
+@pytest.mark.parametrize("script", ["charts.js", "vega-lite-*.js"])
+def test_without_its_scripts_a_page_shows_the_pictures(browser, broken, script):
+    for path in (broken / "_static").glob(script):
+        path.unlink()
+    browser.get((broken / "book" / "results" / "corpus.html").as_uri())
+    loaded = "return [...document.images].every(i => i.complete)"
+    WebDriverWait(browser, 10).until(lambda b: b.execute_script(loaded))
+    assert complaints(browser) != []
+    found = charts(browser)
+    assert len(found) == CHARTS_EACH
+    for chart in found:
+        assert chart["drawn"] != "true"
+        assert len(chart["pictures"]) == 1
+        assert chart["pictures"][0] > 10_000
+
+
+def test_a_chart_that_fails_leaves_its_picture_and_says_so(browser, broken):
+    page = broken / "book" / "results" / "corpus.html"
+    text = page.read_text(encoding="utf-8")
+    page.write_text(text.replace('"mark": {"type": "bar"}', '"mark": {"type": "no mark"}', 1))
+    visit(browser, page)
+    failed, drawn = charts(browser)
+    assert failed["drawn"] == "false"
+    assert failed["pictures"][0] > 10_000
+    assert drawn["drawn"] == "true"
+    assert any("could not be drawn" in message for message in complaints(browser))

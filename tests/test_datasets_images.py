@@ -1,0 +1,157 @@
+"""Decoding of image files of every kind."""
+
+import io
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from corpora import noisy_picture, picture
+from PIL import Image
+
+from lib.datasets import images
+from lib.datasets.images import decode_rgb, inspect_image, to_rgb
+
+
+def saved(image, format="PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+MODES = ["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F"]
+MODES += ["LA", "PA", "RGBX", "RGBa", "La", "I;16", "I;16L", "I;16B"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_of_pillow_becomes_rgb(mode):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        converted = to_rgb(Image.new(mode, (3, 2)))
+    assert (converted.mode, converted.size) == ("RGB", (3, 2))
+
+
+def test_transparency_is_mixed_with_white():
+    # Half of black over white: 255 - 128 = 127.
+    assert to_rgb(Image.new("RGBA", (1, 1), (0, 0, 0, 128))).getpixel((0, 0)) == (127, 127, 127)
+    assert to_rgb(Image.new("LA", (1, 1), (0, 128))).getpixel((0, 0)) == (127, 127, 127)
+
+
+@pytest.mark.parametrize(("mode", "colour", "key"), [("L", 7, 7), ("RGB", (9, 8, 7), (9, 8, 7))])
+def test_a_colour_that_stands_for_transparent_becomes_white(mode, colour, key):
+    data = saved(Image.new(mode, (2, 2), colour), transparency=key)
+    assert decode_rgb(data).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_16_bit_greys_are_scaled_over_their_whole_range():
+    values = np.array([[0, 128, 129, 257, 32768, 65535]], np.uint16)
+    decoded = np.asarray(decode_rgb(saved(Image.fromarray(values))))[0, :, 0]
+    # value / 257, rounded: 0, 0.498, 0.502, 1, 127.502, 255.
+    assert decoded.tolist() == [0, 0, 1, 1, 128, 255]
+
+
+def test_16_bit_tiff_of_either_byte_order():
+    values = np.array([[0, 257, 65535]], np.uint16)
+    for mode, dtype in (("I;16", "<u2"), ("I;16B", ">u2")):
+        image = Image.frombytes(mode, (3, 1), values.astype(dtype).tobytes())
+        assert np.asarray(decode_rgb(saved(image, "TIFF")))[0, :, 0].tolist() == [0, 1, 255]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_exif_orientation_is_applied(orientation):
+    # The photograph as it should be seen, and how a camera stores it turned.
+    seen = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3) * 40).convert("RGB")
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = seen.transpose(undo[orientation]) if orientation in undo else seen
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert np.array_equal(decode_rgb(saved(stored, exif=exif)), seen)
+
+
+def test_damaged_exif_leaves_the_pixels_usable():
+    data = picture("red", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert decode_rgb(data).size == (16, 16)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
+def test_formats_by_content_whatever_the_name_says(tmp_path, format):
+    path = tmp_path / "p1.jpg"
+    path.write_bytes(picture("red", format=format))
+    assert inspect_image(path).fault == ""
+
+
+def test_formats_are_found_in_a_fresh_interpreter(tmp_path):
+    path = tmp_path / "p1.tif"
+    path.write_bytes(picture("red", format="TIFF"))
+    code = (
+        "import sys, pathlib; from lib.datasets.images import inspect_image; "
+        "sys.exit(inspect_image(pathlib.Path(sys.argv[1])).fault or 0)"
+    )
+    subprocess.run([sys.executable, "-c", code, path], check=True)
+
+
+def test_formats_that_run_other_programs_are_refused(tmp_path):
+    path = tmp_path / "p1.jpg"
+    path.write_bytes(picture("red", format="EPS"))
+    assert inspect_image(path).fault == "not an image of a known format"
+
+
+@pytest.mark.parametrize("kept", [1, 20, 200, 1000])
+def test_truncated_files_are_found(tmp_path, kept):
+    path = tmp_path / "p1.jpg"
+    path.write_bytes(noisy_picture()[:kept])
+    assert inspect_image(path).fault
+
+
+def test_a_png_cut_in_its_pixels_is_found(tmp_path):
+    path = tmp_path / "p1.png"
+    whole = saved(Image.effect_noise((64, 64), 80))
+    path.write_bytes(whole[: len(whole) // 2])
+    assert inspect_image(path).fault
+
+
+def test_an_empty_file_and_an_html_page_are_named(tmp_path):
+    path = tmp_path / "p1.jpg"
+    path.write_bytes(b"")
+    assert inspect_image(path).fault == "the file is empty"
+    path.write_bytes(b"<html>404</html>")
+    assert inspect_image(path).fault == "not an image of a known format"
+
+
+def test_more_pixels_than_the_bound_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
+    path = tmp_path / "p1.png"
+    path.write_bytes(picture("red", size=(40, 25), format="PNG"))
+    assert inspect_image(path).fault == ""
+    path.write_bytes(picture("red", size=(41, 25), format="PNG"))
+    assert inspect_image(path).fault == "41 x 25 pixels are more than 1,000"
+
+
+def test_a_png_that_claims_gigapixels_is_refused_by_size(tmp_path):
+    data = bytearray(picture("red", format="PNG"))
+    # Width and height of the header, with its checksum made right again.
+    import zlib
+
+    data[16:24] = (60_000).to_bytes(4) + (60_000).to_bytes(4)
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4)
+    path = tmp_path / "p1.png"
+    path.write_bytes(bytes(data))
+    assert "pixels" in inspect_image(path).fault
+
+
+def test_longer_files_than_the_bound_are_refused_unread(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MAX_FILE_BYTES", 10)
+    path = tmp_path / "p1.jpg"
+    path.write_bytes(picture("red"))
+    assert "more than 10" in inspect_image(path).fault

@@ -1,0 +1,105 @@
+"""Verdicts on claims: the direction of a difference, combinations, and the sentence."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.verdicts import PAPER_METHOD, against, against_rivals, claim_rows, judge, overall
+
+CONDITIONS = {"corpus": "scenes", "train_images": 800, "margin": 0.3}
+
+
+def runs(**shifts: tuple[float, float]) -> pd.DataFrame:
+    """Methods whose recalls differ from ``fixed`` by a shift in each direction."""
+    rng = np.random.default_rng(0)
+    base = rng.normal(14, 1, 20)
+    methods = {"fixed": (0.0, 0.0)} | {name.replace("_", " × "): s for name, s in shifts.items()}
+    return pd.DataFrame(
+        [
+            {
+                "method": method,
+                "seed": seed,
+                "i2t_r1": base[seed] + i2t + rng.normal(0, 0.1),
+                "t2i_r1": base[seed] - 2 + t2i + rng.normal(0, 0.1),
+            }
+            for method, (i2t, t2i) in methods.items()
+            for seed in range(20)
+        ]
+    )
+
+
+def test_a_difference_is_method_minus_baseline():
+    table = against(runs(variance_direction=(2.3, 1.5)), "fixed", 0.3)
+    assert list(table["metric"]) == ["i2t R@1", "t2i R@1"]
+    assert list(table["estimate"]) == pytest.approx([2.3, 1.5], abs=0.1)
+    assert list(table["verdict"]) == ["improves", "improves"]
+
+
+def test_against_rivals_is_the_papers_method_minus_the_rival():
+    table = against_rivals(
+        runs(
+            variance_direction=(1.0, 1.0), entropy_direction=(0.0, 0.0), spread_direction=(2.0, 1.0)
+        ),
+        ["entropy × direction", "spread × direction"],
+        0.3,
+    )
+    assert set(table["method"]) == {PAPER_METHOD}
+    found = table.set_index(["baseline", "metric"])
+    assert found.loc[("entropy × direction", "i2t R@1"), "estimate"] == pytest.approx(1, abs=0.1)
+    assert found.loc[("entropy × direction", "i2t R@1"), "verdict"] == "improves"
+    assert found.loc[("spread × direction", "i2t R@1"), "verdict"] == "worsens"
+    assert found.loc[("spread × direction", "t2i R@1"), "verdict"] == "equivalent"
+    assert (found["low"] < found["estimate"]).all()
+    assert (found["estimate"] < found["high"]).all()
+
+
+@pytest.mark.parametrize(
+    ("shifts", "expected"),
+    [
+        ((2.0, 2.0), "improves"),
+        ((2.0, 0.0), "improves"),
+        ((-2.0, -2.0), "worsens"),
+        ((-2.0, 0.0), "worsens"),
+        ((0.0, 0.0), "equivalent"),
+        ((0.1, -0.1), "equivalent"),
+        ((2.0, -2.0), "undecided"),
+    ],
+)
+def test_two_metrics_make_one_verdict(shifts, expected):
+    assert overall(against(runs(variance_direction=shifts), "fixed", 0.3)) == expected
+
+
+def test_beating_one_rival_of_two_is_not_beating_both():
+    rivals = ["entropy × direction", "spread × direction"]
+    one = runs(variance_direction=(2, 2), entropy_direction=(0, 0), spread_direction=(2, 2))
+    both = runs(variance_direction=(2, 2), entropy_direction=(0, 0), spread_direction=(0, 0))
+    assert overall(against_rivals(one, rivals, 0.3)) == "undecided"
+    assert overall(against_rivals(both, rivals, 0.3)) == "improves"
+
+
+def test_a_finding_says_what_was_measured():
+    table = claim_rows(against(runs(variance_direction=(0.0, 0.0)), "fixed", 0.3))
+    finding = judge(1, "main-comparison", table, **CONDITIONS)
+    assert finding.verdict == "equivalent"
+    assert [estimate.seeds for estimate in finding.estimates] == [20, 20]
+    for words in ("no difference", "variance × direction minus fixed", "800 training", "20 paired"):
+        assert words in finding.summary
+    for estimate in finding.estimates:
+        assert f"{estimate.estimate:+.2f} points" in finding.summary
+
+
+def test_identical_methods_have_a_sentence_too():
+    table = runs(variance_direction=(0.0, 0.0))
+    same = table.assign(
+        i2t_r1=table.groupby("seed")["i2t_r1"].transform("first"),
+        t2i_r1=table.groupby("seed")["t2i_r1"].transform("first"),
+    )
+    finding = judge(1, "main-comparison", claim_rows(against(same, "fixed", 0.3)), **CONDITIONS)
+    assert finding.verdict == "equivalent"
+    assert "+0.00 points [+0.00, +0.00]" in finding.summary
+
+
+def test_a_claim_about_a_method_that_was_not_run_is_refused():
+    table = against(runs(entropy_direction=(0.0, 0.0)), "fixed", 0.3)
+    with pytest.raises(ValueError, match="'variance × direction', which is not among"):
+        claim_rows(table)
