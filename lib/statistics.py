@@ -11,7 +11,7 @@ How the study keeps itself from finding what is not there:
   *improves* or *worsens* in it at alpha.
 * No difference found is not the same as none: *equivalent* needs the whole interval inside a margin
   that was set before; *undecided* is an answer, and more seeds are its remedy
-  (:func:`detectable_effect`).
+  (:func:`minimum_detectable_effect`).
 * Look once: adding seeds until p falls below alpha is not covered by any of the above.
 """
 
@@ -53,7 +53,7 @@ class PairedComparison:
         low: The lower end of the interval.
         high: The upper end.
         confidence: Of the interval.
-        p_value: Two-sided p-value of no difference.
+        p: Two-sided p-value of no difference.
         standard_deviation: Of the differences.
         seeds: Number of paired seeds.
     """
@@ -62,9 +62,32 @@ class PairedComparison:
     low: float
     high: float
     confidence: float
-    p_value: float
+    p: float
     standard_deviation: float
     seeds: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One cell of a table of comparisons: a method's metric against the baseline's.
+
+    Attributes:
+        method: The treatment.
+        baseline: What it is compared with.
+        metric: What was measured.
+        paired: The difference over seeds.
+        margin: Within ± this, in the metric's unit, methods count as equivalent.
+        p_adjusted: Holm's, over the whole table.
+        verdict: What follows.
+    """
+
+    method: str
+    baseline: str
+    metric: str
+    paired: PairedComparison
+    margin: float
+    p_adjusted: float
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -97,10 +120,8 @@ def paired_comparison(
             that is not finite; the message names them.
 
     >>> compared = paired_comparison({0: 2.0, 1: 3.0, 2: 4.0}, {2: 2.0, 1: 2.0, 0: 2.0})
-    >>> compared.estimate, round(compared.low, 3), round(compared.high, 3)
-    (1.0, -1.484, 3.484)
-    >>> round(compared.p_value, 3)
-    0.225
+    >>> compared.estimate, round(compared.low, 3), round(compared.high, 3), round(compared.p, 3)
+    (1.0, -1.484, 3.484, 0.225)
     """
     if not 0 < confidence < 1:
         raise StatisticsError(f"confidence must be between 0 and 1, such as 0.95, not {confidence}")
@@ -134,16 +155,16 @@ def paired_comparison(
     return PairedComparison(estimate, float(low), float(high), confidence, p, deviation, count)
 
 
-def compare_pairs(
-    runs: pd.DataFrame,
-    pairs: Sequence[tuple[str, str]],
-    metrics: Mapping[str, str],
-    margin: float | Mapping[str, float] = 0.3,
+def compare_methods(
+    table: pd.DataFrame,
+    baseline: str,
+    metrics: Sequence[str],
     *,
+    margin: float | Mapping[str, float] = 0.3,
     alpha: float = 0.05,
     lower_is_better: Collection[str] = (),
-) -> pd.DataFrame:
-    """Compare pairs of methods on every metric, as one family of tests.
+) -> list[Comparison]:
+    """Compare every method of a table with the baseline, on every metric.
 
     A method is *equivalent* where the (1 − alpha) interval lies wholly inside ±margin: this comes
     first, as a difference that small matters to nobody, significant or not. Else it *improves* or
@@ -151,105 +172,81 @@ def compare_pairs(
     *undecided*.
 
     Args:
-        runs: A row for each method and seed, with columns ``method``, ``seed`` and the metrics.
-        pairs: (method, baseline), each on the same seeds.
-        metrics: Columns to compare, and what to call them. P-values are adjusted for their number
-            times that of the pairs, so name the ones that the question is about.
-        margin: In the metrics' unit, or by column where units differ; 0.3 recall points.
+        table: A row for each method and seed, with columns ``method``, ``seed`` and the metrics.
+        baseline: The method that the others are compared with, on its own seeds.
+        metrics: Columns to compare. Their number times that of the methods is what p-values are
+            adjusted for, so name the ones that the question is about.
+        margin: In the metrics' unit, or by metric where units differ; 0.3 recall points.
         alpha: The chance that is accepted of any false *improves* or *worsens* in the table.
-        lower_is_better: Columns that improve by falling, such as a median rank.
+        lower_is_better: Metrics that improve by falling, such as a median rank.
 
     Returns:
-        A row for each pair and metric, in the order given: ``method``, ``baseline``, ``metric``,
-        ``estimate``, ``low``, ``high``, ``seeds``, ``p_value``, ``p_adjusted``, ``verdict``.
+        The comparisons, by method in the table's order, then by metric.
 
     Raises:
-        StatisticsError: A column or a method is missing, seeds don't match or come twice, a margin
-            is not positive, or a value is not finite.
+        StatisticsError: A column, the baseline or every other method is missing, seeds don't match
+            or come twice, a margin is not positive, or a value is not finite.
 
-    >>> runs = pd.DataFrame({"method": ["a"] * 3 + ["b"] * 3, "seed": [0, 1, 2] * 2,
-    ...                      "i2t_r1": [10.0, 11.0, 12.0, 10.1, 11.0, 12.1]})
-    >>> compare_pairs(runs, [("b", "a")], {"i2t_r1": "i2t R@1"})["verdict"].item()
-    'equivalent'
+    >>> table = pd.DataFrame({"method": ["a"] * 3 + ["b"] * 3, "seed": [0, 1, 2] * 2,
+    ...                       "R@1": [10.0, 11.0, 12.0, 10.1, 11.0, 12.1]})
+    >>> [comparison.verdict.value for comparison in compare_methods(table, "a", ["R@1"])]
+    ['equivalent']
     """
     margins = dict(margin) if isinstance(margin, Mapping) else dict.fromkeys(metrics, margin)
-    _check_table(runs, pairs, metrics, margins, alpha, lower_is_better)
-    by_method = {method: group.set_index("seed") for method, group in runs.groupby("method")}
-    cells = [(method, baseline, column) for method, baseline in pairs for column in metrics]
-    compared = []
-    for method, baseline, column in cells:
-        ours, theirs = by_method[method][column], by_method[baseline][column]
+    _check_table(table, baseline, metrics, margins, alpha, lower_is_better)
+    methods = [method for method in table["method"].unique() if method != baseline]
+    rows = {method: group.set_index("seed") for method, group in table.groupby("method")}
+    cells = [(method, metric) for method in methods for metric in metrics]
+    paired = []
+    for method, metric in cells:
         try:
-            compared.append(paired_comparison(ours, theirs, 1 - alpha))
+            paired.append(
+                paired_comparison(rows[method][metric], rows[baseline][metric], 1 - alpha)
+            )
         except StatisticsError as error:
             raise StatisticsError(
-                f"{metrics[column]} of {method!r} (treatment) against {baseline!r} (baseline): "
-                f"{error}"
+                f"{metric} of {method!r} (treatment) against {baseline!r} (baseline): {error}"
             ) from error
-    adjusted = multipletests([found.p_value for found in compared], method="holm")[1]
-    return pd.DataFrame(
-        [
-            {
-                "method": method,
-                "baseline": baseline,
-                "metric": metrics[column],
-                "estimate": found.estimate,
-                "low": found.low,
-                "high": found.high,
-                "seeds": found.seeds,
-                "p_value": found.p_value,
-                "p_adjusted": float(p),
-                "verdict": _verdict(
-                    found, margins[column], float(p), alpha, column in lower_is_better
-                ).value,
-            }
-            for (method, baseline, column), found, p in zip(cells, compared, adjusted, strict=True)
-        ]
-    )
+    adjusted = multipletests([compared.p for compared in paired], method="holm")[1]
+    return [
+        Comparison(
+            method=method,
+            baseline=baseline,
+            metric=metric,
+            paired=compared,
+            margin=margins[metric],
+            p_adjusted=float(p),
+            verdict=_verdict(compared, margins[metric], float(p), alpha, metric in lower_is_better),
+        )
+        for (method, metric), compared, p in zip(cells, paired, adjusted, strict=True)
+    ]
 
 
-def compare_methods(
-    runs: pd.DataFrame,
-    baseline: str,
-    metrics: Mapping[str, str],
-    margin: float | Mapping[str, float] = 0.3,
-    *,
-    alpha: float = 0.05,
-    lower_is_better: Collection[str] = (),
-) -> pd.DataFrame:
-    """Compare every other method of a table with one baseline: see :func:`compare_pairs`.
-
-    Raises:
-        StatisticsError: As :func:`compare_pairs` does, or there is no other method.
-    """
-    present = runs["method"].unique() if "method" in runs.columns else []
-    pairs = [(method, baseline) for method in present if method != baseline]
-    return compare_pairs(runs, pairs, metrics, margin, alpha=alpha, lower_is_better=lower_is_better)
-
-
-def detectable_effect(
-    deviation: float, seeds: int, power: float = 0.8, alpha: float = 0.05
+def minimum_detectable_effect(
+    standard_deviation: float, seeds: int, power: float = 0.8, alpha: float = 0.05
 ) -> float:
     """Return the smallest true mean difference that a paired t-test finds with that power.
 
     Args:
-        deviation: Standard deviation of the paired differences, such as that of a pilot's
+        standard_deviation: Of the paired differences, such as that of a pilot's
             :class:`PairedComparison`.
         seeds: Number of paired seeds.
         power: The chance to find it.
         alpha: Of the two-sided test; divide it by the number of comparisons for a table.
 
     Returns:
-        The difference, in the unit of ``deviation``.
+        The difference, in the unit of ``standard_deviation``.
 
     Raises:
         StatisticsError: An argument is out of its range.
 
-    >>> round(detectable_effect(1.0, 20), 2)
+    >>> round(minimum_detectable_effect(1.0, 20), 2)
     0.66
     """
-    if not (np.isfinite(deviation) and deviation >= 0):
-        raise StatisticsError(f"deviation must be finite and not negative, not {deviation}")
+    if not (np.isfinite(standard_deviation) and standard_deviation >= 0):
+        raise StatisticsError(
+            f"standard_deviation must be finite and not negative, not {standard_deviation}"
+        )
     if seeds < 2:
         raise StatisticsError(f"a comparison needs two seeds or more, not {seeds}")
     if not (0 < alpha < power < 1):
@@ -257,7 +254,7 @@ def detectable_effect(
             f"alpha < power must both be between 0 and 1, but they are {alpha} and {power}"
         )
     effect = TTestPower().solve_power(nobs=seeds, alpha=alpha, power=power, alternative="two-sided")
-    return float(np.squeeze(effect)) * deviation
+    return float(np.squeeze(effect)) * standard_deviation
 
 
 def bootstrap_by_image(
@@ -355,27 +352,23 @@ def _by_seed(name: str, values: Any) -> dict[int, float]:
 
 
 def _check_table(
-    runs: pd.DataFrame,
-    pairs: Sequence[tuple[str, str]],
-    metrics: Mapping[str, str],
+    table: pd.DataFrame,
+    baseline: str,
+    metrics: Sequence[str],
     margins: Mapping[str, float],
     alpha: float,
     lower_is_better: Collection[str],
 ) -> None:
-    if not isinstance(metrics, Mapping) or not metrics:
-        raise StatisticsError(f"metrics must map columns to their names, not be {metrics!r}")
-    missing = [name for name in ("method", "seed", *metrics) if name not in runs.columns]
+    if isinstance(metrics, str) or not metrics or len(set(metrics)) < len(metrics):
+        raise StatisticsError(f"metrics must be a list of distinct columns, not {metrics!r}")
+    missing = [name for name in ("method", "seed", *metrics) if name not in table.columns]
     if missing:
-        raise StatisticsError(f"the table lacks columns {missing}; it has {list(runs.columns)}")
-    methods = runs["method"].unique().tolist()
-    for name in dict.fromkeys(name for pair in pairs for name in pair):
-        if name not in methods:
-            raise StatisticsError(f"the table has no run of {name!r}; its methods are {methods}")
-    if not pairs or len(set(pairs)) < len(pairs) or any(a == b for a, b in pairs):
-        raise StatisticsError(
-            f"pairs must be distinct pairs of two methods, but they are {list(pairs)}; the table's "
-            f"methods are {methods}"
-        )
+        raise StatisticsError(f"the table lacks columns {missing}; it has {list(table.columns)}")
+    methods = table["method"].unique().tolist()
+    if baseline not in methods:
+        raise StatisticsError(f"the baseline {baseline!r} is not in the table, which has {methods}")
+    if len(methods) < 2:
+        raise StatisticsError(f"the table has no method to compare with the baseline {baseline!r}")
     if not 0 < alpha < 1:
         raise StatisticsError(f"alpha must be between 0 and 1, such as 0.05, not {alpha}")
     for metric in metrics:

@@ -30,7 +30,7 @@ from lib.study.catalogue import (
     parse_pairs,
 )
 from lib.study.execution import NotebookFailure, execute
-from lib.study.records import publish_records
+from lib.study.records import publish_picture, publish_records
 from lib.study.terminal import Board
 
 USAGE = 2
@@ -167,6 +167,7 @@ def full(root: Root = None) -> None:
             log = Path(scratch) / "records.log"
             _make(found, "full", results, "published", {RECORDS_VARIABLE: str(log)})
             publish_records(log, results / "records")
+        publish_picture(results / "main-comparison.ipynb", results / "main-comparison.svg")
         _build(found, "published")
 
 

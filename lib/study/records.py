@@ -1,5 +1,6 @@
-"""Publishing, beside the executed notebooks, the records from which they can be executed again."""
+"""Publishing beside the executed notebooks: the records they can be executed from, a picture."""
 
+import json
 from pathlib import Path
 
 from lib.files import home, write_atomic
@@ -28,3 +29,17 @@ def publish_records(log: Path, folder: Path) -> None:
     for path in (folder / "tables").glob("*.parquet"):
         if path.name not in tables:
             path.unlink()
+
+
+def publish_picture(notebook: Path, target: Path) -> None:
+    """Write the first chart of an executed notebook to ``target`` as SVG, for the README.
+
+    A notebook that shows no chart leaves ``target`` as it is.
+    """
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"] if notebook.exists() else []
+    for cell in cells:
+        for output in cell.get("outputs", []):
+            svg = output.get("data", {}).get("image/svg+xml")
+            if svg:
+                write_atomic(target, "".join(svg))
+                return

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.losses import info_nce, weighted_mean
-from lib.metrics import collapsed, retrieval_metrics
+from lib.metrics import collapsed, retrieval_metrics_from_embeddings
 from lib.models import DualEncoder, LearnedTemperature, ProjectionHead, matmul
 from lib.runs import TEST_COLUMNS, RunConfig, RunRecord
 from lib.schedulers import DEFAULT_TARGETS, Fixed, Schedule, Scheduler, variance
@@ -105,7 +105,8 @@ def _evaluate(model: DualEncoder, gallery: Gallery, alive: Tensor) -> tuple[Tens
     finite = torch.stack([e.isfinite().all(dim=-1).all(dim=-1) for e in embedded]).all(dim=0)
     usable = (alive & finite)[:, None, None]
     image, text = (torch.where(usable, e, torch.zeros_like(e)) for e in embedded)
-    measured = retrieval_metrics(matmul(image, text.mT), gallery.caption_owner)
+    # From embeddings, so that equal ones tie exactly: a collapsed run must score chance.
+    measured = retrieval_metrics_from_embeddings(image, text, gallery.caption_owner)
     columns = [*measured.recalls, measured.rsum, *measured.median_ranks]
     # A mean's last bits may depend on the stack's layout; nine decimals of a recall don't.
     return torch.stack(columns, dim=-1).round(decimals=9), finite

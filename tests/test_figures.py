@@ -1,0 +1,163 @@
+"""Figures and tables: what they say, that they can be drawn, that they stay small and escaped."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import charts, corpus_facts, figures
+from lib.figures import (
+    METRICS,
+    difference_chart,
+    leaderboard,
+    learning_curve,
+    show_table,
+    summarise,
+    tuning_curve,
+    weight_paths,
+    weight_table,
+)
+from lib.runs import EPOCH_COLUMNS, STEP_COLUMNS, TEST_COLUMNS, RunConfig, RunRecord
+
+
+def runs() -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"method": method, "seed": seed} | dict.fromkeys(METRICS, 10.0 + seed + shift)
+            for shift, method in enumerate(("fixed", "variance × direction"))
+            for seed in range(3)
+        ]
+    )
+
+
+def differences() -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "method": method,
+                "metric": metric,
+                "estimate": 0.5,
+                "low": 0.1,
+                "high": 0.9,
+                "verdict": "improves",
+            }
+            for method in ("variance × direction", "</script><b>rival</b>")
+            for metric in ("i2t R@1", "t2i R@1")
+        ]
+    )
+
+
+def record(steps: int) -> RunRecord:
+    table = np.ones((steps, len(STEP_COLUMNS)), dtype=np.float32)
+    table[:, STEP_COLUMNS.index("weight_i2t")] = 1 + np.arange(steps) / steps
+    return RunRecord(
+        RunConfig(), "x", 1, dict.fromkeys(TEST_COLUMNS, 1.0),
+        np.ones((1, len(EPOCH_COLUMNS))), table, False, 0.0, {},
+    )  # fmt: skip
+
+
+def test_summary_has_the_t_interval():
+    (row,) = summarise(runs().query("method == 'fixed'"), ["method"], "rsum").itertuples()
+    # 10, 11, 12: mean 11, standard error 1/√3, t quantile with 2 degrees 4.3027.
+    assert row.mean == 11
+    assert row.high - row.mean == pytest.approx(4.302652729911275 / 3**0.5)
+
+
+def test_leaderboard_keeps_the_order_and_says_its_interval():
+    board = leaderboard(runs())
+    assert list(board["method"]) == ["fixed", "variance × direction"]
+    assert board["rsum"].tolist() == ["11.0 ± 2.5", "12.0 ± 2.5"]
+
+
+CHARTS = {
+    "learning": lambda: learning_curve(
+        pd.DataFrame(
+            {
+                "images": [100, 100, 800, 800],
+                "direction": ["i2t", "t2i"] * 2,
+                "mean": [8.0, 6.0, 20.0, 14.0],
+                "low": [7.0, 5.0, 19.0, 13.0],
+                "high": [9.0, 7.0, 21.0, 15.0],
+            }
+        ),
+        0.25,
+    ),
+    "tuning": lambda: tuning_curve(
+        pd.DataFrame(
+            {
+                "temperature": [0.05, 0.1],
+                "learning_rate": [1e-3, 1e-3],
+                "validation_rsum": [180.0, 190.0],
+                "standard_error": [1.0, None],
+                "chosen": [False, True],
+            }
+        )
+    ),
+    "differences": lambda: difference_chart(
+        differences(), 0.3, {"i2t R@1": 2.3, "t2i R@1": 1.5}, "Against fixed"
+    ),
+    "weights": lambda: weight_paths(weight_table({"a": [record(20)], "b": [record(20)]})),
+}
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_every_figure_draws_with_its_marks_and_a_title(name):
+    spec = CHARTS[name]().to_dict()
+    svg = charts.static_svg(spec)
+    assert svg.count("<path") > 3
+    assert "Infinite extent" not in svg
+    assert "NaN" not in svg
+    assert charts.description(spec) != "Chart"
+
+
+def test_a_difference_chart_escapes_what_it_is_given():
+    svg = charts.static_svg(CHARTS["differences"]().to_dict())
+    assert "<b>rival" not in svg
+    assert "&lt;b&gt;rival" in svg
+
+
+def test_long_paths_are_thinned_and_say_so():
+    replicated = {f"m{i}": [record(4000)] for i in range(3)}
+    spec = weight_paths(weight_table(replicated)).to_dict()
+    (rows,) = (rows for rows in spec["datasets"].values() if len(rows) > 2)
+    assert len(rows) <= figures.MAX_POINTS
+    assert "every" in json.dumps(spec["title"])
+
+
+def test_weight_table_spans_the_seeds():
+    low, high = record(4), record(4)
+    high.steps[:, STEP_COLUMNS.index("weight_i2t")] += 0.5
+    table = weight_table({"a": [low, high]})
+    np.testing.assert_allclose(table["high"] - table["low"], 0.5)
+    np.testing.assert_allclose(table["mean"] - table["low"], 0.25)
+
+
+def test_a_table_is_rounded_renamed_and_escaped():
+    table = pd.DataFrame({"method": ["<script>"], "r": [1.23456], "n": [3], "gone": [1.0]})
+    shown = show_table(table, {"method": "method", "r": "R@1", "n": "runs"}, {"r": 1}).data
+    assert "&lt;script&gt;" in shown
+    assert "<td>1.2</td>" in shown
+    assert "<td>3</td>" in shown
+    assert "gone" not in shown
+
+
+def test_missing_numbers_are_dashes():
+    assert "<td>–</td>" in show_table(pd.DataFrame({"x": [None, 1.5]}, dtype=float)).data
+
+
+def test_corpus_facts_are_counted_once_and_read_back(monkeypatch):
+    facts = corpus_facts.corpus_facts("scenes")
+    assert facts["images"].tolist() == [800, 200, 400]
+    assert facts["captions"].tolist() == [4000, 1000, 2000]
+    assert corpus_facts.chance_recall(facts) == 0.25
+    monkeypatch.setattr(corpus_facts, "load_corpus", lambda *_, **__: pytest.fail("loaded again"))
+    pd.testing.assert_frame_equal(facts, corpus_facts.corpus_facts("scenes"))
+
+
+def test_examples_are_shown_only_where_the_licence_allows(monkeypatch):
+    shown = corpus_facts.examples("scenes", count=2).data
+    assert shown.count("<img") == 2
+    assert shown.count("<li>") == 10
+    monkeypatch.setattr(corpus_facts, "load_corpus", lambda *_, **__: pytest.fail("loaded"))
+    assert "<img" not in corpus_facts.examples("flickr8k").data
