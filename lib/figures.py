@@ -53,7 +53,8 @@ def learning_curve(table: pd.DataFrame, chance: float) -> alt.LayerChart:
         .mark_rule(strokeDash=[4, 4], color=GREY)
         .encode(alt.Y("chance:Q"), tooltip=["label:N", alt.Tooltip("chance:Q", format=".2f")])
     )
-    return (band + line + floor).properties(
+    layers: alt.LayerChart = band + line + floor
+    return layers.properties(
         width="container",
         height=300,
         title=alt.Title(
@@ -88,7 +89,8 @@ def tuning_curve(table: pd.DataFrame) -> alt.LayerChart:
         .mark_point(size=220, filled=False, color=INK, strokeWidth=2)
         .encode(alt.X("temperature:Q"), alt.Y("validation_rsum:Q"), tooltip=tooltip)
     )
-    return (line + bars + ring).properties(
+    layers: alt.LayerChart = line + bars + ring
+    return layers.properties(
         width="container",
         height=300,
         title=alt.Title(
@@ -137,7 +139,7 @@ def difference_chart(
         alt.X("estimate:Q"), y, colour, tooltip=tooltip
     )
     layers = alt.layer(band, zero, claim, bars, points).properties(width=270, height=alt.Step(24))
-    return layers.facet(alt.Column("metric:N").title(None).sort(list(gains))).properties(
+    return layers.facet(column=alt.Column("metric:N").title(None).sort(list(gains))).properties(
         title=alt.Title(
             title,
             subtitle=f"paired over seeds, 95 % intervals; grey band: ±{margin:g} points, "
@@ -178,7 +180,8 @@ def weight_paths(table: pd.DataFrame) -> alt.LayerChart:
         tooltip=["method:N", "step:Q", alt.Tooltip("mean:Q", format=".4f")],
     )
     thinned = f"; every {keep}th step" if keep > 1 else ""
-    return (band + line).properties(
+    layers: alt.LayerChart = band + line
+    return layers.properties(
         width="container",
         height=260,
         title=alt.Title(
@@ -210,7 +213,8 @@ def show_table(
     shown = table[list(names)].copy()
     for column, write in formats.items():
         shown[column] = shown[column].map(write)
-    return HTML(shown.rename(columns=dict(names)).to_html(index=False, border=0, na_rep="–"))
+    page = shown.rename(columns=dict(names)).to_html(index=False, border=0, na_rep="–")
+    return HTML(page)  # type: ignore[no-untyped-call]
 
 
 def _formatter(digits: int) -> Callable[[float], str]:

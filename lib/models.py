@@ -20,7 +20,7 @@ def matmul(left: Tensor, right: Tensor) -> Tensor:
     backward. A BLAS may take another path for a matrix that does not start on a cache line, and
     where a matrix of a stack starts depends on those before it.
     """
-    product: Tensor = _Matmul.apply(left, right)  # type: ignore[no-untyped-call]
+    product: Tensor = _Matmul.apply(left, right)
     return product
 
 

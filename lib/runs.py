@@ -266,7 +266,7 @@ def export_records(records: Iterable[RunRecord], folder: Path) -> None:
             **{name: [record.test[name] for record in ordered] for name in TEST_COLUMNS},
         }
     )
-    series = {
+    series: dict[str, tuple[tuple[str, ...], list[NDArray[Any]]]] = {
         "epochs": (EPOCH_COLUMNS, [record.epochs for record in ordered]),
         "steps": (STEP_COLUMNS, [record.steps for record in ordered]),
     }

@@ -172,7 +172,9 @@ def _read(path: Path, shape: Sequence[int]) -> NDArray[np.float32] | None:
     try:
         expected = json.loads(_digest_path(path).read_text())["sha256"]
         intact = hashlib.sha256(path.read_bytes()).hexdigest() == expected
-        array = np.load(path, mmap_mode="r", allow_pickle=False) if intact else None
+        array: NDArray[np.float32] | None = None
+        if intact:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, KeyError):
         array = None
     if array is None or array.shape != tuple(shape) or array.dtype != np.float32:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -22,6 +22,8 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="IProgress not found")
     import timm
     import transformers
+    from timm.data.config import resolve_model_data_config
+    from timm.data.transforms_factory import create_transform
 
 
 class TowerError(ValueError):
@@ -50,8 +52,8 @@ class ImageTower:
     def __call__(self, images: Iterable[Image.Image], device: torch.device) -> Tensor:
         """Encode images into (B, dim) float32 features on the CPU."""
         pixels = torch.stack([self.transform(image) for image in images]).to(device)
-        features: Tensor = self.model.to(device)(pixels)
-        return features.float().cpu()
+        features: Tensor = self.model.to(device)(pixels).float().cpu()
+        return features
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ class TextTower:
         ).to(device)
         states: Tensor = self.model.to(device)(**tokens).last_hidden_state
         mask = tokens["attention_mask"].unsqueeze(-1).to(states.dtype)
-        return ((states * mask).sum(1) / mask.sum(1).clamp(min=1)).float().cpu()
+        pooled: Tensor = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+        return pooled.float().cpu()
 
 
 def resolve_device(device: str) -> torch.device:
@@ -117,7 +120,7 @@ def _efficientnet_lite0() -> nn.Module:
             "tf_efficientnet_lite0; install the versions of requirements.lock"
         )
     model.load_state_dict(dict(zip(names, packaged.values(), strict=True)))
-    model.reset_classifier(0)
+    cast(Any, model).reset_classifier(0)
     return model
 
 
@@ -156,17 +159,17 @@ def load_image_tower(name: str) -> ImageTower:
         model = _fetch(
             base, "timm", lambda: timm.create_model(base, pretrained=True, num_classes=0)
         )
-    config = timm.data.resolve_model_data_config(model)
+    config = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
     if size_text:
         config["input_size"] = (3, int(size_text), int(size_text))
     config |= {"crop_pct": 1.0, "crop_mode": "squash"}
-    transform = timm.data.create_transform(**config, is_training=False)
+    transform = create_transform(**config, is_training=False)
     model.eval().requires_grad_(False)
     return ImageTower(
         name=name,
         model=model,
         transform=transform,
-        dim=int(model.num_features),
+        dim=int(cast(Any, model).num_features),
         fingerprint=_fingerprint(model, repr(transform)),
     )
 
@@ -183,7 +186,7 @@ def load_text_tower(name: str) -> TextTower:
     source = TEXT_TOWERS[name]() if name in TEXT_TOWERS else name
     logging.getLogger("transformers").setLevel(logging.ERROR)
     # A hub's progress bars would end up in the executed notebooks.
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model = _fetch(
         name,
         "transformers",

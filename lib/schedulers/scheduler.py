@@ -80,9 +80,9 @@ class Scheduler(nn.Module):
         ValueError: An argument is out of its range; the message names it.
 
     >>> scheduler = Scheduler("variance", "direction")
-    >>> similarity = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    >>> similarity = torch.tensor([[0.8, 0.0], [0.4, 0.2]])
     >>> scheduler(similarity, temperature=0.1).weights
-    tensor([2., 0.])
+    tensor([1.5455, 0.4545])
     """
 
     average: Tensor

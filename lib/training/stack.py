@@ -7,6 +7,7 @@ import datetime
 import platform
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,8 +32,8 @@ class Schedulers:
         kinds: dict[tuple[str, str] | None, list[int]] = {}
         for run, config in enumerate(configs):
             schedule = config.schedule
-            kind = None if schedule is None else (schedule.signal, schedule.actuator)
-            kinds.setdefault(kind, []).append(run)
+            scheduled = None if schedule is None else (schedule.signal, schedule.actuator)
+            kinds.setdefault(scheduled, []).append(run)
         for kind, runs in kinds.items():
             module = Fixed() if kind is None else _scheduler([configs[run] for run in runs])
             self._parts.append((torch.tensor(runs, device=device), module.to(device)))
@@ -127,14 +128,15 @@ def train_stack(
     temperature = LearnedTemperature(
         torch.where(learned, fixed_tau, 1.0), batch_shape=(len(configs),)
     ).to(device)
+    groups: list[dict[str, Any]] = [
+        {"params": [*model.image.weights, *model.text.weights]},
+        {
+            "params": [*model.image.biases, *model.text.biases, temperature.log_scale],
+            "weight_decay": 0.0,
+        },
+    ]
     optimiser = torch.optim.AdamW(
-        [
-            {"params": [*model.image.weights, *model.text.weights]},
-            {
-                "params": [*model.image.biases, *model.text.biases, temperature.log_scale],
-                "weight_decay": 0.0,
-            },
-        ],
+        groups,
         lr=shape.learning_rate,
         weight_decay=shape.weight_decay,
     )
@@ -163,7 +165,7 @@ def train_stack(
             used = schedule._replace(temperature=torch.where(learned, tau, schedule.temperature))
             loss = weighted_mean(info_nce(similarity, used.temperature), used)
             optimiser.zero_grad()
-            loss.sum().backward()
+            torch.autograd.backward(loss.sum())
             optimiser.step()
             temperature.project()
             signals = variance(similarity.detach(), used.temperature.detach()).mean(dim=-1)

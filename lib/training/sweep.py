@@ -74,9 +74,9 @@ def train(
             for stack in _stacks(due, data):
                 done, lost = train_stack(stack, data)
                 failures += lost
-                for record in done:
-                    store.put(record)
-                    records[record.config] = record
+                for finished in done:
+                    store.put(finished)
+                    records[finished.config] = finished
                 progress.advance(len(stack), note=_best(records.values()))
     if failures:
         raise TrainingError(
