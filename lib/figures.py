@@ -224,10 +224,20 @@ def _formatter(digits: int) -> Callable[[float], str]:
 def leaderboard(runs: pd.DataFrame) -> pd.DataFrame:
     """Return each method's test metrics as ``mean ± half-width of the 95 % interval``.
 
+    A method some of whose runs collapsed says so beside its name.
+
     Args:
-        runs: One row a run: ``method`` and the columns of :data:`METRICS`.
+        runs: One row a run: ``method``, ``collapsed`` and the columns of :data:`METRICS`.
     """
-    board = pd.DataFrame({"method": list(dict.fromkeys(runs["method"]))})
+    methods = runs.groupby("method", sort=False)["collapsed"].agg(["sum", "size"])
+    board = pd.DataFrame(
+        {
+            "method": [
+                f"{method} ({lost} of {size} runs collapsed)" if lost else method
+                for method, lost, size in methods.itertuples()
+            ]
+        }
+    )
     for metric in METRICS:
         summary = summarise(runs, ["method"], metric)
         digits = 1 if "rank" in metric or metric == "rsum" else 2

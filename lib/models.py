@@ -49,7 +49,8 @@ CACHE_LINE = 64
 def _multiply(left: Tensor, right: Tensor) -> Tensor:
     shape = (left.shape[-2], left.shape[-1], right.shape[-1])
     sizes = (shape[0] * shape[1], shape[1] * shape[2], shape[0] * shape[2])
-    if left.dim() == 2 or all(n * left.element_size() % CACHE_LINE == 0 for n in sizes):
+    aligned = all(count * left.element_size() % CACHE_LINE == 0 for count in sizes)
+    if aligned or left.dim() == 2 or left.device.type != "cpu":
         return left @ right
     flat = [m.expand(*left.shape[:-2], -1, -1).flatten(0, -3) for m in (left, right)]
     # A clone starts on a cache line of its own.

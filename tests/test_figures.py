@@ -24,7 +24,8 @@ from lib.runs import EPOCH_COLUMNS, STEP_COLUMNS, TEST_COLUMNS, RunConfig, RunRe
 def runs() -> pd.DataFrame:
     return pd.DataFrame(
         [
-            {"method": method, "seed": seed} | dict.fromkeys(METRICS, 10.0 + seed + shift)
+            {"method": method, "seed": seed, "collapsed": False}
+            | dict.fromkeys(METRICS, 10.0 + seed + shift)
             for shift, method in enumerate(("fixed", "variance × direction"))
             for seed in range(3)
         ]
@@ -68,6 +69,13 @@ def test_leaderboard_keeps_the_order_and_says_its_interval():
     board = leaderboard(runs())
     assert list(board["method"]) == ["fixed", "variance × direction"]
     assert board["rsum"].tolist() == ["11.0 ± 2.5", "12.0 ± 2.5"]
+
+
+def test_leaderboard_says_which_methods_collapsed():
+    table = runs()
+    table.loc[[0, 2], "collapsed"] = True
+    names = leaderboard(table)["method"].tolist()
+    assert names == ["fixed (2 of 3 runs collapsed)", "variance × direction"]
 
 
 CHARTS = {

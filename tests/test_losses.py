@@ -56,6 +56,14 @@ def test_a_perfect_model_reaches_the_minimum():
     assert loss.item() == pytest.approx(0, abs=1e-6)
 
 
+def test_two_images_with_one_caption_share_the_probability_and_no_more():
+    """The captions tie: neither image can do better than log 2, and nothing diverges."""
+    similarity = torch.tensor([[1.0, 1.0, -1.0], [1.0, 1.0, -1.0], [-1.0, -1.0, 1.0]])
+    losses = info_nce(similarity, 0.01)
+    expected = torch.tensor([math.log(2), math.log(2), 0.0])
+    torch.testing.assert_close(losses, expected.expand(2, 3))
+
+
 @pytest.mark.parametrize("signal", SIGNALS)
 @pytest.mark.parametrize("actuator", ACTUATORS)
 @pytest.mark.parametrize("size", [2, 3, 9])

@@ -1,6 +1,10 @@
 """Training: stacks against single runs, resumption, an independent loop, and what goes wrong."""
 
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,6 +131,35 @@ def test_interrupted_and_resumed_gives_the_same_numbers(together, features, tmp_
     assert len(store.records()) == 3
     monkeypatch.setattr(sweep, "train_stack", original)
     resumed = train(MIXED, store=store, features=features, device="cpu")
+    for one, other in zip(together, resumed, strict=True):
+        assert_same_numbers(one, other)
+
+
+def test_killed_and_started_again_gives_the_same_numbers(together, features, tmp_path):
+    """SIGKILL as soon as a few runs are kept: whole records or none, and the rest from there."""
+    folder = tmp_path / "runs"
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from pathlib import Path\n"
+        "from test_training import MIXED, Store, sweep, synthetic_features, train\n"
+        "sweep.STACK_SIZE['cpu'] = 1\n"
+        "store = Store(folder=Path(sys.argv[2]))\n"
+        "train(MIXED, store=store, features=synthetic_features(), device='cpu')\n"
+    )
+    here = str(Path(__file__).parent)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, here, str(folder)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while len(list(folder.glob("??/*.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    kept = Store(folder=folder).records()
+    assert 2 <= len(kept) < len(MIXED)
+    resumed = train(MIXED, store=Store(folder=folder), features=features, device="cpu")
     for one, other in zip(together, resumed, strict=True):
         assert_same_numbers(one, other)
 
@@ -360,6 +393,21 @@ def test_a_collapsed_run_is_flagged(features, tmp_path):
     (record,) = train([config()], store=fresh(tmp_path, "runs"), features=same, device="cpu")
     assert record.collapsed
     assert record.test["t2i_r1"] == pytest.approx(100 / 20)
+
+
+@pytest.mark.parametrize("rate", [1.0, 100.0])
+def test_a_reckless_learning_rate_never_scores_above_what_it_ranks(features, tmp_path, rate):
+    """Whatever 20 steps at such a rate leave: finite numbers, and chance if it collapsed."""
+    (record,) = train(
+        [config(learning_rate=rate, epochs=5, hidden_layers=1, hidden_features=16)],
+        store=fresh(tmp_path, "runs"),
+        features=features,
+        device="cpu",
+    )
+    assert record.steps.shape[0] == 20
+    assert np.isfinite(record.epochs).all()
+    if record.collapsed:
+        assert record.test["t2i_r1"] <= 2 * 100 / 20
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
