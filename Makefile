@@ -48,8 +48,9 @@ env: ## make the environment in .venv, unless it is current
 study: env ## run the study at the quick profile and build the book: minutes, no download
 	@$(RUN) lib.study quick
 
+# A process a core with a thread each: the tests' matrices are too small to share.
 test: check ## check style and types, then run every test
-	@$(RUN) pytest
+	@OMP_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadfile
 
 check: env ## check style and types
 	@$(RUN) ruff check

@@ -111,10 +111,10 @@ class MainComparisonParameters(TuningOptions, TrainingOptions, TowerOptions, Cor
 
     signals: list[Signal] = Field(["variance", "entropy", "spread"], min_length=1)
     actuators: list[Actuator] = Field(["direction", "sharpness"], min_length=1)
-    scheduled_temperatures: list[Positive] = Field([0.07, 0.1, 0.15], min_length=1)
+    scheduled_temperatures: list[Positive] = Field([0.085, 0.1, 0.125], min_length=1)
     gammas: list[float] = Field([1.0, 10.0], min_length=1)
     variance_targets: list[Positive] = Field([1.0, 1.25, 1.5, 1.75, 2.0, 2.5], min_length=1)
-    entropy_targets: list[Share] = Field([0.7, 0.75, 0.8, 0.85, 0.9, 0.95], min_length=1)
+    entropy_targets: list[Share] = Field([0.5, 0.6, 0.65, 0.7, 0.75, 0.8], min_length=1)
     spread_targets: list[Positive] = Field([4.0, 5.0, 6.0, 7.0, 8.0, 10.0], min_length=1)
     beta: float = Field(0.9, ge=0, lt=1)
     warmup: int = Field(0, ge=0)
