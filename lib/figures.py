@@ -148,6 +148,36 @@ def difference_chart(
     )
 
 
+def signed(value: float) -> str:
+    """Write a difference with its sign and two decimals, and none as ``+0.00``.
+
+    >>> signed(-0.001), signed(0.574), signed(-0.25)
+    ('+0.00', '+0.57', '-0.25')
+    """
+    return f"{round(value, 2) + 0.0:+.2f}"
+
+
+def difference_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a comparison as a page shows them.
+
+    Args:
+        table: Rows of :func:`lib.verdicts.against`.
+    """
+    return pd.DataFrame(
+        {
+            "method": table["method"],
+            "against": table["baseline"],
+            "metric": table["metric"],
+            "difference, points": [
+                f"{signed(row.estimate)} [{signed(row.low)}, {signed(row.high)}]"
+                for row in table.itertuples()
+            ],
+            "p (Holm)": ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in table["p_adjusted"]],
+            "verdict": table["verdict"],
+        }
+    )
+
+
 def weight_table(replicated: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
     """Return the path of the image → text weight: mean, least and greatest over seeds a step."""
     steps = pd.concat(

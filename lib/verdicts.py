@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from lib.figures import signed
 from lib.findings import Estimate, Finding, Verdict
 from lib.statistics import compare_methods, minimum_detectable_effect
 
@@ -110,8 +111,8 @@ def judge(
     answer = overall(table)
     several = table["baseline"].nunique() > 1
     parts = [
-        f"{row.metric}{f' against {row.baseline}' if several else ''} {row.estimate:+.2f} points "
-        f"[{row.low:+.2f}, {row.high:+.2f}]"
+        f"{row.metric}{f' against {row.baseline}' if several else ''} {signed(row.estimate)} "
+        f"points [{signed(row.low)}, {signed(row.high)}]"
         for row in table.itertuples()
     ]
     seeds = int(table["seeds"].min())
@@ -124,7 +125,8 @@ def judge(
     )
     if deviation > 0:
         effect = minimum_detectable_effect(deviation, seeds)
-        summary += f"A true difference of {effect:.2f} points is found with probability 0.8."
+        size = f"{effect:.2f}" if effect >= 0.01 else "less than 0.01"
+        summary += f"A true difference of {size} points is found with probability 0.8."
     return Finding(
         claim=claim,
         verdict=answer,

@@ -10,6 +10,7 @@ from lib import charts, corpus_facts, figures
 from lib.figures import (
     METRICS,
     difference_chart,
+    difference_table,
     leaderboard,
     learning_curve,
     show_table,
@@ -148,6 +149,17 @@ def test_a_table_is_rounded_renamed_and_escaped():
     assert "<td>1.2</td>" in shown
     assert "<td>3</td>" in shown
     assert "gone" not in shown
+
+
+def test_differences_are_shown_with_sign_interval_and_no_false_zero():
+    rows = differences().assign(baseline="fixed", p_adjusted=[0.0002, 0.04, 1.0, 0.5])
+    rows.loc[0, ["estimate", "low", "high"]] = [-0.001, -0.25, 0.004]
+    shown = difference_table(rows)
+    assert shown["difference, points"].tolist()[:2] == [
+        "+0.00 [-0.25, +0.00]",
+        "+0.50 [+0.10, +0.90]",
+    ]
+    assert shown["p (Holm)"].tolist() == ["< 0.001", "0.040", "1.000", "0.500"]
 
 
 def test_missing_numbers_are_dashes():
