@@ -138,7 +138,7 @@ def difference_chart(
     points = base.mark_point(size=70, opacity=1).encode(
         alt.X("estimate:Q"), y, colour, tooltip=tooltip
     )
-    layers = alt.layer(band, zero, claim, bars, points).properties(width=270, height=alt.Step(24))
+    layers = alt.layer(band, zero, claim, bars, points).properties(width=205, height=alt.Step(24))
     return layers.facet(column=alt.Column("metric:N").title(None).sort(list(gains))).properties(
         title=alt.Title(
             title,
@@ -158,15 +158,16 @@ def signed(value: float) -> str:
 
 
 def difference_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of a comparison as a page shows them.
+    """Return the rows of a comparison as a page shows them; the baseline where there are several.
 
     Args:
         table: Rows of :func:`lib.verdicts.against`.
     """
+    several = table["baseline"].nunique() > 1
     return pd.DataFrame(
         {
             "method": table["method"],
-            "against": table["baseline"],
+            **({"against": table["baseline"]} if several else {}),
             "metric": table["metric"],
             "difference, points": [
                 f"{signed(row.estimate)} [{signed(row.low)}, {signed(row.high)}]"

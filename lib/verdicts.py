@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from lib.figures import signed
 from lib.findings import Estimate, Finding, Verdict
 from lib.statistics import compare_methods, minimum_detectable_effect
 
@@ -109,19 +108,12 @@ def judge(
         margin: Points within which a difference is none.
     """
     answer = overall(table)
-    several = table["baseline"].nunique() > 1
-    parts = [
-        f"{row.metric}{f' against {row.baseline}' if several else ''} {signed(row.estimate)} "
-        f"points [{signed(row.low)}, {signed(row.high)}]"
-        for row in table.itertuples()
-    ]
     seeds = int(table["seeds"].min())
     deviation = float(table["deviation"].max())
     summary = (
-        f"{ANSWERS[answer]}. {', '.join(dict.fromkeys(table['method']))} minus "
-        f"{' and '.join(dict.fromkeys(table['baseline']))}: {'; '.join(parts)}. "
-        f"Corpus {corpus}, {train_images:,} training images, {seeds} paired seeds, 95 % intervals; "
-        f"differences within ±{margin:g} points count as none. "
+        f"{ANSWERS[answer]}: {', '.join(dict.fromkeys(table['method']))} against "
+        f"{' and '.join(dict.fromkeys(table['baseline']))} on {corpus}, {train_images:,} training "
+        f"images, {seeds} paired seeds. Differences within ±{margin:g} points count as none. "
     )
     if deviation > 0:
         effect = minimum_detectable_effect(deviation, seeds)

@@ -82,10 +82,15 @@ def test_a_finding_says_what_was_measured():
     finding = judge(1, "main-comparison", table, **CONDITIONS)
     assert finding.verdict == "equivalent"
     assert [estimate.seeds for estimate in finding.estimates] == [20, 20]
-    for words in ("no difference", "variance × direction minus fixed", "800 training", "20 paired"):
+    for words in (
+        "no difference",
+        "variance × direction against fixed",
+        "800 training",
+        "20 paired",
+    ):
         assert words in finding.summary
-    for estimate in finding.estimates:
-        assert f"{estimate.estimate:+.2f} points" in finding.summary
+    assert [estimate.estimate for estimate in finding.estimates] == list(table["estimate"])
+    assert "is found with probability 0.8" in finding.summary
 
 
 def test_identical_methods_have_a_sentence_too():
@@ -96,7 +101,8 @@ def test_identical_methods_have_a_sentence_too():
     )
     finding = judge(1, "main-comparison", claim_rows(against(same, "fixed", 0.3)), **CONDITIONS)
     assert finding.verdict == "equivalent"
-    assert "+0.00 points [+0.00, +0.00]" in finding.summary
+    assert [(e.low, e.high) for e in finding.estimates] == [(0, 0), (0, 0)]
+    assert "probability" not in finding.summary
 
 
 def test_a_claim_about_a_method_that_was_not_run_is_refused():
