@@ -87,8 +87,8 @@ def test_run_sends_checked_values_of_the_right_types(study, no_kernel):
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     (corpus, baseline) = no_kernel
-    shared = {"epochs": 20, "learning_rate": 0.001, "seeds": 4}
-    assert corpus[2] == {**shared, "train_sizes": [100, 200]}
+    shared = {"epochs": 20, "seeds": 4}
+    assert corpus[2] == {**shared, "learning_rate": 0.001, "train_sizes": [100, 200]}
     assert baseline[2] == {**shared, "train_images": 1000}
     assert corpus[1] == study / "_build" / "runs" / "corpus.ipynb"
     assert result.stdout.split() == [str(corpus[1]), str(baseline[1])]
@@ -255,7 +255,13 @@ time.sleep(120)
 """
     write_study(study, corpus=source)
     words = [sys.executable, "-m", "lib.study", "run", "corpus", "--root", str(study)]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    # A suite started in the background ignores SIGINT, and what it starts would inherit that.
+    process = subprocess.Popen(
+        words,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 120
     while not (started.exists() and started.read_text()) and time.monotonic() < deadline:
         time.sleep(0.1)
