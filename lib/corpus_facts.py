@@ -15,7 +15,7 @@ SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
 def corpus_facts(corpus: str, on_bad_sample: str = "error", root: str = "") -> pd.DataFrame:
-    """Return a row a split: images, captions, words a caption, distinct words, dropped images.
+    """Return a row a split: images, captions, words a caption, distinct words.
 
     The table is kept in the store, so that it can be shown where the corpus isn't.
     """
