@@ -119,6 +119,24 @@ class ProjectionHead(nn.Module):
         # A feature that never varies in the subset carries nothing: it is centred, not blown up.
         scale.copy_(torch.where(spread > 1e-6, spread, torch.ones_like(spread)))
 
+    @torch.no_grad()
+    def take(self, run: int) -> "ProjectionHead":
+        """Return a copy of one run's head, without the stack's axis."""
+        alone = ProjectionHead(
+            self.weights[0].shape[-2],
+            self.weights[-1].shape[-1],
+            hidden_layers=len(self.weights) - 1,
+            hidden_features=self.weights[0].shape[-1],
+            dropout=self.dropout,
+        ).to(self.mean.device)
+        state = self.state_dict()
+        alone.load_state_dict({name: tensor[run] for name, tensor in state.items()})
+        return alone
+
+    def standardised(self, features: Tensor) -> Tensor:
+        """Return what the first layer sees of features (..., B, in_features)."""
+        return (features - self.mean) / self.scale
+
     def forward(
         self, features: Tensor, generators: Sequence[torch.Generator] | None = None
     ) -> Tensor:
@@ -128,7 +146,12 @@ class ProjectionHead(nn.Module):
             features: Tower outputs.
             generators: One a run of the stack, for dropout; None turns dropout off (evaluation).
         """
-        hidden = (features - self.mean) / self.scale
+        return self.project(self.standardised(features), generators)
+
+    def project(
+        self, hidden: Tensor, generators: Sequence[torch.Generator] | None = None
+    ) -> Tensor:
+        """Do the same to features that are standardised already."""
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             if layer:
                 hidden = F.gelu(hidden)
@@ -193,6 +216,10 @@ class DualEncoder(nn.Module):
         super().__init__()
         self.image = image
         self.text = text
+
+    def take(self, run: int) -> "DualEncoder":
+        """Return a copy of one run's heads, without the stack's axis."""
+        return DualEncoder(self.image.take(run), self.text.take(run))
 
     def forward(
         self,

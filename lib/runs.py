@@ -19,10 +19,17 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lib.files import atomic_path, home, write_atomic
+from lib.losses import LOSSES
 
 RESULTS_VERSION = 1
 """Raise this when a change to the code changes the numbers of a run: no older record is then used.
 A test pins the numbers of a small run, so that such a change does not pass unnoticed."""
+
+
+LossName = Literal[
+    "info_nce", "label_smoothing", "decoupled", "hardest_negatives", "sigmoid", "rince"
+]
+"""The losses of :data:`lib.losses.LOSSES` that batches of single pairs can train with."""
 
 
 class ScheduleConfig(BaseModel):
@@ -38,8 +45,62 @@ class ScheduleConfig(BaseModel):
     target: float | None = Field(None, gt=0)
 
 
+class ConstantConfig(BaseModel):
+    """Weights of the two directions that never change: ``weight_i2t`` and 2 minus it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    weight_i2t: float = Field(gt=0, lt=2)
+
+
+class ReplayConfig(BaseModel):
+    """What a scheduler set in a finished run, played to a run that the scheduler does not see.
+
+    Attributes:
+        of: The scheduler whose weights and temperature are played.
+        whose: ``"own"``: of the run with the same seed; ``"other"``: of its neighbour, the seeds
+            2k and 2k + 1 being each other's.
+        form: ``"path"``: step by step; ``"mean"``: its mean, constant (of a temperature, the
+            geometric mean); ``"surrogate"``: a random path with the same mean, variance and
+            autocorrelation.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    of: ScheduleConfig
+    whose: Literal["own", "other"]
+    form: Literal["path", "mean", "surrogate"]
+
+    @model_validator(mode="after")
+    def _is_recorded(self) -> "ReplayConfig":
+        if self.of.actuator == "sample":
+            raise ValueError("the weights of 'sample' are not recorded, so nothing can be replayed")
+        return self
+
+
+class NoiseConfig(BaseModel):
+    """Noise in the training pairs; validation stays clean.
+
+    Attributes:
+        kind: ``"mismatched"``: captions change images among the noisy pairs; ``"captions"``,
+            ``"images"``: each noisy one is perturbed as :mod:`lib.noise` says.
+        rate: Share of pairs, captions or images that are noisy, drawn by the run's seed; at one
+            seed those of a lower rate are among those of a higher one.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    kind: Literal["mismatched", "captions", "images"]
+    rate: float = Field(gt=0, le=1)
+
+
 class RunConfig(BaseModel):
-    """Everything that determines a run's result, beside the corpus's content and the code."""
+    """Everything that determines a run's result, beside the corpus's content and the code.
+
+    A run's name is made from what differs from these defaults, so that a field more, whose default
+    means what was done before, keeps all records. Changing a default needs a new
+    :data:`RESULTS_VERSION`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -52,18 +113,30 @@ class RunConfig(BaseModel):
     embedding_dim: int = Field(256, ge=1)
     hidden_layers: int = Field(0, ge=0)
     hidden_features: int = Field(512, ge=1)
+    text_hidden_layers: int | None = Field(None, ge=0)
+    centre: bool = True
     dropout: float = Field(0.0, ge=0, lt=1)
     batch_size: int = Field(128, ge=2)
     epochs: int = Field(20, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
+    learning_rate_decay: Literal["none", "cosine"] = "none"
     weight_decay: float = Field(0.01, ge=0)
     temperature: float = Field(0.1, gt=0)
     learn_temperature: bool = False
-    schedule: ScheduleConfig | None = None
+    schedule: ScheduleConfig | ConstantConfig | ReplayConfig | None = None
+    loss: LossName = "info_nce"
+    loss_constant: float | None = None
+    noise: NoiseConfig | None = None
+
+    @model_validator(mode="after")
+    def _constant_suits_the_loss(self) -> "RunConfig":
+        LOSSES[self.loss].check(self.loss_constant)
+        return self
 
     @model_validator(mode="after")
     def _one_owner_of_the_temperature(self) -> "RunConfig":
-        sharp = self.schedule is not None and self.schedule.actuator == "sharpness"
+        schedule = self.schedule.of if isinstance(self.schedule, ReplayConfig) else self.schedule
+        sharp = isinstance(schedule, ScheduleConfig) and schedule.actuator == "sharpness"
         if self.learn_temperature and sharp:
             raise ValueError("a temperature is either learned or set by 'sharpness', not both")
         return self
@@ -77,15 +150,31 @@ class RunConfig(BaseModel):
     @property
     def run_id(self) -> str:
         """The run's name in the store: a hash of this configuration and the results' version."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        canonical = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
         return hashlib.sha256(f"{RESULTS_VERSION} {canonical}".encode()).hexdigest()[:20]
 
     @property
     def method(self) -> str:
         """How the study names what is scheduled: ``fixed``, ``learned τ``, ``variance × …``."""
-        if self.schedule is not None:
-            return f"{self.schedule.signal} × {self.schedule.actuator}"
-        return "learned τ" if self.learn_temperature else "fixed"
+        match self.schedule:
+            case ScheduleConfig(signal=signal, actuator=actuator):
+                return f"{signal} × {actuator}"
+            case ReplayConfig(of=of, whose=whose, form=form):
+                return f"{whose} {form} of {of.signal} × {of.actuator}"
+            case ConstantConfig(weight_i2t=weight):
+                return f"constant w = {weight:g}"
+            case None if self.loss != "info_nce":
+                return self.loss
+            case None:
+                return "learned τ" if self.learn_temperature else "fixed"
+
+    @property
+    def source(self) -> "RunConfig | None":
+        """The run whose schedule this one replays, if it does."""
+        if not isinstance(self.schedule, ReplayConfig):
+            return None
+        seed = self.seed if self.schedule.whose == "own" else self.seed ^ 1
+        return self.model_copy(update={"schedule": self.schedule.of, "seed": seed})
 
     def with_seed(self, seed: int) -> "RunConfig":
         """Return the same configuration at another seed."""

@@ -128,6 +128,7 @@ def method_grids(
     actuators: Sequence[str],
     scheduled_temperatures: Sequence[float],
     gammas: Sequence[float],
+    sample_gammas: Sequence[float],
     targets: Mapping[str, Sequence[float]],
     beta: float,
     warmup: int,
@@ -140,7 +141,8 @@ def method_grids(
         signals: Of the schedulers.
         actuators: Of the schedulers.
         scheduled_temperatures: Of every actuator but ``sharpness``, each with each of ``gammas``.
-        gammas: Exponents.
+        gammas: Exponents of ``direction`` and ``magnitude``.
+        sample_gammas: Those of ``sample``.
         targets: Signal to what ``sharpness`` holds.
         beta: Smoothing.
         warmup: Neutral steps.
@@ -155,7 +157,8 @@ def method_grids(
                 constants = [{"target": target} for target in targets[signal]]
                 taus = [base.temperature]
             else:
-                constants = [{"gamma": gamma} for gamma in gammas]
+                exponents = sample_gammas if actuator == "sample" else gammas
+                constants = [{"gamma": gamma} for gamma in exponents]
                 taus = list(scheduled_temperatures)
             grids[f"{signal} × {actuator}"] = [
                 base.model_copy(
@@ -183,7 +186,7 @@ def _validation_rsum(record: RunRecord) -> float:
 
 
 def _constants(config: RunConfig) -> dict[str, float | None]:
-    schedule = config.schedule
+    schedule = config.schedule if isinstance(config.schedule, ScheduleConfig) else None
     sharp = schedule is not None and schedule.actuator == "sharpness"
     return {
         "temperature": None if sharp else config.temperature,

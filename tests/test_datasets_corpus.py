@@ -60,7 +60,7 @@ def test_the_subset_is_what_training_trains_on(corpus):
         corpus_fingerprint=corpus.fingerprint,
     )
     data = TrainingData.of(features, torch.device("cpu"))
-    rows = data.subset(RunConfig(train_images=12, seed=5))
+    rows = data.pairs(RunConfig(train_images=12, seed=5)).image
     assert [samples[row].id for row in rows] == [s.id for s in corpus.subset(12, seed=5)]
 
 

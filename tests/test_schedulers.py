@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.schedulers import SIGNALS, Fixed, Scheduler, entropy, margin, spread, variance
+from lib.schedulers import SIGNALS, Fixed, Scheduler, Trace, entropy, margin, spread, variance
 from lib.schedulers.actuators import ACTUATORS, temperature_at_entropy
 
 TAU = torch.tensor(0.1)
@@ -281,3 +281,47 @@ def test_bad_similarities_are_refused(module, shape, message):
 def test_a_wrong_stack_is_refused():
     with pytest.raises(ValueError, match="batch_shape"):
         Scheduler(batch_shape=(3,))(torch.zeros(2, 4, 4), 0.1)
+
+
+def test_a_trace_is_played_step_by_step_and_then_held():
+    trace = Trace(
+        torch.tensor([[[1.2, 0.8], [0.5, 1.5]], [[1.0, 1.0], [2.0, 0.0]]]),
+        torch.tensor([[0.1, 0.2], [0.3, 0.4]]),
+    )
+    similarity = torch.rand(2, 5, 5)
+    first, second, third = (trace(similarity, 0.07) for _ in range(3))
+    assert first.weights.tolist() == [[pytest.approx(1.2), pytest.approx(0.8)], [1.0, 1.0]]
+    assert second.temperature.tolist() == [pytest.approx(0.2), pytest.approx(0.4)]
+    torch.testing.assert_close(second.weights, third.weights)
+    torch.testing.assert_close(second.temperature, third.temperature)
+    assert (first.sample_weights == 1).all()
+
+
+def test_a_trace_without_temperatures_leaves_the_one_in_force_and_resumes():
+    weights = torch.tensor([[1.2, 0.8], [0.5, 1.5], [1.0, 1.0]])
+    trace, similarity = Trace(weights), torch.eye(3)
+    assert trace(similarity, 0.07).temperature == pytest.approx(0.07)
+    resumed = Trace(weights)
+    resumed.load_state_dict(trace.state_dict())
+    torch.testing.assert_close(resumed(similarity, 0.07), trace(similarity, 0.07))
+
+
+@pytest.mark.parametrize(
+    ("weights", "temperature", "said"),
+    [
+        (torch.ones(3), None, r"weights must be \(\.\.\., T, 2\)"),
+        (torch.ones(0, 2), None, r"T ≥ 1"),
+        (torch.tensor([[1.0, float("nan")]]), None, "finite"),
+        (torch.tensor([[3.0, -1.0]]), None, "not negative"),
+        (torch.ones(3, 2), torch.ones(2), r"temperature must be \(\.\.\., T\) = \(3,\)"),
+        (torch.ones(1, 2), torch.zeros(1), "temperature must be finite and positive"),
+    ],
+)
+def test_an_unusable_trace_is_refused(weights, temperature, said):
+    with pytest.raises(ValueError, match=said):
+        Trace(weights, temperature)
+
+
+def test_a_trace_of_another_batch_shape_is_refused():
+    with pytest.raises(ValueError, match="leading axes"):
+        Trace(torch.ones(4, 2, 2))(torch.eye(3).expand(3, 3, 3), 0.1)

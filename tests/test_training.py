@@ -13,7 +13,17 @@ from synthetic import synthetic_features
 from torch import nn
 from torch.nn import functional as F
 
-from lib.runs import EPOCH_COLUMNS, STEP_COLUMNS, RunConfig, RunRecord, ScheduleConfig, Store
+from lib.runs import (
+    EPOCH_COLUMNS,
+    STEP_COLUMNS,
+    ConstantConfig,
+    NoiseConfig,
+    ReplayConfig,
+    RunConfig,
+    RunRecord,
+    ScheduleConfig,
+    Store,
+)
 from lib.training import TrainingError, sweep, train
 from lib.training.data import TrainingData, batches
 
@@ -49,6 +59,23 @@ MIXED = [
     config(schedule=schedule("variance", "sharpness", target=1.5)),
     config(schedule=schedule("entropy", "sharpness", target=0.9)),
     config(schedule=schedule("spread", "magnitude", warmup=3)),
+    config(schedule=ConstantConfig(weight_i2t=0.5)),
+    config(
+        schedule=ReplayConfig(
+            of=schedule("variance", "direction", gamma=5.0), whose="other", form="surrogate"
+        )
+    ),
+    config(
+        schedule=ReplayConfig(
+            of=schedule("variance", "sharpness", target=1.5), whose="own", form="mean"
+        ),
+        noise=NoiseConfig(kind="mismatched", rate=0.5),
+    ),
+    config(loss="rince", loss_constant=0.3),
+    config(loss="rince", seed=1),
+    config(loss="sigmoid", schedule=schedule("variance", "direction")),
+    config(loss="decoupled"),
+    config(text_hidden_layers=1, centre=False, hidden_features=7),
     config(embedding_dim=5, hidden_layers=1, hidden_features=7, dropout=0.3),
     config(embedding_dim=5, hidden_layers=1, hidden_features=7, dropout=0.3, seed=1),
 ]
@@ -174,7 +201,8 @@ def test_a_record_of_another_corpus_is_not_compared_with_a_new_run(features, tmp
 
 def plain_loop(one: RunConfig, data: TrainingData) -> tuple[list[float], list[float]]:
     """The fixed baseline as anyone would write it: nn.Linear, cross_entropy, argsort."""
-    subset = data.subset(one)
+    pairs = data.pairs(one)
+    subset = pairs.image
     captions = [
         c
         for row in subset
@@ -232,7 +260,7 @@ def plain_loop(one: RunConfig, data: TrainingData) -> tuple[list[float], list[fl
 
     losses, best, test = [], -1.0, []
     for epoch in range(1, one.epochs + 1):
-        images, texts = data.epoch(one, subset, epoch)
+        images, texts = data.epoch(one, pairs, epoch)
         total = []
         for start in range(0, one.train_images, one.batch_size):
             rows = slice(start, start + one.batch_size)
@@ -304,11 +332,11 @@ def test_methods_at_a_seed_share_subset_order_and_captions(features):
     data = TrainingData.of(features, CPU)
     one = config()
     other = config(schedule=schedule("variance", "direction"), temperature=0.05)
-    np.testing.assert_array_equal(data.subset(one), data.subset(other))
+    np.testing.assert_array_equal(data.pairs(one).image, data.pairs(other).image)
     for epoch in (1, 2):
         for a, b in zip(
-            data.epoch(one, data.subset(one), epoch),
-            data.epoch(other, data.subset(other), epoch),
+            data.epoch(one, data.pairs(one), epoch),
+            data.epoch(other, data.pairs(other), epoch),
             strict=True,
         ):
             np.testing.assert_array_equal(a, b)
@@ -316,17 +344,18 @@ def test_methods_at_a_seed_share_subset_order_and_captions(features):
 
 def test_a_smaller_subset_is_a_part_of_a_larger_one(features):
     data = TrainingData.of(features, CPU)
-    small, large = (data.subset(config(train_images=n)) for n in (10, 40))
+    small, large = (data.pairs(config(train_images=n)).image for n in (10, 40))
     np.testing.assert_array_equal(small, large[:10])
-    assert not np.array_equal(small, data.subset(config(train_images=10, seed=1)))
+    assert not np.array_equal(small, data.pairs(config(train_images=10, seed=1)).image)
 
 
 def test_an_image_comes_once_an_epoch_with_one_of_its_own_captions(features):
     data = TrainingData.of(features, CPU)
-    subset = data.subset(config())
+    pairs = data.pairs(config())
+    subset = pairs.image
     seen = set()
     for epoch in range(1, 30):
-        images, captions = data.epoch(config(), subset, epoch)
+        images, captions = data.epoch(config(), pairs, epoch)
         assert sorted(images) == sorted(subset)
         np.testing.assert_array_equal(features.caption_owner[captions], images)
         seen |= set(captions.tolist())
@@ -364,10 +393,10 @@ def test_a_diverged_run_is_named_and_the_others_are_kept(features, tmp_path):
     others = [seed for seed in range(40) if seed != 3]
     row = next(
         row
-        for row in clean.subset(victim)
-        if sum(row not in clean.subset(config(seed=seed)) for seed in others) >= 2
+        for row in clean.pairs(victim).image
+        if sum(row not in clean.pairs(config(seed=seed)).image for seed in others) >= 2
     )
-    good = [seed for seed in others if row not in clean.subset(config(seed=seed))][:2]
+    good = [seed for seed in others if row not in clean.pairs(config(seed=seed)).image][:2]
     poisoned.image[row] = np.inf
     store = fresh(tmp_path, "runs")
     configs = [config(seed=good[0]), victim, config(seed=good[1])]

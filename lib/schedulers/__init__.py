@@ -6,6 +6,7 @@ Everything here depends on torch alone and works on any number of leading batch 
 from lib.schedulers.actuators import ACTUATORS, Schedule
 from lib.schedulers.scheduler import DEFAULT_TARGETS, Fixed, Scheduler
 from lib.schedulers.signals import SIGNALS, entropy, margin, spread, variance
+from lib.schedulers.trace import Trace
 
 __all__ = [
     "ACTUATORS",
@@ -14,6 +15,7 @@ __all__ = [
     "Fixed",
     "Schedule",
     "Scheduler",
+    "Trace",
     "entropy",
     "margin",
     "spread",

@@ -33,7 +33,8 @@ def check_similarity(similarity: Tensor) -> None:
         )
 
 
-def _neutral(similarity: Tensor, temperature: Number) -> Schedule:
+def neutral_schedule(similarity: Tensor, temperature: Number) -> Schedule:
+    """Return the schedule that changes nothing, for ``similarity`` (..., B, B)."""
     leading = similarity.shape[:-2]
     ones = torch.ones((), dtype=similarity.dtype, device=similarity.device)
     tau = torch.as_tensor(temperature, dtype=similarity.dtype, device=similarity.device)
@@ -51,7 +52,7 @@ class Fixed(nn.Module):
     def forward(self, similarity: Tensor, temperature: Number) -> Schedule:
         """Return the neutral schedule for ``similarity`` (..., B, B)."""
         check_similarity(similarity)
-        return _neutral(similarity, temperature)
+        return neutral_schedule(similarity, temperature)
 
 
 class Scheduler(nn.Module):
@@ -168,7 +169,7 @@ class Scheduler(nn.Module):
                 f"made with batch_shape={tuple(self.average.shape[:-1])}"
             )
         similarity = similarity.detach()
-        neutral = _neutral(similarity, temperature)
+        neutral = neutral_schedule(similarity, temperature)
         observed = self._actuator.observe(
             self._signal, similarity, neutral.temperature, self.target
         )

@@ -1,5 +1,5 @@
 """From a list of run configurations to run records."""
 
-from lib.training.sweep import TrainingError, corpus_options, load_features, train
+from lib.training.sweep import TrainingError, corpus_options, load_features, train, trained
 
-__all__ = ["TrainingError", "corpus_options", "load_features", "train"]
+__all__ = ["TrainingError", "corpus_options", "load_features", "train", "trained"]

@@ -40,14 +40,41 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """What a run trains on: n images and, for each, the captions it is paired with.
+
+    Attributes:
+        image: (n,) rows of :attr:`TrainingData.image`.
+        first_caption, caption_count: (n,) where the captions paired with it start; how many.
+        noisy_caption: (M,) whether a caption is replaced by its noisy version.
+    """
+
+    image: NDArray[np.int64]
+    first_caption: NDArray[np.int64]
+    caption_count: NDArray[np.int64]
+    noisy_caption: NDArray[np.bool_]
+
+    def caption_rows(self, captions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows of :attr:`TrainingData.text` that stand for captions of the corpus."""
+        return captions + len(self.noisy_caption) * self.noisy_caption[captions]
+
+    def all_captions(self) -> NDArray[np.int64]:
+        """Return the rows of every caption of every pair."""
+        spans = zip(self.first_caption, self.caption_count, strict=True)
+        rows = np.concatenate([np.arange(first, first + count) for first, count in spans])
+        return self.caption_rows(rows)
+
+
+@dataclass(frozen=True)
 class TrainingData:
     """A corpus's features on the device that trains.
 
     Attributes:
-        image, text: (N, d_image) and (M, d_text).
+        image, text: (N, d_image) and (M, d_text); where there are noisy versions, they follow as
+            another N and M rows.
         train_rows: Image rows of the train split that have a caption.
         first_caption, caption_count: (N,) where an image's captions start in ``text``; how many.
-        validation, test: The galleries.
+        validation, test: The galleries, always clean.
         corpus_fingerprint: Of the corpus.
         device: Where the tensors are.
     """
@@ -63,17 +90,20 @@ class TrainingData:
     device: torch.device
 
     @classmethod
-    def of(cls, features: Features, device: torch.device) -> "TrainingData":
-        """Move a corpus's features to a device.
+    def of(
+        cls, features: Features, device: torch.device, noisy: Features | None = None
+    ) -> "TrainingData":
+        """Move a corpus's features to a device, with those of its noisy version if there is one.
 
         Raises:
             ValueError: The corpus has no validation or no test split.
         """
         count = np.bincount(features.caption_owner, minlength=len(features.image_ids))
         rows = features.rows("train")
+        versions = [features] if noisy is None else [features, noisy]
         return cls(
-            image=torch.from_numpy(np.array(features.image)).to(device),
-            text=torch.from_numpy(np.array(features.text)).to(device),
+            image=torch.from_numpy(np.concatenate([v.image for v in versions])).to(device),
+            text=torch.from_numpy(np.concatenate([v.text for v in versions])).to(device),
             train_rows=rows[count[rows] > 0],
             first_caption=np.cumsum(count) - count,
             caption_count=count,
@@ -83,21 +113,35 @@ class TrainingData:
             device=device,
         )
 
-    def subset(self, config: RunConfig) -> NDArray[np.int64]:
-        """Draw the low-data subset of a run: (n,) image rows. A smaller n is a prefix of a larger
-        one at the same seed."""
-        shuffled = generator(config.seed, "subset").permutation(self.train_rows)
-        return shuffled[: config.train_images]
+    def pairs(self, config: RunConfig) -> Pairs:
+        """Draw a run's low-data subset and its noise. At one seed a smaller subset is a part of a
+        larger one, and the noisy ones of a lower rate are among those of a higher one."""
+        rows = generator(config.seed, "subset").permutation(self.train_rows)[: config.train_images]
+        image, owner = rows, rows
+        noisy_caption = np.zeros(int(self.caption_count.sum()), dtype=bool)
+        noise = config.noise
+        if noise is not None:
+            draws = generator(config.seed, "noise", noise.kind)
+            if noise.kind == "mismatched":
+                chosen = draws.permutation(len(rows))[: round(noise.rate * len(rows))]
+                owner = rows.copy()
+                owner[chosen] = rows[np.roll(chosen, 1)]
+            elif noise.kind == "images":
+                noisy = draws.random(len(self.caption_count)) < noise.rate
+                image = rows + len(self.caption_count) * noisy[rows]
+            else:
+                noisy_caption = draws.random(len(noisy_caption)) < noise.rate
+        return Pairs(image, self.first_caption[owner], self.caption_count[owner], noisy_caption)
 
     def epoch(
-        self, config: RunConfig, subset: NDArray[np.int64], epoch: int
+        self, config: RunConfig, pairs: Pairs, epoch: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Draw an epoch: the image rows in their order, and one caption row for each. An image
         comes once an epoch, so no batch holds two captions of it."""
-        order = generator(config.seed, "batch order", epoch).permutation(subset)
+        order = generator(config.seed, "batch order", epoch).permutation(len(pairs.image))
         draw = generator(config.seed, "captions", epoch).random(len(order))
-        caption = (draw * self.caption_count[order]).astype(np.int64)
-        return order, self.first_caption[order] + caption
+        place = (draw * pairs.caption_count[order]).astype(np.int64)
+        return pairs.image[order], pairs.caption_rows(pairs.first_caption[order] + place)
 
 
 def batches(count: int, size: int) -> list[slice]:

@@ -7,72 +7,60 @@ import datetime
 import platform
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lib.losses import info_nce, weighted_mean
+from lib.losses import weighted_mean
 from lib.metrics import collapsed, retrieval_metrics_from_embeddings
-from lib.models import DualEncoder, LearnedTemperature, ProjectionHead, matmul
+from lib.models import DualEncoder, Embeddings, LearnedTemperature, ProjectionHead, matmul
 from lib.runs import TEST_COLUMNS, RunConfig, RunRecord
-from lib.schedulers import DEFAULT_TARGETS, Fixed, Schedule, Scheduler, variance
+from lib.schedulers import variance
 from lib.seeds import torch_generator
-from lib.training.data import Gallery, TrainingData, batches
+from lib.training.data import Gallery, Pairs, TrainingData, batches
+from lib.training.schedules import Losses, Schedulers, Sources
 
 RSUM = TEST_COLUMNS.index("rsum")
 
 
-class Schedulers:
-    """The schedulers of a stack: runs with the same signal and actuator share one."""
+@dataclass(frozen=True)
+class Fitted:
+    """A stack of trained runs.
 
-    def __init__(self, configs: Sequence[RunConfig], device: torch.device) -> None:
-        self._parts: list[tuple[Tensor, nn.Module]] = []
-        kinds: dict[tuple[str, str] | None, list[int]] = {}
-        for run, config in enumerate(configs):
-            schedule = config.schedule
-            scheduled = None if schedule is None else (schedule.signal, schedule.actuator)
-            kinds.setdefault(scheduled, []).append(run)
-        for kind, runs in kinds.items():
-            module = Fixed() if kind is None else _scheduler([configs[run] for run in runs])
-            self._parts.append((torch.tensor(runs, device=device), module.to(device)))
+    Attributes:
+        model: Each run's heads at the epoch that validation chose.
+        best_epoch: (R,) that epoch, from 1.
+        epochs: (R, epochs, len(EPOCH_COLUMNS)).
+        steps: (R, steps, len(STEP_COLUMNS)).
+        alive: (R,) whether the run's losses and embeddings were finite throughout.
+        lost: What happened to those that are not alive.
+    """
 
-    def __call__(self, similarity: Tensor, temperature: Tensor) -> Schedule:
-        """Return the schedule of every run, (R, …), for similarities (R, B, B)."""
-        weights = similarity.new_empty(similarity.shape[0], 2)
-        sample_weights = similarity.new_empty(similarity.shape[0], 2, similarity.shape[-1])
-        tau = torch.empty_like(temperature)
-        for runs, module in self._parts:
-            part = module(similarity[runs], temperature[runs])
-            weights[runs], sample_weights[runs], tau[runs] = part
-        return Schedule(weights, sample_weights, tau)
+    model: DualEncoder
+    best_epoch: Tensor
+    epochs: Tensor
+    steps: Tensor
+    alive: Tensor
+    lost: list[str]
 
 
-def _scheduler(configs: Sequence[RunConfig]) -> Scheduler:
-    schedules = [config.schedule for config in configs if config.schedule is not None]
-    first = schedules[0]
-    default = DEFAULT_TARGETS[first.signal]
-    return Scheduler(
-        first.signal,
-        first.actuator,
-        gamma=torch.tensor([s.gamma for s in schedules]),
-        beta=torch.tensor([s.beta for s in schedules]),
-        warmup=torch.tensor([s.warmup for s in schedules]),
-        target=torch.tensor([default if s.target is None else s.target for s in schedules]),
-        batch_shape=(len(schedules),),
-    )
-
-
-def _build_model(configs: Sequence[RunConfig], data: TrainingData, subsets: Tensor) -> DualEncoder:
-    """Build the stack's heads: drawn by each run's seed, standardised on each run's subset."""
+def _build_model(
+    configs: Sequence[RunConfig], data: TrainingData, pairs: Sequence[Pairs]
+) -> DualEncoder:
+    """Build the stack's heads: drawn by each run's seed, standardised on each run's pairs."""
     shape = configs[0]
+    text_layers = shape.text_hidden_layers
+    layers = shape.hidden_layers, shape.hidden_layers if text_layers is None else text_layers
+    widths = data.image.shape[1], data.text.shape[1]
     heads = []
-    for name, width in (("image", data.image.shape[1]), ("text", data.text.shape[1])):
+    for name, width, hidden_layers in zip(("image", "text"), widths, layers, strict=True):
         head = ProjectionHead(
             width,
             shape.embedding_dim,
-            hidden_layers=shape.hidden_layers,
+            hidden_layers=hidden_layers,
             hidden_features=shape.hidden_features,
             dropout=shape.dropout,
             batch_shape=(len(configs),),
@@ -80,48 +68,56 @@ def _build_model(configs: Sequence[RunConfig], data: TrainingData, subsets: Tens
         head.initialise([torch_generator(c.seed, "initialisation", name) for c in configs])
         heads.append(head.to(data.device))
     model = DualEncoder(*heads)
-    for run, subset in enumerate(subsets.cpu().numpy()):
-        captions = np.concatenate(
-            [
-                np.arange(
-                    data.first_caption[row], data.first_caption[row] + data.caption_count[row]
-                )
-                for row in subset
-            ]
+    for run, own in enumerate(pairs):
+        image, text = (
+            torch.from_numpy(rows).to(data.device) for rows in (own.image, own.all_captions())
         )
-        model.image.standardise(data.image[torch.from_numpy(subset).to(data.device)], run)
-        model.text.standardise(data.text[torch.from_numpy(captions).to(data.device)], run)
+        model.image.standardise(data.image[image], run)
+        model.text.standardise(data.text[text], run)
+    if not shape.centre:
+        model.image.mean.zero_()
+        model.text.mean.zero_()
     return model
 
 
-@torch.no_grad()
-def _evaluate(model: DualEncoder, gallery: Gallery, alive: Tensor) -> tuple[Tensor, Tensor]:
-    """Measure every run of a stack on a split.
+class _Examination:
+    """A gallery that a stack is measured on again and again: its features are standardised once."""
 
-    Returns:
-        (R, len(TEST_COLUMNS)) metrics, and (R,) whether the run's embeddings are finite. A run that
-        is not alive or not finite is measured as if it had collapsed, and must not be used.
-    """
-    embedded = model(gallery.image, gallery.text)
-    finite = torch.stack([e.isfinite().all(dim=-1).all(dim=-1) for e in embedded]).all(dim=0)
-    usable = (alive & finite)[:, None, None]
-    image, text = (torch.where(usable, e, torch.zeros_like(e)) for e in embedded)
-    # From embeddings, so that equal ones tie exactly: a collapsed run must score chance.
-    measured = retrieval_metrics_from_embeddings(image, text, gallery.caption_owner)
-    columns = [*measured.recalls, measured.rsum, *measured.median_ranks]
-    # A mean's last bits may depend on the stack's layout; nine decimals of a recall don't.
-    return torch.stack(columns, dim=-1).round(decimals=9), finite
+    def __init__(self, model: DualEncoder, gallery: Gallery) -> None:
+        self._model = model
+        with torch.no_grad():
+            self._image = model.image.standardised(gallery.image)
+            self._text = model.text.standardised(gallery.text)
+        self._owner = gallery.caption_owner
+
+    @torch.no_grad()
+    def measure(self, alive: Tensor) -> tuple[Tensor, Tensor, Embeddings]:
+        """Measure every run as it is now.
+
+        Returns:
+            (R, len(TEST_COLUMNS)) metrics, (R,) whether the run's embeddings are finite, and the
+            embeddings. A run that is not alive or not finite is measured as if it had collapsed,
+            and must not be used.
+        """
+        embedded = self._model.image.project(self._image), self._model.text.project(self._text)
+        finite = torch.stack([e.isfinite().all(dim=-1).all(dim=-1) for e in embedded]).all(dim=0)
+        usable = (alive & finite)[:, None, None]
+        image, text = (torch.where(usable, e, torch.zeros_like(e)) for e in embedded)
+        # From embeddings, so that equal ones tie exactly: a collapsed run must score chance.
+        measured = retrieval_metrics_from_embeddings(image, text, self._owner)
+        columns = [*measured.recalls, measured.rsum, *measured.median_ranks]
+        # A mean's last bits may depend on the stack's layout; nine decimals of a recall don't.
+        metrics = torch.stack(columns, dim=-1).round(decimals=9)
+        return metrics, finite, Embeddings(image, text)
 
 
-def train_stack(
-    configs: Sequence[RunConfig], data: TrainingData
-) -> tuple[list[RunRecord], list[str]]:
-    """Train runs of the same shapes together; return their records and what went wrong."""
-    begun = time.perf_counter()
+def fit_stack(configs: Sequence[RunConfig], data: TrainingData, sources: Sources) -> Fitted:
+    """Train runs of the same shapes together."""
     shape, device = configs[0], data.device
-    subsets = np.stack([data.subset(config) for config in configs])
-    model = _build_model(configs, data, torch.from_numpy(subsets))
-    schedulers = Schedulers(configs, device)
+    pairs = [data.pairs(config) for config in configs]
+    model = _build_model(configs, data, pairs)
+    schedulers = Schedulers(configs, sources, device)
+    losses_of = Losses(configs, device)
     learned = torch.tensor([config.learn_temperature for config in configs], device=device)
     fixed_tau = torch.tensor([config.temperature for config in configs], device=device)
     # Runs with a fixed temperature get a stand-in that no gradient reaches.
@@ -144,6 +140,12 @@ def train_stack(
     if shape.dropout:
         dropout = [torch_generator(config.seed, "dropout") for config in configs]
 
+    validation = _Examination(model, data.validation)
+    batched = batches(shape.train_images, shape.batch_size)
+    # To zero after the last step, without restarts (Loshchilov and Hutter, ICLR 2017, eq. 5).
+    decay = None
+    if shape.learning_rate_decay == "cosine":
+        decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, shape.epochs * len(batched))
     epochs: list[Tensor] = []
     steps: list[Tensor] = []
     lost: list[str] = []
@@ -152,21 +154,23 @@ def train_stack(
     best_epoch = torch.zeros(len(configs), dtype=torch.long, device=device)
     best_state = [parameter.detach().clone() for parameter in model.parameters()]
     for epoch in range(1, shape.epochs + 1):
-        draws = [data.epoch(c, s, epoch) for c, s in zip(configs, subsets, strict=True)]
+        draws = [data.epoch(c, own, epoch) for c, own in zip(configs, pairs, strict=True)]
         images, captions = (
             torch.from_numpy(np.stack(rows)).to(device) for rows in zip(*draws, strict=True)
         )
         epoch_steps = []
-        for batch in batches(shape.train_images, shape.batch_size):
+        for batch in batched:
             embedded = model(data.image[images[:, batch]], data.text[captions[:, batch]], dropout)
             similarity = matmul(embedded.image, embedded.text.mT)
             tau = torch.where(learned, temperature(), fixed_tau)
             schedule = schedulers(similarity, tau.detach())
             used = schedule._replace(temperature=torch.where(learned, tau, schedule.temperature))
-            loss = weighted_mean(info_nce(similarity, used.temperature), used)
+            loss = weighted_mean(losses_of(similarity, used.temperature), used)
             optimiser.zero_grad()
             torch.autograd.backward(loss.sum())
             optimiser.step()
+            if decay is not None:
+                decay.step()
             temperature.project()
             signals = variance(similarity.detach(), used.temperature.detach()).mean(dim=-1)
             epoch_steps.append(
@@ -177,7 +181,7 @@ def train_stack(
         block = torch.stack(epoch_steps)
         steps.append(block)
         losses = block[..., 0].double()
-        metrics, finite = _evaluate(model, data.validation, alive)
+        metrics, finite, _ = validation.measure(alive)
         for run in torch.nonzero(alive & ~(losses.isfinite().all(dim=0) & finite)).flatten():
             bad = torch.nonzero(~losses[:, run].isfinite()).flatten()
             step = f"step {int(bad[0]) + 1}" if bad.numel() else "its last step"
@@ -194,36 +198,42 @@ def train_stack(
     with torch.no_grad():
         for parameter, kept in zip(model.parameters(), best_state, strict=True):
             parameter.copy_(kept)
-    test, _ = _evaluate(model, data.test, alive)
-    flags = _collapsed(model, data.test, alive)
+    return Fitted(
+        model=model,
+        best_epoch=best_epoch,
+        epochs=torch.stack(epochs, dim=1),
+        steps=torch.cat(steps).transpose(0, 1),
+        alive=alive,
+        lost=lost,
+    )
+
+
+def train_stack(
+    configs: Sequence[RunConfig], data: TrainingData, sources: Sources
+) -> tuple[list[RunRecord], list[str]]:
+    """Train runs of the same shapes together; return their records and what went wrong."""
+    begun = time.perf_counter()
+    fitted = fit_stack(configs, data, sources)
+    test, _, embedded = _Examination(fitted.model, data.test).measure(fitted.alive)
+    epoch_series = fitted.epochs.cpu().numpy()
+    step_series = fitted.steps.float().cpu().numpy()
     seconds = (time.perf_counter() - begun) / len(configs)
-    epoch_series = torch.stack(epochs, dim=1).cpu().numpy()
-    step_series = torch.cat(steps).transpose(0, 1).float().cpu().numpy()
     records = [
         RunRecord(
             config=config,
             corpus_fingerprint=data.corpus_fingerprint,
-            best_epoch=int(best_epoch[run]),
+            best_epoch=int(fitted.best_epoch[run]),
             test=dict(zip(TEST_COLUMNS, test[run].tolist(), strict=True)),
             epochs=epoch_series[run],
             steps=step_series[run],
-            collapsed=flags[run],
+            collapsed=any(collapsed(part[run]) for part in embedded),
             seconds=seconds,
-            made=_circumstances(device),
+            made=_circumstances(data.device),
         )
         for run, config in enumerate(configs)
-        if alive[run]
+        if fitted.alive[run]
     ]
-    return records, lost
-
-
-@torch.no_grad()
-def _collapsed(model: DualEncoder, gallery: Gallery, alive: Tensor) -> list[bool]:
-    embedded = model(gallery.image, gallery.text)
-    return [
-        bool(alive[run]) and any(collapsed(part[run]) for part in embedded)
-        for run in range(len(alive))
-    ]
+    return records, fitted.lost
 
 
 def _circumstances(device: torch.device) -> dict[str, str]:

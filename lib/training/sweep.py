@@ -1,21 +1,25 @@
 """A list of runs in, their records out: what is finished is looked up, the rest is trained."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal
 
 from lib.datasets import load_corpus
 from lib.encoders import Features, extract_features, resolve_device
+from lib.models import DualEncoder
+from lib.noise import training_features
 from lib.progress import Progress
 from lib.runs import RunConfig, RunRecord, Store
 from lib.training.data import TrainingData
-from lib.training.stack import train_stack
+from lib.training.stack import fit_stack, train_stack
 
 
 class TrainingError(RuntimeError):
     """A run did not end in numbers that may be published."""
 
 
-Source = tuple[str, str, str, str]
-"""Corpus, what to do with its bad samples, image tower, text tower."""
+Version = Literal["clean", "captions", "images"]
+Source = tuple[str, str, str, str, Version]
+"""Corpus, what to do with its bad samples, image tower, text tower, and which noisy version."""
 
 STACK_SIZE = {"cpu": 8, "cuda": 128}
 """Runs that train together, by kind of device: on a CPU they must share its cache."""
@@ -51,18 +55,12 @@ def train(
         TrainingError: The loss of some runs stopped being finite; the others are kept.
     """
     store = store or Store()
-    chosen = resolve_device(device)
+    options: dict[str, Any] = {"features": features, "corpus_root": corpus_root, "device": device}
     records = {config: store.get(config) for config in dict.fromkeys(configs)}
     failures: list[str] = []
     missing = [config for config, record in records.items() if record is None]
     # Everything that can be refused is refused before the first run starts.
-    sources: dict[Source, TrainingData] = {}
-    for source in sorted({_source(config) for config in missing}):
-        loaded = features or load_features(*source, corpus_root=corpus_root, device=device)
-        sources[source] = TrainingData.of(loaded, chosen)
-    for config in missing:
-        _check_size(config, sources[_source(config)])
-    for source, data in sources.items():
+    for source, data in _load(missing, **options).items():
         # A record of other corpus content must not be compared with what is trained now.
         due = [
             config
@@ -70,9 +68,10 @@ def train(
             if _source(config) == source
             and (record is None or record.corpus_fingerprint != data.corpus_fingerprint)
         ]
+        replayed = _replayed(due, store=store, **options)
         with Progress(f"training on {source[0]}", total=len(due)) as progress:
             for stack in _stacks(due, data):
-                done, lost = train_stack(stack, data)
+                done, lost = train_stack(stack, data, replayed)
                 failures += lost
                 for finished in done:
                     store.put(finished)
@@ -85,6 +84,75 @@ def train(
             + ". Lower the learning rate or raise the temperature."
         )
     return [record for config in configs if (record := records[config]) is not None]
+
+
+def trained(
+    configs: Sequence[RunConfig],
+    *,
+    store: Store | None = None,
+    features: Features | None = None,
+    corpus_root: str = "",
+    device: str = "auto",
+) -> Iterator[tuple[RunConfig, DualEncoder, TrainingData]]:
+    """Train runs again and yield each one's heads, of which the store keeps the numbers alone.
+
+    Training is deterministic, so that they are the heads whose numbers the record holds. For what
+    needs embeddings; what is measured on them belongs in a table of the store.
+
+    Args:
+        configs: The runs; equal ones come once.
+        store: Where the runs are that others replay.
+        features: As for :func:`train`.
+        corpus_root: As for :func:`train`.
+        device: As for :func:`train`.
+
+    Yields:
+        A configuration, its heads at the epoch that validation chose, and the data.
+
+    Raises:
+        ValueError: As :func:`train`.
+        TrainingError: A run's loss stopped being finite.
+    """
+    options: dict[str, Any] = {"features": features, "corpus_root": corpus_root, "device": device}
+    replayed = _replayed(configs, store=store or Store(), **options)
+    distinct = list(dict.fromkeys(configs))
+    for source, data in _load(distinct, **options).items():
+        due = [config for config in distinct if _source(config) == source]
+        with Progress(f"training again on {source[0]}", total=len(due)) as progress:
+            for stack in _stacks(due, data):
+                fitted = fit_stack(stack, data, replayed)
+                if fitted.lost:
+                    raise TrainingError("; ".join(fitted.lost))
+                for run, config in enumerate(stack):
+                    yield config, fitted.model.take(run).requires_grad_(False), data
+                progress.advance(len(stack))
+
+
+def _replayed(
+    configs: Sequence[RunConfig], *, store: Store, **options: Any
+) -> dict[RunConfig, RunRecord]:
+    """Return the finished runs whose schedules some configurations replay."""
+    needed = list(dict.fromkeys(config.source for config in configs if config.source))
+    return dict(zip(needed, train(needed, store=store, **options), strict=True)) if needed else {}
+
+
+def _load(
+    configs: Sequence[RunConfig], *, features: Features | None, corpus_root: str, device: str
+) -> "dict[Source, TrainingData]":
+    """Load what configurations train on, and refuse those that it is too small for."""
+    chosen = resolve_device(device)
+    loaded = {}
+    for source in sorted({_source(config) for config in configs}):
+        name, on_bad_sample, image_tower, text_tower, version = source
+        clean = features or load_features(*source[:4], corpus_root=corpus_root, device=device)
+        noisy = None
+        if version != "clean":
+            corpus = load_corpus(name, **corpus_options(name, on_bad_sample, corpus_root))
+            noisy = training_features(corpus, version, image_tower, text_tower, device)
+        loaded[source] = TrainingData.of(clean, chosen, noisy)
+    for config in configs:
+        _check_size(config, loaded[_source(config)])
+    return loaded
 
 
 def load_features(
@@ -109,7 +177,10 @@ def corpus_options(corpus: str, on_bad_sample: str, root: str) -> dict[str, str]
 
 
 def _source(config: RunConfig) -> Source:
-    return config.corpus, config.on_bad_sample, config.image_tower, config.text_tower
+    noise = config.noise
+    # Mismatched pairs are drawn from clean features.
+    version: Version = "clean" if noise is None or noise.kind == "mismatched" else noise.kind
+    return config.corpus, config.on_bad_sample, config.image_tower, config.text_tower, version
 
 
 def _best(records: Iterable[RunRecord | None]) -> str:
@@ -127,9 +198,17 @@ def _check_size(config: RunConfig, data: TrainingData) -> None:
 
 
 def _stacks(configs: Sequence[RunConfig], data: TrainingData) -> Iterator[list[RunConfig]]:
-    """Yield lists of runs that differ in seed, temperature and schedule alone."""
+    """Yield lists of runs that differ in seed, temperature, schedule, loss and noise alone."""
     groups: dict[RunConfig, list[RunConfig]] = {}
-    neutral = {"seed": 0, "temperature": 1.0, "learn_temperature": False, "schedule": None}
+    neutral = {
+        "seed": 0,
+        "temperature": 1.0,
+        "learn_temperature": False,
+        "schedule": None,
+        "loss": "info_nce",
+        "loss_constant": None,
+        "noise": None,
+    }
     for config in configs:
         groups.setdefault(config.model_copy(update=neutral), []).append(config)
     kind = "cuda" if data.device.type == "cuda" else "cpu"
