@@ -1,4 +1,4 @@
-"""What a corpus counts, as numbers that may be published, and examples where those may be."""
+"""What a corpus counts, as numbers that may be published, and examples where its licence allows."""
 
 import base64
 import html
@@ -7,7 +7,8 @@ import io
 import pandas as pd
 from IPython.display import HTML
 
-from lib.datasets import load_corpus
+from lib.datasets import CORPORA, load_corpus
+from lib.figures import show_html
 from lib.runs import Store
 from lib.training import corpus_options
 
@@ -52,9 +53,15 @@ def chance_recall(facts: pd.DataFrame) -> float:
 
 
 def examples(corpus: str, count: int = 4) -> HTML:
-    """Return a few images with their captions, for a corpus whose licence lets a page show them."""
-    if corpus != "scenes":
-        return _html(
+    """Return the first training images with their captions, or a sentence in their place.
+
+    Args:
+        corpus: A name in :data:`lib.datasets.CORPORA`; it is loaded only if its images and captions
+            may be shown.
+        count: How many images.
+    """
+    if not CORPORA[corpus].redistributable:
+        return show_html(
             "<p>The photographs and captions of this corpus may not be republished, so no example "
             "stands here.</p>"
         )
@@ -70,8 +77,4 @@ def examples(corpus: str, count: int = 4) -> HTML:
             f'src="data:image/png;base64,{picture}"><figcaption><ul>{lines}</ul></figcaption>'
             "</figure>"
         )
-    return _html(f'<div class="contact-sheet">{"".join(figures)}</div>')
-
-
-def _html(text: str) -> HTML:
-    return HTML(text)  # type: ignore[no-untyped-call]
+    return show_html(f'<div class="contact-sheet">{"".join(figures)}</div>')

@@ -100,6 +100,13 @@ def tuning_curve(table: pd.DataFrame) -> alt.LayerChart:
     )
 
 
+def verdict_colour() -> alt.Color:
+    """Return the encoding of a verdict as a colour, the same in every chart."""
+    colours = {"improves": GREEN, "worsens": VERMILLION, "equivalent": BLUE, "undecided": GREY}
+    encoding = alt.Color("verdict:N").title("verdict")
+    return encoding.scale(domain=list(colours), range=list(colours.values()))
+
+
 def difference_chart(
     table: pd.DataFrame, margin: float, gains: Mapping[str, float], title: str
 ) -> alt.FacetChart:
@@ -116,10 +123,7 @@ def difference_chart(
     order = list(dict.fromkeys(table["method"]))
     y = alt.Y("method:N").sort(order).title(None)
     y = y.axis(labelLimit=200)
-    colour = alt.Color("verdict:N").scale(
-        domain=["improves", "worsens", "equivalent", "undecided"],
-        range=[GREEN, VERMILLION, BLUE, GREY],
-    )
+    colour = verdict_colour()
     tooltip = [
         "method:N",
         "verdict:N",
@@ -132,9 +136,7 @@ def difference_chart(
     claim = base.mark_rule(color=VERMILLION, strokeDash=[5, 3]).encode(
         alt.X("mean(paper):Q"), tooltip=[alt.Tooltip("mean(paper):Q", title="the paper's gain")]
     )
-    bars = base.mark_rule(strokeWidth=2).encode(
-        alt.X("low:Q"), alt.X2("high:Q"), y, colour.title("verdict")
-    )
+    bars = base.mark_rule(strokeWidth=2).encode(alt.X("low:Q"), alt.X2("high:Q"), y, colour)
     points = base.mark_point(size=70, opacity=1).encode(
         alt.X("estimate:Q"), y, colour, tooltip=tooltip
     )
@@ -179,23 +181,45 @@ def difference_table(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def weight_table(replicated: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
-    """Return the path of the image → text weight: mean, least and greatest over seeds a step."""
+def difference_grid(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a comparison as methods × metrics, each cell an estimate and the sign of its verdict.
+
+    Args:
+        table: Rows of :func:`lib.verdicts.against_on_all`.
+    """
+    signs = {"improves": " ▲", "worsens": " ▼", "equivalent": " =", "undecided": ""}
+    cells = table.assign(
+        cell=[signed(row.estimate) + signs[row.verdict] for row in table.itertuples()]
+    )
+    grid = cells.pivot(index="method", columns="metric", values="cell")
+    grid = grid.loc[table["method"].drop_duplicates(), list(METRICS)]
+    return grid.rename(columns=METRICS).rename_axis(columns=None).reset_index()
+
+
+def path_table(replicated: Mapping[str, Sequence[RunRecord]], column: str) -> pd.DataFrame:
+    """Return the path of a step column: mean, least and greatest over seeds at each step.
+
+    Args:
+        replicated: Method to its runs.
+        column: One of :data:`lib.runs.STEP_COLUMNS`.
+    """
     steps = pd.concat(
         record.step_table().assign(method=method)
         for method, records in replicated.items()
         for record in records
     )
-    paths = steps.groupby(["method", "step"], sort=False)["weight_i2t"].agg(["mean", "min", "max"])
+    paths = steps.groupby(["method", "step"], sort=False)[column].agg(["mean", "min", "max"])
     return paths.rename(columns={"min": "low", "max": "high"}).reset_index()
 
 
-def weight_paths(table: pd.DataFrame) -> alt.LayerChart:
-    """The weight of the image → text direction through training, a line a method.
+def path_chart(table: pd.DataFrame, y: str, title: str) -> alt.LayerChart:
+    """Something that is set or read at each step, through training, a line a method.
 
     Args:
         table: ``method``, ``step``, ``mean``, ``low``, ``high`` (over seeds). Thinned to every
             so-many-th step where it is long.
+        y: What it is.
+        title: Of the chart.
     """
     keep = max(1, -(-len(table) // MAX_POINTS))
     table = table[table["step"] % keep == 0] if keep > 1 else table
@@ -204,7 +228,7 @@ def weight_paths(table: pd.DataFrame) -> alt.LayerChart:
         alt.Color("method:N").sort(list(dict.fromkeys(table["method"]))).title(None),
     )
     band = base.mark_area(opacity=0.2).encode(
-        alt.Y("low:Q").scale(zero=False).title("weight of image → text"), alt.Y2("high:Q")
+        alt.Y("low:Q").scale(zero=False).title(y), alt.Y2("high:Q")
     )
     line = base.mark_line().encode(
         alt.Y("mean:Q"),
@@ -215,10 +239,7 @@ def weight_paths(table: pd.DataFrame) -> alt.LayerChart:
     return layers.properties(
         width="container",
         height=260,
-        title=alt.Title(
-            "How far the scheduler moves the weights",
-            subtitle=f"mean and range over seeds{thinned}; fixed weights are 1 throughout",
-        ),
+        title=alt.Title(title, subtitle=f"mean and range over seeds{thinned}"),
     )
 
 
@@ -245,7 +266,12 @@ def show_table(
     for column, write in formats.items():
         shown[column] = shown[column].map(write)
     page = shown.rename(columns=dict(names)).to_html(index=False, border=0, na_rep="–")
-    return HTML(page)  # type: ignore[no-untyped-call]
+    return show_html(page)
+
+
+def show_html(text: str) -> HTML:
+    """Return HTML for a page; whatever data it holds must be escaped already."""
+    return HTML(text)  # type: ignore[no-untyped-call]
 
 
 def _formatter(digits: int) -> Callable[[float], str]:

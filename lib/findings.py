@@ -1,20 +1,21 @@
-"""The paper's five claims, and the findings by which the executed notebooks answer them.
+"""The paper's five claims, the findings that answer them, and the setting that is recommended.
 
-A notebook publishes a finding as an output of its own kind; :func:`collect` reads them back from
-the executed notebooks, so that every verdict in the book and in ``findings.json`` has been computed
-by the notebook that it names, and none is typed.
+A notebook publishes a finding, or the recommendation, as an output of its own kind;
+:func:`collect` reads them back from the executed notebooks, so that every verdict in the book and
+in ``findings.json`` has been computed by the notebook that it names, and none is typed.
 """
 
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lib.files import write_atomic
 
 MIME_TYPE = "application/vnd.study.finding+json"
+RECOMMENDATION_MIME_TYPE = "application/vnd.study.recommendation+json"
 
 Verdict = Literal["improves", "worsens", "equivalent", "undecided", "open"]
 Edition = Literal["quick", "published"]
@@ -86,6 +87,10 @@ class Estimate(BaseModel):
         low: The lower end of its 95 % interval.
         high: The upper end.
         unit: ``"points"`` of recall unless said otherwise.
+        margin: Half-width of the band within which a difference counts as none, in ``unit``, or
+            None where none was set.
+        lower_is_better: Whether a negative difference is the better one, as with epochs.
+        train_images: How many training images, where a finding has several sizes.
         seeds: How many paired seeds the comparison rests on.
         p_adjusted: The Holm-adjusted p-value, or None where none was computed.
     """
@@ -99,6 +104,9 @@ class Estimate(BaseModel):
     low: float
     high: float
     unit: str = "points"
+    margin: float | None = Field(None, gt=0)
+    lower_is_better: bool = False
+    train_images: int | None = Field(None, ge=1)
     seeds: int = Field(ge=1)
     p_adjusted: float | None = Field(None, ge=0, le=1)
     verdict: Verdict
@@ -130,6 +138,33 @@ class Finding(BaseModel):
     train_images: int = Field(ge=1)
 
 
+class Recommendation(BaseModel):
+    """The one setting that the study recommends; it may be the tuned fixed baseline itself.
+
+    Attributes:
+        name: The setting in a few words.
+        notebook: Where it was found.
+        summary: What it does, in a sentence or two.
+        settings: Name to value, as a reader would set them.
+        estimates: Its gain over the tuned fixed baseline, by number of training images.
+
+    >>> Recommendation(name="fixed, tuned", notebook="sensitivity", summary="Nothing beats it.",
+    ...                settings={"temperature": "0.1"}).estimates
+    ()
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: Text
+    notebook: Text
+    summary: Text
+    settings: Mapping[str, str] = Field(default_factory=dict)
+    estimates: tuple[Estimate, ...] = ()
+
+
+Result = TypeVar("Result", Finding, Recommendation)
+
+
 def claim(number: int) -> Claim:
     """Return the claim of that number, 1 to 5.
 
@@ -139,37 +174,41 @@ def claim(number: int) -> Claim:
     return {claim.number: claim for claim in CLAIMS}[number]
 
 
-def publish(finding: Finding) -> None:
-    """Display ``finding`` in a notebook: its sentence for the reader, the rest for the book."""
+def publish(result: Finding | Recommendation) -> None:
+    """Display ``result`` in a notebook: its sentence for the reader, the rest for the book."""
     from IPython.display import display
 
+    kind = MIME_TYPE if isinstance(result, Finding) else RECOMMENDATION_MIME_TYPE
     display(  # type: ignore[no-untyped-call]
         {
-            MIME_TYPE: finding.model_dump(mode="json"),
-            "text/markdown": finding.summary,
-            "text/plain": finding.summary,
+            kind: result.model_dump(mode="json"),
+            "text/markdown": result.summary,
+            "text/plain": result.summary,
         },
         raw=True,
     )
 
 
 def collect(paths: Iterable[Path], edition: Edition = "published") -> dict[str, Any]:
-    """Return the answer to each claim from the executed notebooks at ``paths``.
+    """Return the answer to each claim, and the recommendation, from the executed notebooks.
 
     Args:
         paths: Executed notebooks; each is named by its file, without the ending.
         edition: The edition of the book that they belong to.
 
     Returns:
-        ``{"edition": ..., "claims": [...]}``, a claim without an answer having the verdict "open".
+        ``{"edition": ..., "claims": [...], "recommendation": ...}``, a claim without an answer
+        having the verdict "open", and the recommendation None where there is none.
 
     Raises:
-        FindingError: A notebook can't be read, its finding is malformed or names another notebook,
-            or two findings answer one claim.
+        FindingError: A notebook can't be read, what it publishes is malformed or names another
+            notebook, two findings answer one claim, or there are two recommendations.
     """
     answers: dict[int, Finding] = {}
+    recommended: list[Recommendation] = []
     for path in paths:
-        for finding in _read_findings(path):
+        outputs = _read_outputs(path)
+        for finding in _published(path, outputs, MIME_TYPE, Finding):
             if finding.claim in answers:
                 raise FindingError(
                     f"claim {finding.claim} is answered twice: by "
@@ -177,7 +216,15 @@ def collect(paths: Iterable[Path], edition: Edition = "published") -> dict[str, 
                     "let one notebook publish the answer"
                 )
             answers[finding.claim] = finding
-    return {"edition": edition, "claims": [_entry(claim, answers) for claim in CLAIMS]}
+        recommended += _published(path, outputs, RECOMMENDATION_MIME_TYPE, Recommendation)
+    if len(recommended) > 1:
+        places = " and by ".join(repr(one.notebook) for one in recommended)
+        raise FindingError(f"a setting is recommended twice: by {places}; publish one")
+    return {
+        "edition": edition,
+        "claims": [_entry(claim, answers) for claim in CLAIMS],
+        "recommendation": recommended[0].model_dump(mode="json") if recommended else None,
+    }
 
 
 def write_findings(paths: Iterable[Path], target: Path, edition: Edition = "published") -> None:
@@ -206,18 +253,26 @@ def _entry(claim: Claim, answers: Mapping[int, Finding]) -> dict[str, Any]:
     return entry if finding is None else {**entry, **finding.model_dump(mode="json")}
 
 
-def _read_findings(path: Path) -> list[Finding]:
+def _read_outputs(path: Path) -> list[Mapping[str, Any]]:
+    """Return the data of each output of an executed notebook, by kind."""
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         outputs = [output for cell in cells for output in cell.get("outputs", [])]
-        published = [o["data"][MIME_TYPE] for o in outputs if MIME_TYPE in o.get("data", {})]
+        return [dict(output.get("data", {})) for output in outputs]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FindingError(f"{path} is no readable executed notebook: {error}") from error
+
+
+def _published(
+    path: Path, outputs: Iterable[Mapping[str, Any]], kind: str, model: type[Result]
+) -> list[Result]:
+    """Return what a notebook publishes of one kind."""
+    name = model.__name__.lower()
     try:
-        findings = [Finding.model_validate(data) for data in published]
+        results = [model.model_validate(data[kind]) for data in outputs if kind in data]
     except ValidationError as error:
-        raise FindingError(f"{path} publishes a malformed finding: {error}") from error
-    for finding in findings:
-        if finding.notebook != path.stem:
-            raise FindingError(f"{path} publishes a finding as the notebook {finding.notebook!r}")
-    return findings
+        raise FindingError(f"{path} publishes a malformed {name}: {error}") from error
+    for result in results:
+        if result.notebook != path.stem:
+            raise FindingError(f"{path} publishes a {name} as the notebook {result.notebook!r}")
+    return results

@@ -93,6 +93,12 @@ def ratio_table(seen: pd.DataFrame) -> pd.DataFrame:
     return paths.rename(columns={"min": "low", "max": "high"}).reset_index()
 
 
+def furthest_weight(records: Sequence[RunRecord]) -> float:
+    """Return how far any weight was from 1, in any run and step."""
+    weight = STEP_COLUMNS.index("weight_i2t")
+    return max(float(abs(record.steps[:, weight] - 1).max()) for record in records)
+
+
 def condition_table(
     records: Mapping[str, Sequence[RunRecord]], differences: pd.DataFrame
 ) -> pd.DataFrame:
@@ -106,13 +112,11 @@ def condition_table(
     for method, found in differences.groupby("method", sort=False):
         condition = str(method).removesuffix(": scheduled")
         seen = imbalance(records[f"{condition}: fixed"])["log_ratio"]
-        weight = STEP_COLUMNS.index("weight_i2t")
-        moved = max(abs(record.steps[:, weight] - 1).max() for record in records[str(method)])
         rows.append(
             {
                 "condition": condition,
                 "variances differ, typical batch": f"{seen.abs().mean():.2%}",
-                "weights moved by up to": f"{moved:.3f}",
+                "weights moved by up to": f"{furthest_weight(records[str(method)]):.3f}",
                 **{
                     f"{row.metric}, points": f"{signed(row.estimate)} [{signed(row.low)}, "
                     f"{signed(row.high)}] {row.verdict}"

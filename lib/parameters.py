@@ -7,7 +7,6 @@ The defaults are those of the quick profile. To add a parameter, add one line to
 one to the notebook's ``parameters`` cell.
 """
 
-import difflib
 import json
 from collections.abc import Mapping, MutableMapping
 from types import BuiltinFunctionType, FunctionType, ModuleType
@@ -19,11 +18,37 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from lib.suggest import did_you_mean, nearest
+
 Signal = Literal["variance", "entropy", "spread"]
 Actuator = Literal["direction", "magnitude", "sharpness", "sample"]
+Method = Literal[
+    "learned τ",
+    "variance × direction",
+    "entropy × direction",
+    "spread × direction",
+    "variance × sharpness",
+    "entropy × sharpness",
+    "spread × sharpness",
+]
+Condition = Literal[
+    "default",
+    "batches of 16",
+    "batches of 512",
+    "a tenth of the images",
+    "uncentred features",
+    "deep image head",
+    "deep text head",
+    "40 % mismatched pairs",
+    "cold temperature",
+]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Severity = Annotated[int, Field(ge=1, le=5)]
+CaptionNoise = Literal["word drop", "word swap", "substitution", "typing errors", "shuffled order"]
+ImageNoise = Literal["Gaussian noise", "Gaussian blur", "occlusion", "JPEG"]
 
 # Names that IPython puts beside those of the user.
 _IPYTHON_NAMES = frozenset({"In", "Out", "exit", "quit", "get_ipython", "open"})
@@ -89,7 +114,7 @@ class TuningOptions(Parameters):
 
     tuning_seeds: int = Field(2, ge=1)
     train_images: int = Field(800, ge=2)
-    temperatures: list[Positive] = Field([0.05, 0.07, 0.085, 0.1, 0.125, 0.15], min_length=1)
+    temperatures: list[Positive] = Field([0.05, 0.085, 0.125, 0.2], min_length=1)
     learning_rates: list[Positive] = Field([1e-3, 3e-3], min_length=1)
 
 
@@ -106,25 +131,90 @@ class BaselineParameters(TuningOptions, TrainingOptions, TowerOptions, CorpusOpt
     """The notebook ``baseline``: the fixed weighting, tuned."""
 
 
-class MainComparisonParameters(TuningOptions, TrainingOptions, TowerOptions, CorpusOptions):
-    """The notebook ``main-comparison``: scheduled weights against fixed ones."""
+class MethodOptions(TuningOptions):
+    """What each method is tuned over; the same in every notebook, so that its runs are shared."""
 
-    signals: list[Signal] = Field(["variance", "entropy", "spread"], min_length=1)
-    actuators: list[Actuator] = Field(["direction", "sharpness"], min_length=1)
-    scheduled_temperatures: list[Positive] = Field([0.085, 0.1, 0.125], min_length=1)
+    scheduled_temperatures: list[Positive] = Field([0.085, 0.125], min_length=1)
     gammas: list[float] = Field([1.0, 10.0], min_length=1)
-    variance_targets: list[Positive] = Field([1.0, 1.25, 1.5, 1.75, 2.0, 2.5], min_length=1)
-    entropy_targets: list[Share] = Field([0.5, 0.6, 0.65, 0.7, 0.75, 0.8], min_length=1)
-    spread_targets: list[Positive] = Field([4.0, 5.0, 6.0, 7.0, 8.0, 10.0], min_length=1)
+    sample_gammas: list[float] = Field([-1.0, 1.0], min_length=1)
+    variance_targets: list[Positive] = Field([1.0, 1.5, 1.75, 2.5], min_length=1)
+    entropy_targets: list[Share] = Field([0.5, 0.6, 0.7, 0.8], min_length=1)
+    spread_targets: list[Positive] = Field([5.0, 6.0, 8.0, 10.0], min_length=1)
     beta: float = Field(0.9, ge=0, lt=1)
     warmup: int = Field(0, ge=0)
     margin: float = Field(0.3, gt=0)
+
+
+class MainComparisonParameters(MethodOptions, TrainingOptions, TowerOptions, CorpusOptions):
+    """The notebook ``main-comparison``: scheduled weights against fixed ones."""
+
+    signals: list[Signal] = Field(["variance", "entropy", "spread"], min_length=1)
+    actuators: list[Actuator] = Field(
+        ["direction", "magnitude", "sharpness", "sample"], min_length=1
+    )
+
+
+class SignalsParameters(MethodOptions, TrainingOptions, TowerOptions, CorpusOptions):
+    """The notebook ``signals``: what the scheduler sees, and what it would take to matter."""
+
+    swept_gammas: list[float] = Field([-300.0, 300.0], min_length=1)
+    conditions: list[Condition] = Field(
+        ["default", "uncentred features", "40 % mismatched pairs"], min_length=1
+    )
+    condition_gamma: float = 10.0
+
+
+class ControlsParameters(MethodOptions, TrainingOptions, TowerOptions, CorpusOptions):
+    """The notebook ``controls``: whether a gain is due to adapting."""
+
+    constant_weights: list[Annotated[float, Field(gt=0, lt=2)]] = Field([0.5, 1.5], min_length=1)
+    strong_gamma: float = 300.0
+    decayed_rates: list[Positive] = Field([3e-3, 1e-2], min_length=1)
+
+
+class ConvergenceParameters(MethodOptions, TrainingOptions, TowerOptions, CorpusOptions):
+    """The notebook ``convergence``: how soon a run is as good as the fixed loss gets."""
+
+    margin: float = Field(0.25, gt=0)
+
+
+class NoiseParameters(MethodOptions, TrainingOptions, TowerOptions, CorpusOptions):
+    """The notebook ``noise``: what a method loses to noise, in training and at test."""
+
+    methods: list[str] = Field(
+        ["fixed", "variance × direction", "variance × sharpness"], min_length=2
+    )
+    robust_powers: list[Rate] = Field([0.1, 0.5], min_length=1)
+    mismatched_rates: list[Rate] = Field([0.4], min_length=1)
+    caption_rates: list[Rate] = Field([0.8], min_length=1)
+    image_rates: list[Rate] = Field([0.8], min_length=1)
+    caption_noise: list[CaptionNoise] = Field(["word drop", "typing errors"], min_length=1)
+    image_noise: list[ImageNoise] = Field(["Gaussian noise", "occlusion"], min_length=1)
+    severities: list[Severity] = Field([3], min_length=1)
+
+
+class EmbeddingsParameters(MethodOptions, TrainingOptions, TowerOptions, CorpusOptions):
+    """The notebook ``embeddings``: how the trained embeddings lie and cluster."""
+
+    margin: float = Field(1.0, gt=0)
+    methods: list[Method] = Field(["variance × direction", "variance × sharpness"], min_length=1)
+    mapped: list[Method] = Field(["variance × direction", "variance × sharpness"], min_length=1)
+    map_seeds: int = Field(2, ge=1)
+    map_images: int = Field(120, ge=10)
+    perplexities: list[Positive] = Field([10.0, 30.0], min_length=1)
+    random_starts: int = Field(1, ge=0)
+    curve_seeds: int = Field(2, ge=2)
 
 
 MODELS: Mapping[str, type[Parameters]] = {
     "corpus": CorpusParameters,
     "baseline": BaselineParameters,
     "main-comparison": MainComparisonParameters,
+    "signals": SignalsParameters,
+    "controls": ControlsParameters,
+    "convergence": ConvergenceParameters,
+    "noise": NoiseParameters,
+    "embeddings": EmbeddingsParameters,
 }
 
 
@@ -192,7 +282,7 @@ def model(notebook: str) -> type[Parameters]:
     if notebook not in MODELS:
         raise ParameterError(
             f"no parameters are declared for the notebook {notebook!r}"
-            f"{_nearest(notebook, MODELS)}; lib/parameters.py declares them for "
+            f"{did_you_mean(notebook, MODELS)}; lib/parameters.py declares them for "
             f"{', '.join(MODELS)}"
         )
     return MODELS[notebook]
@@ -253,7 +343,7 @@ def _explain(chosen: type[Parameters], given: dict[str, Any], details: ErrorDeta
         return details["msg"]
     name = str(location[0])
     if name not in chosen.model_fields:
-        return f"unknown parameter {name!r}{_nearest(name, chosen.model_fields)}"
+        return f"unknown parameter {name!r}{did_you_mean(name, chosen.model_fields)}"
     field = chosen.model_fields[name]
     place = name + "".join(f"[{step}]" for step in location[1:] if isinstance(step, int))
     reason = f" ({details['msg']})" if details["type"] in _OWN_REASONS else ""
@@ -279,8 +369,7 @@ def _advise(name: str, field: FieldInfo, value: Any) -> str:
     if _takes_text(field.annotation) and not isinstance(value, str):
         return f"quote it: -y '{{{name}: \"{default or value}\"}}'"
     if isinstance(value, str) and get_origin(field.annotation) is Literal:
-        nearest = difflib.get_close_matches(value, get_args(field.annotation), n=1)
-        default = nearest[0] if nearest else default
+        default = nearest(value, get_args(field.annotation)) or default
     if isinstance(default, bool):
         default = str(default).lower()
     return f"write -p {name} {'TEXT' if default == '' else default}"
@@ -324,11 +413,6 @@ def _describe_bounds(metadata: list[Any]) -> list[str]:
             case bounds.MinLen():
                 words.append("not empty")
     return words
-
-
-def _nearest(name: str, names: Mapping[str, Any]) -> str:
-    matches = difflib.get_close_matches(name, list(names), n=1)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""
 
 
 def _short(value: Any) -> str:

@@ -10,8 +10,10 @@ How the study keeps itself from finding what is not there:
   average; Holm's adjustment over the whole table, methods × metrics, keeps the chance of any false
   *improves* or *worsens* in it at alpha.
 * No difference found is not the same as none: *equivalent* needs the whole interval inside a margin
-  that was set before; *undecided* is an answer, and more seeds are its remedy
+  that was set before, which is two one-sided tests (Schuirmann, 1987) and wrong with a chance of
+  alpha / 2 at most, cell by cell; *undecided* is an answer, and more seeds are its remedy
   (:func:`minimum_detectable_effect`).
+* An interval can't span a rare failure that no seed met: counts of failed runs stand beside it.
 * Look once: adding seeds until p falls below alpha is not covered by any of the above.
 """
 
@@ -192,13 +194,53 @@ def compare_methods(
     >>> [comparison.verdict.value for comparison in compare_methods(table, "a", ["R@1"])]
     ['equivalent']
     """
+    methods = [] if "method" not in table else table["method"].unique().tolist()
+    pairs = [(method, baseline) for method in methods if method != baseline]
+    return compare_pairs(
+        table,
+        pairs or [(baseline, baseline)],
+        metrics,
+        margin=margin,
+        alpha=alpha,
+        lower_is_better=lower_is_better,
+    )
+
+
+def compare_pairs(
+    table: pd.DataFrame,
+    pairs: Sequence[tuple[str, str]],
+    metrics: Sequence[str],
+    *,
+    margin: float | Mapping[str, float] = 0.3,
+    alpha: float = 0.05,
+    lower_is_better: Collection[str] = (),
+) -> list[Comparison]:
+    """Compare chosen pairs of methods on every metric, as one Holm family.
+
+    Args:
+        table: As for :func:`compare_methods`.
+        pairs: Each method with the one that it is compared with.
+        metrics: As for :func:`compare_methods`, and so on.
+        margin: In the metrics' unit, or by metric.
+        alpha: The chance that is accepted of any false *improves* or *worsens*.
+        lower_is_better: Metrics that improve by falling.
+
+    Returns:
+        The comparisons, by pair in the order given, then by metric.
+
+    Raises:
+        StatisticsError: As :func:`compare_methods`.
+    """
     margins = dict(margin) if isinstance(margin, Mapping) else dict.fromkeys(metrics, margin)
-    _check_table(table, baseline, metrics, margins, alpha, lower_is_better)
-    methods = [method for method in table["method"].unique() if method != baseline]
+    for _, baseline in pairs:
+        _check_table(table, baseline, metrics, margins, alpha, lower_is_better)
     rows = {method: group.set_index("seed") for method, group in table.groupby("method")}
-    cells = [(method, metric) for method in methods for metric in metrics]
+    unknown = sorted({method for method, _ in pairs} - set(rows))
+    if unknown:
+        raise StatisticsError(f"methods {unknown} are not in the table, which has {sorted(rows)}")
+    cells = [(method, baseline, metric) for method, baseline in pairs for metric in metrics]
     paired = []
-    for method, metric in cells:
+    for method, baseline, metric in cells:
         try:
             paired.append(
                 paired_comparison(rows[method][metric], rows[baseline][metric], 1 - alpha)
@@ -218,8 +260,40 @@ def compare_methods(
             p_adjusted=float(p),
             verdict=_verdict(compared, margins[metric], float(p), alpha, metric in lower_is_better),
         )
-        for (method, metric), compared, p in zip(cells, paired, adjusted, strict=True)
+        for (method, baseline, metric), compared, p in zip(cells, paired, adjusted, strict=True)
     ]
+
+
+def comparison_table(
+    comparisons: Sequence[Comparison], names: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """Return one row a comparison, as figures and findings take them.
+
+    Args:
+        comparisons: Of :func:`compare_methods` or :func:`compare_pairs`.
+        names: Metric to how it is shown; default, as it is.
+
+    Returns:
+        ``method``, ``baseline``, ``metric``, ``estimate``, ``low``, ``high``, ``deviation``
+        (standard deviation of the paired differences), ``seeds``, ``p_adjusted``, ``verdict``.
+    """
+    return pd.DataFrame(
+        [
+            {
+                "method": one.method,
+                "baseline": one.baseline,
+                "metric": (names or {}).get(one.metric, one.metric),
+                "estimate": one.paired.estimate,
+                "low": one.paired.low,
+                "high": one.paired.high,
+                "deviation": one.paired.standard_deviation,
+                "seeds": one.paired.seeds,
+                "p_adjusted": one.p_adjusted,
+                "verdict": one.verdict.value,
+            }
+            for one in comparisons
+        ]
+    )
 
 
 def minimum_detectable_effect(

@@ -1,11 +1,17 @@
 """From comparisons to the finding that answers a claim, its sentence built from computed values."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from lib.findings import Estimate, Finding, Verdict
-from lib.statistics import compare_methods, minimum_detectable_effect
+from lib.runs import TEST_COLUMNS
+from lib.statistics import (
+    compare_methods,
+    compare_pairs,
+    comparison_table,
+    minimum_detectable_effect,
+)
 
 PRIMARY = {"i2t_r1": "i2t R@1", "t2i_r1": "t2i R@1"}
 """The metrics that the paper's claims on retrieval are about; Holm's adjustment spans them."""
@@ -34,23 +40,61 @@ def against(runs: pd.DataFrame, baseline: str, margin: float) -> pd.DataFrame:
         ``high``, ``deviation`` (standard deviation of the paired differences), ``seeds``,
         ``p_adjusted``, ``verdict``.
     """
-    compared = compare_methods(runs, baseline, list(PRIMARY), margin=margin)
-    return pd.DataFrame(
+    return comparison_table(compare_methods(runs, baseline, list(PRIMARY), margin=margin), PRIMARY)
+
+
+def against_each(
+    runs: pd.DataFrame, pairs: Sequence[tuple[str, str]], margin: float
+) -> pd.DataFrame:
+    """Compare chosen pairs, (method, baseline), on the primary metrics as one Holm family; columns
+    as in :func:`against`."""
+    return comparison_table(compare_pairs(runs, pairs, list(PRIMARY), margin=margin), PRIMARY)
+
+
+def against_on_all(runs: pd.DataFrame, baseline: str, margin: float) -> pd.DataFrame:
+    """Compare every other method with one baseline on all test metrics, one Holm family.
+
+    Args:
+        runs: A row a run: ``method``, ``seed`` and the metrics.
+        baseline: A method.
+        margin: Of a recall, in points; rSum, a sum of six, gets six times as much and a median rank
+            half a rank.
+
+    Returns:
+        Columns as in :func:`against`; ``metric`` holds the names of :data:`lib.runs.TEST_COLUMNS`.
+    """
+    ranks = [name for name in TEST_COLUMNS if name.endswith("rank")]
+    margins = {**dict.fromkeys(TEST_COLUMNS, margin), "rsum": 6 * margin}
+    margins |= dict.fromkeys(ranks, 0.5)
+    compared = compare_methods(
+        runs, baseline, list(TEST_COLUMNS), margin=margins, lower_is_better=ranks
+    )
+    return comparison_table(compared)
+
+
+def power_table(table: pd.DataFrame, gains: Mapping[str, float]) -> pd.DataFrame:
+    """Return what size of effect each comparison could have found with probability 0.8.
+
+    Args:
+        table: Rows of :func:`against`.
+        gains: Metric to the gain that the paper reports, in points.
+    """
+    effects = [
         [
-            {
-                "method": one.method,
-                "baseline": one.baseline,
-                "metric": PRIMARY[one.metric],
-                "estimate": one.paired.estimate,
-                "low": one.paired.low,
-                "high": one.paired.high,
-                "deviation": one.paired.standard_deviation,
-                "seeds": one.paired.seeds,
-                "p_adjusted": one.p_adjusted,
-                "verdict": one.verdict.value,
-            }
-            for one in compared
+            minimum_detectable_effect(row.deviation, row.seeds, alpha=alpha)
+            for row in table.itertuples()
         ]
+        for alpha in (0.05, 0.05 / len(table))
+    ]
+    return pd.DataFrame(
+        {
+            "method": table["method"],
+            "metric": table["metric"],
+            "the paper's gain": table["metric"].map(gains),
+            "sd of differences": table["deviation"],
+            "found alone": effects[0],
+            "found in this table": effects[1],
+        }
     )
 
 
@@ -123,24 +167,29 @@ def judge(
         claim=claim,
         verdict=answer,
         notebook=notebook,
-        estimates=tuple(
-            Estimate(
-                metric=row.metric,
-                baseline=row.baseline,
-                method=row.method,
-                estimate=row.estimate,
-                low=row.low,
-                high=row.high,
-                seeds=row.seeds,
-                p_adjusted=row.p_adjusted,
-                verdict=row.verdict,
-            )
-            for row in table.itertuples()
-        ),
+        estimates=estimates(table.assign(margin=margin)),
         summary=summary,
         corpus=corpus,
         train_images=train_images,
     )
+
+
+def estimates(table: pd.DataFrame) -> tuple[Estimate, ...]:
+    """Return the rows of a comparison as a finding holds them.
+
+    Args:
+        table: Rows of :func:`against` or :func:`lib.statistics.comparison_table`; the columns
+            ``unit``, ``margin``, ``lower_is_better`` and ``train_images`` are taken over where they
+            are there, as :class:`lib.findings.Estimate` explains them. Others are passed over.
+
+    >>> row = {"metric": "epochs to 95 %", "baseline": "fixed", "method": "yours", "deviation": 1.0,
+    ...        "estimate": -2.0, "low": -3.0, "high": -1.0, "seeds": 20, "verdict": "improves"}
+    >>> (found,) = estimates(pd.DataFrame([row]).assign(unit="epochs", lower_is_better=True))
+    >>> found.unit, found.lower_is_better, found.margin
+    ('epochs', True, None)
+    """
+    columns = [name for name in Estimate.model_fields if name in table]
+    return tuple(Estimate.model_validate(row) for row in table[columns].to_dict("records"))
 
 
 def claim_rows(table: pd.DataFrame, method: str = PAPER_METHOD) -> pd.DataFrame:

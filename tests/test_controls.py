@@ -77,6 +77,19 @@ def test_the_parts_of_a_gain_sum_to_it():
     }
 
 
+def decays(without="equivalent", scheduled="undecided"):
+    """The fixed loss with a decaying rate against that without, a scheduler against the former."""
+    return pd.DataFrame(
+        {
+            "method": ["fixed, decay", "s, decay"],
+            "baseline": ["fixed", "fixed, decay"],
+            "metric": "i2t R@1",
+            "estimate": [0.4, 0.2],
+            "verdict": [without, scheduled],
+        }
+    )
+
+
 NOTHING = pd.DataFrame({"method": ["w = 0.5"], "metric": ["i2t R@1"], "estimate": [-1.0],
                         "verdict": ["worsens"]})  # fmt: skip
 
@@ -92,7 +105,9 @@ NOTHING = pd.DataFrame({"method": ["w = 0.5"], "metric": ["i2t R@1"], "estimate"
     ],
 )
 def test_the_verdict_names_the_part_that_gains(levels, said):
-    text = controls.verdict(NOTHING, NOTHING, controls.attribution(chain(*levels), ["s"], 0.3))
+    text = controls.verdict(
+        NOTHING, NOTHING, controls.attribution(chain(*levels), ["s"], 0.3), decays()
+    )
     assert said in text
     assert ("No gain in this chapter is shown to come from adapting." in text) == (
         "adapting" not in said
@@ -102,5 +117,15 @@ def test_the_verdict_names_the_part_that_gains(levels, said):
 
 def test_a_helpful_constant_is_named():
     better = NOTHING.assign(verdict="improves", estimate=0.7)
-    text = controls.verdict(better, NOTHING, controls.attribution(chain(0, 0, 0), ["s"], 0.3))
+    parts = controls.attribution(chain(0, 0, 0), ["s"], 0.3)
+    text = controls.verdict(better, NOTHING, parts, decays())
     assert "Better than the fixed loss: w = 0.5 (i2t R@1 +0.70)." in text
+
+
+def test_the_verdict_tells_what_a_decaying_rate_does_and_what_is_left_beside_it():
+    parts = controls.attribution(chain(0, 0, 0), ["s"], 0.3)
+    text = controls.verdict(NOTHING, NOTHING, parts, decays("improves"))
+    assert "changes the fixed loss by +0.40 in i2t R@1 (improves)" in text
+    assert "With that decay no scheduled temperature is better than the fixed one." in text
+    text = controls.verdict(NOTHING, NOTHING, parts, decays(scheduled="improves"))
+    assert "With that decay, still better than the fixed loss: s, decay (i2t R@1 +0.20)." in text

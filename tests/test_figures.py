@@ -13,11 +13,11 @@ from lib.figures import (
     difference_table,
     leaderboard,
     learning_curve,
+    path_chart,
+    path_table,
     show_table,
     summarise,
     tuning_curve,
-    weight_paths,
-    weight_table,
 )
 from lib.runs import EPOCH_COLUMNS, STEP_COLUMNS, TEST_COLUMNS, RunConfig, RunRecord
 
@@ -106,7 +106,9 @@ CHARTS = {
     "differences": lambda: difference_chart(
         differences(), 0.3, {"i2t R@1": 2.3, "t2i R@1": 1.5}, "Against fixed"
     ),
-    "weights": lambda: weight_paths(weight_table({"a": [record(20)], "b": [record(20)]})),
+    "weights": lambda: path_chart(
+        path_table({"a": [record(20)], "b": [record(20)]}, "weight_i2t"), "weight", "Weights"
+    ),
 }
 
 
@@ -128,16 +130,16 @@ def test_a_difference_chart_escapes_what_it_is_given():
 
 def test_long_paths_are_thinned_and_say_so():
     replicated = {f"m{i}": [record(4000)] for i in range(3)}
-    spec = weight_paths(weight_table(replicated)).to_dict()
+    spec = path_chart(path_table(replicated, "weight_i2t"), "weight", "Weights").to_dict()
     (rows,) = (rows for rows in spec["datasets"].values() if len(rows) > 2)
     assert len(rows) <= figures.MAX_POINTS
     assert "every" in json.dumps(spec["title"])
 
 
-def test_weight_table_spans_the_seeds():
+def test_path_table_spans_the_seeds():
     low, high = record(4), record(4)
     high.steps[:, STEP_COLUMNS.index("weight_i2t")] += 0.5
-    table = weight_table({"a": [low, high]})
+    table = path_table({"a": [low, high]}, "weight_i2t")
     np.testing.assert_allclose(table["high"] - table["low"], 0.5)
     np.testing.assert_allclose(table["mean"] - table["low"], 0.25)
 

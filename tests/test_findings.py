@@ -8,9 +8,11 @@ from pydantic import ValidationError
 from lib.findings import (
     CLAIMS,
     MIME_TYPE,
+    RECOMMENDATION_MIME_TYPE,
     Estimate,
     Finding,
     FindingError,
+    Recommendation,
     claim,
     collect,
     publish,
@@ -43,10 +45,19 @@ def finding(**changed):
     return Finding(**{**values, **changed})
 
 
-def write_executed(path, *published):
-    outputs = [
-        new_output("display_data", {MIME_TYPE: data, "text/plain": "x"}) for data in published
-    ]
+def recommendation(**changed):
+    values = {
+        "name": "fixed weights, tuned",
+        "notebook": "main-comparison",
+        "summary": "Nothing beats them.",
+        "settings": {"temperature": "0.1"},
+        "estimates": (ESTIMATE.model_copy(update={"train_images": 100, "margin": 0.3}),),
+    }
+    return Recommendation(**{**values, **changed})
+
+
+def write_executed(path, *published, kind=MIME_TYPE):
+    outputs = [new_output("display_data", {kind: data, "text/plain": "x"}) for data in published]
     outputs.append(new_output("stream", text="something else"))
     path.write_text(writes(new_notebook(cells=[new_code_cell("x", outputs=outputs)])))
     return path
@@ -94,6 +105,47 @@ def test_collect_answers_the_claims_that_were_published_and_leaves_the_others_op
     assert claims[2]["notebook"] is None
 
 
+def test_publishing_a_recommendation_displays_its_sentence_and_the_data(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
+    publish(recommendation())
+    (data,) = shown
+    assert data["text/markdown"] == "Nothing beats them."
+    assert MIME_TYPE not in data
+    sent = json.loads(json.dumps(data[RECOMMENDATION_MIME_TYPE]))
+    assert Recommendation.model_validate(sent) == recommendation()
+
+
+def test_one_recommendation_is_collected_and_none_is_null(tmp_path):
+    silent = write_executed(tmp_path / "corpus.ipynb", finding(notebook="corpus").model_dump())
+    told = write_executed(
+        tmp_path / "main-comparison.ipynb",
+        recommendation().model_dump(mode="json"),
+        kind=RECOMMENDATION_MIME_TYPE,
+    )
+    assert collect([silent])["recommendation"] is None
+    collected = collect([silent, told])
+    assert Recommendation.model_validate(collected["recommendation"]) == recommendation()
+    assert collected["claims"] == collect([silent])["claims"]
+
+
+@pytest.mark.parametrize(
+    ("published", "said"),
+    [
+        ([{"name": "x"}], "malformed recommendation"),
+        ([recommendation().model_dump(mode="json")] * 2, "a setting is recommended twice"),
+        (
+            [recommendation(notebook="corpus").model_dump(mode="json")],
+            "a recommendation as the notebook 'corpus'",
+        ),
+    ],
+)
+def test_contradictory_recommendations_are_refused(tmp_path, published, said):
+    path = tmp_path / "main-comparison.ipynb"
+    with pytest.raises(FindingError, match=said):
+        collect([write_executed(path, *published, kind=RECOMMENDATION_MIME_TYPE)])
+
+
 def test_findings_are_written_whole_and_the_same_each_time(tmp_path):
     path = write_executed(tmp_path / "main-comparison.ipynb", finding().model_dump(mode="json"))
     target = tmp_path / "results" / "findings.json"
@@ -133,7 +185,15 @@ def test_contradictory_findings_are_refused(tmp_path, published, said):
 
 @pytest.mark.parametrize(
     "bad",
-    [{"low": 1.0}, {"estimate": float("nan")}, {"p_adjusted": 1.2}, {"seeds": 0}, {"verdict": "x"}],
+    [
+        {"low": 1.0},
+        {"estimate": float("nan")},
+        {"p_adjusted": 1.2},
+        {"seeds": 0},
+        {"verdict": "x"},
+        {"margin": 0.0},
+        {"train_images": 0},
+    ],
 )
 def test_an_impossible_estimate_is_refused(bad):
     with pytest.raises(ValidationError):

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,11 +16,13 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from lib.findings import collect
+from lib.findings import MIME_TYPE, RECOMMENDATION_MIME_TYPE, collect
 from lib.runs import Store
 from lib.seeds import generator, torch_generator
 
-NAMES = ("corpus", "baseline", "main-comparison")
+TOC = Path(__file__).resolve().parent.parent / "_toc.yml"
+NAMES = re.findall(r"file: book/results/(\S+)", TOC.read_text(encoding="utf-8"))
+"""Every chapter of results that the book lists."""
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +56,17 @@ def outputs(path):
 def test_findings_are_what_the_notebooks_hold(results):
     published = json.loads((results / "findings.json").read_text(encoding="utf-8"))
     assert published == collect([results / f"{name}.ipynb" for name in NAMES])
+    data = [o["data"] for name in NAMES for o in outputs(results / f"{name}.ipynb") if "data" in o]
+    said = {o[MIME_TYPE]["claim"]: o[MIME_TYPE]["verdict"] for o in data if MIME_TYPE in o}
+    assert said.keys() >= {1, 2}
+    assert [claim["verdict"] for claim in published["claims"]] == [
+        said.get(number, "open") for number in range(1, 6)
+    ]
+    recommended = [o[RECOMMENDATION_MIME_TYPE] for o in data if RECOMMENDATION_MIME_TYPE in o]
+    assert [published["recommendation"]] == (recommended or [None])
     answered = [claim for claim in published["claims"] if claim["verdict"] != "open"]
-    assert [claim["claim"] for claim in answered] == [1, 2]
     for claim in answered:
+        assert claim["estimates"]
         assert claim["corpus"] == "flickr8k"
         assert claim["train_images"] == 1000
         assert all(estimate["seeds"] >= 20 for estimate in claim["estimates"])

@@ -4,7 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.verdicts import PAPER_METHOD, against, against_rivals, claim_rows, judge, overall
+from lib.verdicts import (
+    PAPER_METHOD,
+    against,
+    against_rivals,
+    claim_rows,
+    estimates,
+    judge,
+    overall,
+)
 
 CONDITIONS = {"corpus": "scenes", "train_images": 800, "margin": 0.3}
 
@@ -91,6 +99,23 @@ def test_a_finding_says_what_was_measured():
         assert words in finding.summary
     assert [estimate.estimate for estimate in finding.estimates] == list(table["estimate"])
     assert "is found with probability 0.8" in finding.summary
+    assert {(e.margin, e.unit, e.lower_is_better) for e in finding.estimates} == {
+        (0.3, "points", False)
+    }
+
+
+def test_the_rows_of_a_comparison_become_estimates():
+    table = claim_rows(against(runs(variance_direction=(2.0, 0.0)), "fixed", 0.3))
+    more = table.assign(
+        unit="epochs", lower_is_better=[True, False], train_images=[100, 6000], condition="hot"
+    )
+    first, second = estimates(more)
+    assert (first.estimate, first.low, first.high) == tuple(
+        table.iloc[0][["estimate", "low", "high"]]
+    )
+    assert (first.metric, first.unit, first.lower_is_better) == ("i2t R@1", "epochs", True)
+    assert (second.lower_is_better, second.train_images, second.margin) == (False, 6000, None)
+    assert [one.verdict for one in (first, second)] == list(table["verdict"])
 
 
 def test_identical_methods_have_a_sentence_too():

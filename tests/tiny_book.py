@@ -1,5 +1,6 @@
 """A small book from the real configuration, toc and prose, with stand-ins for the results."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from nbformat import v4
 from lib import charts, findings
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = tuple(re.findall(r"file: book/results/(\S+)", (ROOT / "_toc.yml").read_text()))
+"""Every chapter of results in the toc; one that is not among :data:`CHAPTERS` is a title alone."""
 CHAPTERS = {
     "corpus": "What few pairs look like",
     "baseline": "How good are fixed weights?",
@@ -99,21 +102,38 @@ def finding(claim: int = 1, **changes: object) -> findings.Finding:
     return findings.Finding.model_validate(values | changes)
 
 
-def published(answer: findings.Finding) -> nbformat.NotebookNode:
-    """Return the output by which a notebook publishes ``answer``."""
-    data = {findings.MIME_TYPE: answer.model_dump(mode="json"), "text/plain": "One sentence."}
+def recommendation() -> findings.Recommendation:
+    """Return a setting that the main comparison recommends, with its gain at two sizes."""
+    return findings.Recommendation(
+        name="fixed weights, tuned",
+        notebook="main-comparison",
+        summary=f"Nothing beats it {HOSTILE}",
+        settings={"temperature": "0.1"},
+        estimates=tuple(
+            estimate("i2t R@1", 0.5).model_copy(update={"train_images": size, "margin": 0.3})
+            for size in (100, 6000)
+        ),
+    )
+
+
+def published(result: findings.Finding | findings.Recommendation) -> nbformat.NotebookNode:
+    """Return the output by which a notebook publishes ``result``."""
+    is_finding = isinstance(result, findings.Finding)
+    kind = findings.MIME_TYPE if is_finding else findings.RECOMMENDATION_MIME_TYPE
+    data = {kind: result.model_dump(mode="json"), "text/plain": "One sentence."}
     return v4.new_output("display_data", data=data)
 
 
 def write_results(folder: Path, edition: findings.Edition) -> None:
     """Write executed chapters and their findings into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, title in CHAPTERS.items():
-        made = chapter(title)
+    for name in RESULTS:
+        made = chapter(CHAPTERS[name]) if name in CHAPTERS else notebook(name, code("1"))
         if name == "main-comparison":
             made.cells.append(code("publish(finding)", published(finding())))
             made.cells.append(code("publish(finding)", published(finding(2, verdict="improves"))))
             made.cells.append(code("publish(finding)", published(finding(5, verdict="worsens"))))
+            made.cells.append(code("publish(setting)", published(recommendation())))
         # Fixed ids keep a rewritten notebook byte for byte the same.
         for number, cell in enumerate(made.cells):
             cell.id = f"cell-{number}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from lib.book import equations, figures, scoreboard
+from lib.book import equations, figures, scoreboard, values
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -14,6 +14,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     equations.setup(app)
     figures.setup(app)
     scoreboard.setup(app)
+    values.setup(app)
     return {
         # Sphinx keeps what it has read of a page; another version of this code reads it anew.
         "env_version": _version(),

@@ -25,6 +25,7 @@ from sphinx.writers.html5 import HTML5Translator
 from lib import charts
 from lib.files import write_atomic
 from lib.findings import MIME_TYPE as FINDING_MIME_TYPE
+from lib.findings import RECOMMENDATION_MIME_TYPE
 
 _HTML_BUILDERS = ("html", "dirhtml", "singlehtml")
 _log = logging.getLogger(__name__)
@@ -45,11 +46,11 @@ class ChartOutput:
     def handle_mime(
         renderer: NbElementRenderer, data: MimeData, inline: bool
     ) -> list[nodes.Element] | None:
-        """Return the nodes of a chart or a finding, or None for any other output."""
+        """Return the nodes of a chart or of what is published, or None for any other output."""
         if data.mime_type == charts.MIME_TYPE:
             spec: Any = data.content
             return [Chart(spec=json.dumps(spec), label=charts.description(spec))]
-        if data.mime_type == FINDING_MIME_TYPE:
+        if data.mime_type in (FINDING_MIME_TYPE, RECOMMENDATION_MIME_TYPE):
             # For findings.json; the reader has the sentence that comes with it.
             return []
         return None

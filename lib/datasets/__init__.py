@@ -1,8 +1,7 @@
 """Corpora of images with captions: one class of sample, splits, low-data subsets, a check."""
 
-import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 from lib.datasets.captions import Caption, CaptionFile, read_captions
@@ -10,8 +9,9 @@ from lib.datasets.corpus import Corpus, Sample, Split
 from lib.datasets.flickr8k import Flickr8k, find_flickr8k
 from lib.datasets.report import CorpusError, DownloadError, IntegrityError, IntegrityReport, Problem
 from lib.datasets.scenes import Scenes
+from lib.suggest import did_you_mean
 
-CORPORA: dict[str, Callable[..., Corpus]] = {"scenes": Scenes, "flickr8k": Flickr8k}
+CORPORA: dict[str, type[Corpus]] = {"scenes": Scenes, "flickr8k": Flickr8k}
 """The corpora that :func:`load_corpus` knows; a new one is an entry here."""
 
 
@@ -29,18 +29,16 @@ def load_corpus(name: str, **options: Any) -> Corpus:
     'train-00000'
     """
     if name not in CORPORA:
-        raise CorpusError(f"corpus {name!r} is unknown{_suggest(name, list(CORPORA))}")
-    known = list(inspect.signature(CORPORA[name]).parameters)
+        raise CorpusError(f"corpus {name!r} is unknown{_hint(name, CORPORA)}")
+    known = inspect.signature(CORPORA[name]).parameters
     for option in options:
         if option not in known:
-            raise CorpusError(f"{name} has no option {option!r}{_suggest(option, known)}")
+            raise CorpusError(f"{name} has no option {option!r}{_hint(option, known)}")
     return CORPORA[name](**options)
 
 
-def _suggest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    guess = f"; did you mean {close[0]!r}?" if close else ";"
-    return f"{guess} There are: {', '.join(known)}"
+def _hint(word: str, known: Iterable[str]) -> str:
+    return f"{did_you_mean(word, known)}; there are: {', '.join(known)}"
 
 
 __all__ = [

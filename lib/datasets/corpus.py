@@ -41,9 +41,12 @@ class Corpus(ABC):
         name: What :func:`lib.datasets.load_corpus` calls it.
         samples: All samples, in an order that is the same everywhere.
         report: What the integrity check found, and what was dropped.
-        redistributable: Whether its images and captions may be shown in the published book.
+        redistributable: Whether its images and captions may be shown in the published book; a fact
+            of the class, so that it is known where the corpus itself is not at hand.
         fingerprint: SHA-256 in hexadecimal of all content that can change a result.
     """
+
+    redistributable: bool = False
 
     def __init__(
         self,
@@ -51,13 +54,11 @@ class Corpus(ABC):
         name: str,
         samples: Sequence[Sample],
         report: IntegrityReport,
-        redistributable: bool,
         fingerprint: str,
     ) -> None:
         self.name = name
         self.samples = tuple(samples)
         self.report = report
-        self.redistributable = redistributable
         self.fingerprint = fingerprint
 
     @abstractmethod

@@ -78,7 +78,6 @@ class Flickr8k(Corpus):
             name="flickr8k",
             samples=samples,
             report=checked.report,
-            redistributable=False,
             fingerprint=fingerprint_of([f"decoding {DECODING_VERSION}", *digests], samples),
         )
 

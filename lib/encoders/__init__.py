@@ -1,6 +1,12 @@
 """Frozen pretrained towers and the cache of what they compute."""
 
-from lib.encoders.features import Features, extract_features
+from lib.encoders.features import (
+    Features,
+    Rows,
+    extract_captions,
+    extract_features,
+    extract_images,
+)
 from lib.encoders.towers import (
     IMAGE_TOWERS,
     TEXT_TOWERS,
@@ -17,9 +23,12 @@ __all__ = [
     "TEXT_TOWERS",
     "Features",
     "ImageTower",
+    "Rows",
     "TextTower",
     "TowerError",
+    "extract_captions",
     "extract_features",
+    "extract_images",
     "load_image_tower",
     "load_text_tower",
     "resolve_device",

@@ -8,12 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
 from lib.datasets import Corpus
-from lib.encoders.towers import load_image_tower, load_text_tower, resolve_device
+from lib.encoders.towers import (
+    ImageTower,
+    TextTower,
+    load_image_tower,
+    load_text_tower,
+    resolve_device,
+)
 from lib.files import atomic_path, home, write_atomic
 from lib.progress import Progress
 
@@ -50,6 +57,19 @@ class Features:
         return np.flatnonzero(np.array(self.splits) == split).astype(np.int64)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """A tower's outputs for the images, or for the captions, of a corpus.
+
+    Attributes:
+        values: (rows, d) float32, in corpus order.
+        fingerprint: What they were computed from: corpus content and tower.
+    """
+
+    values: NDArray[np.float32]
+    fingerprint: str
+
+
 def extract_features(
     corpus: Corpus, image_tower: str, text_tower: str, device: str = "auto"
 ) -> Features:
@@ -71,42 +91,61 @@ def extract_features(
         ValueError: The device cannot be used.
     """
     chosen = resolve_device(device)
-    images = load_image_tower(image_tower)
-    texts = load_text_tower(text_tower)
+    images, texts = load_image_tower(image_tower), load_text_tower(text_tower)
+    image, text = _image_rows(corpus, images, chosen), _caption_rows(corpus, texts, chosen)
+    owners = [row for row, sample in enumerate(corpus.samples) for _ in sample.captions]
+    return Features(
+        image=image.values,
+        text=text.values,
+        caption_owner=np.array(owners, dtype=np.int64),
+        image_ids=tuple(sample.id for sample in corpus.samples),
+        splits=tuple(sample.split for sample in corpus.samples),
+        fingerprint=_key(image.fingerprint, text.fingerprint),
+        corpus_fingerprint=corpus.fingerprint,
+    )
+
+
+def extract_images(corpus: Corpus, image_tower: str, device: str = "auto") -> Rows:
+    """Return the features of a corpus's images alone, a row an image; see
+    :func:`extract_features`, whose cache it shares."""
+    return _image_rows(corpus, load_image_tower(image_tower), resolve_device(device))
+
+
+def extract_captions(corpus: Corpus, text_tower: str, device: str = "auto") -> Rows:
+    """Return the features of a corpus's captions alone, a row a caption; see
+    :func:`extract_features`, whose cache it shares."""
+    return _caption_rows(corpus, load_text_tower(text_tower), resolve_device(device))
+
+
+def _image_rows(corpus: Corpus, tower: ImageTower, device: torch.device) -> Rows:
     samples = corpus.samples
-    captions = [caption for sample in samples for caption in sample.captions]
+    key = _key(corpus.fingerprint, tower.fingerprint)
+    values = _cached(
+        key,
+        f"{corpus.name}: images through {tower.name}",
+        len(samples),
+        tower.dim,
+        lambda start, stop: tower(
+            (corpus.load_image(sample) for sample in samples[start:stop]), device
+        ),
+    )
+    return Rows(values, key)
+
+
+def _caption_rows(corpus: Corpus, tower: TextTower, device: torch.device) -> Rows:
+    captions = [caption for sample in corpus.samples for caption in sample.captions]
     # Equal captions get one row of work and equal features: they tie exactly in a ranking.
     distinct = sorted(set(captions), key=lambda caption: (len(caption), caption))
     position = {caption: row for row, caption in enumerate(distinct)}
-
-    image_key = _key(corpus.fingerprint, images.fingerprint)
-    text_key = _key(corpus.fingerprint, texts.fingerprint)
-    image = _cached(
-        image_key,
-        f"{corpus.name}: images through {image_tower}",
-        len(samples),
-        images.dim,
-        lambda start, stop: images(
-            (corpus.load_image(sample) for sample in samples[start:stop]), chosen
-        ),
-    )
-    distinct_text = _cached(
-        text_key,
-        f"{corpus.name}: captions through {text_tower}",
+    key = _key(corpus.fingerprint, tower.fingerprint)
+    values = _cached(
+        key,
+        f"{corpus.name}: captions through {tower.name}",
         len(distinct),
-        texts.dim,
-        lambda start, stop: texts(distinct[start:stop], chosen),
+        tower.dim,
+        lambda start, stop: tower(distinct[start:stop], device),
     )
-    owners = [row for row, sample in enumerate(samples) for _ in sample.captions]
-    return Features(
-        image=image,
-        text=distinct_text[[position[caption] for caption in captions]],
-        caption_owner=np.array(owners, dtype=np.int64),
-        image_ids=tuple(sample.id for sample in samples),
-        splits=tuple(sample.split for sample in samples),
-        fingerprint=_key(image_key, text_key),
-        corpus_fingerprint=corpus.fingerprint,
-    )
+    return Rows(values[[position[caption] for caption in captions]], key)
 
 
 def _key(*parts: str) -> str:

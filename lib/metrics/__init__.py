@@ -10,8 +10,16 @@ from lib.metrics.geometry import (
     alignment,
     collapsed,
     modality_gap,
+    relative_alignment,
     spread,
     uniformity,
+)
+from lib.metrics.neighbours import (
+    hubness,
+    k_occurrence,
+    nearest,
+    neighbour_purity,
+    skewness,
 )
 from lib.metrics.ranking import Ranks, ranks, ranks_from_embeddings
 from lib.metrics.retrieval import (
@@ -31,11 +39,17 @@ __all__ = [
     "RetrievalMetrics",
     "alignment",
     "collapsed",
+    "hubness",
+    "k_occurrence",
     "modality_gap",
+    "nearest",
+    "neighbour_purity",
     "ranks",
     "ranks_from_embeddings",
+    "relative_alignment",
     "retrieval_metrics",
     "retrieval_metrics_from_embeddings",
+    "skewness",
     "spread",
     "uniformity",
 ]

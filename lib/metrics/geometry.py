@@ -87,6 +87,31 @@ def alignment(image: Any, text: Any) -> Tensor:
     return difference.square().sum(dim=-1).mean(dim=-1)
 
 
+def relative_alignment(image: Any, text: Any) -> Tensor:
+    """Return the mean squared distance of matched pairs over that of all pairs, matched or not.
+
+    :func:`alignment` also falls when all embeddings move together, and is zero in a collapsed
+    model; this one says whether a pair is closer than any two are.
+
+    Args:
+        image: (..., n, d).
+        text: (..., n, d); row i matches row i of ``image``.
+
+    Returns:
+        (...): 0 where matched pairs coincide, 1 where they are no closer than any pair, or where
+        all embeddings are one.
+
+    >>> relative_alignment([[1.0, 0.0], [-1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]])
+    tensor(0.5000, dtype=torch.float64)
+    """
+    sides = [as_scores(n, e).double() for n, e in (("image", image), ("text", text))]
+    sizes = [side.square().sum(dim=-1).mean(dim=-1) for side in sides]
+    means = [side.mean(dim=-2) for side in sides]
+    between = sizes[0] + sizes[1] - 2 * (means[0] * means[1]).sum(dim=-1)
+    one = between <= 1e-12 * (sizes[0] + sizes[1])
+    return torch.where(one, 1.0, alignment(*sides) / torch.where(one, 1.0, between))
+
+
 def uniformity(embeddings: Any, t: float = 2.0) -> Tensor:
     """Return the log of the mean Gaussian kernel over pairs (Wang and Isola, 2020); lower is more
     uniform.

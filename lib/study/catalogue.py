@@ -1,7 +1,6 @@
 """Which notebooks there are, which parameters each takes, and what a profile sets."""
 
 import ast
-import difflib
 import io
 import json
 import tokenize
@@ -13,6 +12,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from lib.parameters import MODELS, ParameterError, describe, validate
+from lib.suggest import did_you_mean
 
 Values = dict[str, Any]
 
@@ -77,7 +77,7 @@ class Catalogue:
         wanted = {name.removesuffix(".ipynb").rpartition("/")[2] for name in names}
         for name in sorted(wanted - set(self.notebooks)):
             raise StudyError(
-                f"unknown notebook {name!r}{_nearest(name, self.notebooks)}; "
+                f"unknown notebook {name!r}{did_you_mean(name, self.notebooks)}; "
                 f"the notebooks are: {', '.join(self.notebooks)}"
             )
         return [notebook for name, notebook in self.notebooks.items() if name in wanted]
@@ -95,7 +95,7 @@ class Catalogue:
         """
         if profile not in self.profiles:
             raise StudyError(
-                f"unknown profile {profile!r}{_nearest(profile, self.profiles)}; "
+                f"unknown profile {profile!r}{did_you_mean(profile, self.profiles)}; "
                 f"the profiles are: {', '.join(self.profiles)}"
             )
         known = {p.name for notebook in notebooks for p in notebook.parameters}
@@ -269,8 +269,3 @@ def _mapping(value: Any, place: str) -> dict[str, Any]:
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
         raise StudyError(f"{place}: expected a mapping of names to values, found {value!r}")
     return value
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    matches = difflib.get_close_matches(name, list(names), n=1)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""

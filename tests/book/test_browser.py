@@ -112,6 +112,43 @@ def test_a_chart_fills_the_page_and_no_more(browser, html):
         browser.set_window_size(1300, 1000)
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_first_page_shows_its_figures_on_a_phone(browser, html, theme):
+    """At 390 pixels: no sideways scroll, every mark inside the page and unlike its ground."""
+    size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    try:
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        visit(browser, html / "book" / "index.html")
+        browser.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
+        root = "document.documentElement"
+        assert browser.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
+        figures = browser.execute_script(
+            """const ground = getComputedStyle(document.body).backgroundColor;
+               return [...document.querySelectorAll('.forest')].map(figure => ({
+                 rows: [...figure.querySelectorAll('svg[role=img]')].map(svg => {
+                   const mark = svg.querySelector('.mark'), box = mark.getBoundingClientRect();
+                   const strip = svg.getBoundingClientRect();
+                   return {width: strip.width, left: box.left, right: box.right,
+                           high: box.top >= strip.top && box.bottom <= strip.bottom,
+                           seen: getComputedStyle(mark).fill !== ground};
+                 }),
+                 texts: [...figure.querySelectorAll('text, span')]
+                   .map(text => text.getBoundingClientRect())
+                   .every(box => box.left >= 0 && box.right <= 390),
+               }))"""
+        )
+        assert [len(figure["rows"]) for figure in figures] == [2, 2, 2, 2]
+        for figure in figures:
+            assert figure["texts"]
+            for row in figure["rows"]:
+                assert row["width"] > 200
+                assert 0 <= row["left"] < row["right"] <= 390
+                assert row["high"]
+                assert row["seen"]
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_equations_have_the_font_that_the_book_brings(browser, html):
     visit(browser, html / "book" / "method.html")
     ready = "return document.fonts.check('16px \"STIX Two Math\"', '∑')"

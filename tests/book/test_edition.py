@@ -12,6 +12,7 @@ from bs4 import BeautifulSoup
 from lib import charts
 from lib.book import BookError, build
 from lib.book.pages import check_pages
+from lib.book.sources import page_names
 
 
 def soup(page):
@@ -22,10 +23,10 @@ def words(tag):
     return " ".join(tag.get_text(" ").split())
 
 
-def test_every_page_of_the_toc_is_built_and_whole(html):
+def test_every_page_of_the_toc_is_built_and_whole(book_root, html):
     pages = {path.relative_to(html).as_posix() for path in (html / "book").rglob("*.html")}
-    results = {f"book/results/{name}.html" for name in tiny_book.CHAPTERS}
-    assert pages == {"book/index.html", "book/method.html", "book/references.html"} | results
+    assert pages == {f"{name}.html" for name in page_names(book_root)}
+    assert {f"book/results/{name}.html" for name in tiny_book.CHAPTERS} < pages
     assert check_pages(html) == []
 
 
@@ -55,21 +56,58 @@ def test_no_page_shows_widgets_or_progress(html):
 
 def test_the_scoreboard_tells_each_claim(html):
     board = soup(html / "book" / "index.html").select_one(".scoreboard")
-    rows = [words(row) for row in board.select("tbody tr")]
+    rows = [words(row) for row in board.select(".claim")]
     assert len(rows) == 5
+    assert words(board.select_one(".bottom-line")) == (
+        "Of the paper’s five claims, one is confirmed, in one there is no difference that "
+        "matters, in one the opposite is found and two are not tested yet."
+    )
     assert "1. It retrieves better than fixed weights" in rows[0]
     assert "2.3 points from image to text" in rows[0]
-    assert "= equivalent" in rows[0]
+    assert rows[0].startswith("= equivalent 1. It retrieves better than fixed weights No, it makes")
     # The estimates are -0.0125 and 0.0625, each with an interval of 0.125 to either side.
-    assert "i2t R@1 −0.01 [−0.14, +0.11] points" in rows[0]
-    assert "t2i R@1 +0.06 [−0.06, +0.19] points" in rows[0]
+    assert "no difference that matters: −0.01 to +0.06 points." in rows[0]
+    assert [words(numbers) for numbers in board.select(".claim")[0].select(".forest-numbers")] == [
+        "−0.01 [−0.14, +0.11] =",
+        "+0.06 [−0.06, +0.19] =",
+    ]
     assert "20 seeds · Scenes · 1,000 training images" in rows[0]
     assert "▲ improves" in rows[1]
-    assert "○ open No chapter answers this yet." in rows[2]
+    assert rows[2].startswith("○ open 3. It withstands noise better Not tested yet. The paper: ")
     assert "▼ worsens" in rows[4]
-    (link,) = board.select("tbody tr")[0].select("a")
+    (link,) = board.select(".claim")[0].select("a")
     assert link["href"] == "results/main-comparison.html"
     assert words(link) == tiny_book.CHAPTERS["main-comparison"]
+
+
+def test_each_answered_claim_has_a_figure_that_says_its_numbers(html):
+    claims = soup(html / "book" / "index.html").select(".scoreboard .claim")
+    assert [len(claim.select("figure")) for claim in claims] == [1, 1, 0, 0, 1]
+    first, second = (row["aria-label"] for row in claims[0].select("svg[role=img]"))
+    assert first == ("i2t R@1: −0.01 points, 95 % interval −0.14 to +0.11, paper: +2.3: equivalent")
+    assert "t2i R@1: +0.06 points" in second
+    assert len(claims[0].select(".paper[x1]")) == 2
+    assert not claims[1].select(".paper[x1]")
+
+
+def test_the_recommended_setting_is_shown_with_its_gain(html):
+    shown = soup(html / "book" / "index.html").select_one(".recommendation")
+    for said in ("fixed weights, tuned", "Nothing beats it", "temperature: 0.1", "20 seeds"):
+        assert said in words(shown)
+    labels = [words(label) for label in shown.select(".forest-label")]
+    assert labels == ["i2t R@1, 100 images", "i2t R@1, 6,000 images"]
+    assert len(shown.select(".band")) == 2
+    assert not shown.select("script, img, b")
+    assert shown.select_one("a")["href"] == "results/main-comparison.html"
+
+
+def test_without_a_recommended_setting_the_page_says_so(small_root):
+    (small_root / "book" / "index.md").write_text("# A\n\n```{recommendation}\n```\n")
+    findings = small_root / "book" / "results" / "findings.json"
+    findings.write_text(json.dumps({**json.loads(findings.read_text()), "recommendation": None}))
+    page = soup(build("published", small_root))
+    assert "No setting has been recommended yet." in words(page.article)
+    assert not page.select(".recommendation")
 
 
 def test_what_data_say_is_shown_and_never_run(html):
@@ -131,9 +169,9 @@ def test_the_quick_edition_has_a_place_of_its_own(book_root, quick):
     assert quick.is_absolute()
 
 
-def test_the_quick_edition_says_what_it_is_on_every_page(quick):
+def test_the_quick_edition_says_what_it_is_on_every_page(book_root, quick):
     pages = list(quick.parent.rglob("*.html"))
-    assert len(pages) == 3 + len(tiny_book.CHAPTERS)
+    assert len(pages) == len(page_names(book_root))
     for page in pages:
         banner = words(soup(page).select_one(".bd-header-announcement"))
         assert banner.startswith("Quick edition: Scenes corpus, 20 seeds, ")

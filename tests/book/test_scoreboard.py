@@ -1,72 +1,82 @@
-"""Values and verdicts from findings.json."""
-
-import json
+"""What the first page says of the claims, in a line each and in one for all."""
 
 import pytest
 import tiny_book
 
-from lib.book.scoreboard import FindingsError, find_value, read_findings
+from lib.book.scoreboard import answer, bottom_line
+from lib.book.values import Entry, read_findings
 
 
-@pytest.fixture(scope="module")
-def findings(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("findings")
-    tiny_book.write_findings_of(folder, tiny_book.finding())
-    return read_findings(folder / "findings.json")
+def entry(number=1, verdict="equivalent", *estimates):
+    return Entry(
+        claim=number,
+        title="It is better",
+        paper="It is.",
+        verdict=verdict,
+        notebook="main-comparison",
+        estimates=estimates,
+        summary="A sentence.",
+        corpus="scenes",
+        train_images=800,
+    )
+
+
+def epochs(value, **changed):
+    made = tiny_book.estimate("epochs to 95 %", value)
+    return made.model_copy(update={"unit": "epochs", "lower_is_better": True, **changed})
 
 
 @pytest.mark.parametrize(
-    ("expression", "text"),
+    ("verdicts", "said"),
     [
-        ("1.verdict", "equivalent"),
-        ("3.verdict", "open"),
-        ("1.estimates.0.estimate", "−0.01"),
-        ("1.estimates.0.estimate:+.3f", "−0.013"),
-        ("1.estimates.1.estimate:+.1f", "+0.1"),
-        ("1.estimates.0.seeds", "20"),
-        (" 1.train_images:, ", "1,000"),
-        ("1.estimates.0.metric", "i2t R@1"),
+        (
+            ["open"] * 5,
+            "none is confirmed and five are not tested yet.",
+        ),
+        (["improves"] * 5, "five are confirmed."),
+        (
+            ["improves", "equivalent", "worsens", "undecided", "open"],
+            "one is confirmed, in one there is no difference that "
+            "matters, in one the opposite is found, one is undecided and one is not tested yet.",
+        ),
+        (
+            ["equivalent", "equivalent", "worsens", "undecided", "undecided"],
+            "none is confirmed, in two there is no difference that "
+            "matters, in one the opposite is found and two are undecided.",
+        ),
     ],
 )
-def test_values(findings, expression, text):
-    assert find_value(findings, expression) == text
+def test_the_bottom_line_counts_every_claim_once(verdicts, said):
+    entries = [entry(number, verdict) for number, verdict in enumerate(verdicts, 1)]
+    assert bottom_line(entries) == f"Of the paper’s five claims, {said}"
+
+
+def test_the_answer_gives_the_range_of_the_differences():
+    estimates = [tiny_book.estimate("i2t R@1", value) for value in (0.0625, -0.0125, 0.0)]
+    found = answer(entry(1, "equivalent", *estimates))
+    assert found == "No, it makes no difference that matters: −0.01 to +0.06 points."
+
+
+def test_units_are_kept_apart_and_one_value_is_no_range():
+    estimates = [tiny_book.estimate("rSum", 1.5), epochs(-2.0), epochs(-1.25)]
+    found = answer(entry(5, "improves", *estimates))
+    assert found == "Yes: +1.50 points and −2.00 to −1.25 epochs."
 
 
 @pytest.mark.parametrize(
-    "expression",
+    ("verdict", "said"),
     [
-        "",
-        "6.verdict",
-        "1",
-        "1.estimates",
-        "1.estimates.2.estimate",
-        "1.estimates.first.estimate",
-        "1.no_such_name",
-        "1.verdict.0.x",
-        "3.summary",
-        "1.estimates.0.estimate:no format",
+        ("improves", "Yes."),
+        ("worsens", "No, it does worse."),
+        ("equivalent", "No, it makes no difference that matters."),
+        ("undecided", "Not decided by these runs."),
+        ("open", "Not tested yet."),
     ],
 )
-def test_values_that_are_not_there_are_named(findings, expression):
-    with pytest.raises(FindingsError) as caught:
-        find_value(findings, expression)
-    assert repr(expression) in str(caught.value)
+def test_an_answer_without_estimates_is_its_verdict(verdict, said):
+    assert answer(entry(3, verdict)) == said
 
 
-def test_no_findings(tmp_path):
-    with pytest.raises(FindingsError, match=r"no findings at .*findings\.json"):
-        read_findings(tmp_path / "findings.json")
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"verdict": "splendid"}, {"estimates": None}, {"extra": 1}, {"claim": "one"}],
-)
-def test_malformed_findings(tmp_path, change):
+def test_findings_of_an_edition_without_a_recommendation_are_read(tmp_path):
     tiny_book.write_findings_of(tmp_path, tiny_book.finding())
-    path = tmp_path / "findings.json"
-    content = json.loads(path.read_text())
-    content["claims"][0] |= change
-    path.write_text(json.dumps(content))
-    with pytest.raises(FindingsError, match=r"findings\.json is malformed"):
-        read_findings(path)
+    assert read_findings(tmp_path / "findings.json").recommendation is None

@@ -35,6 +35,8 @@ class Scenes(Corpus):
     ((128, 128), 5)
     """
 
+    redistributable = True
+
     def __init__(
         self,
         seed: int = 0,
@@ -76,7 +78,6 @@ class Scenes(Corpus):
                 captions_kept=sum(len(sample.captions) for sample in samples),
                 notes=(f"drawn by the study itself: {facts}",),
             ),
-            redistributable=True,
             fingerprint=fingerprint_of([facts], samples),
         )
 

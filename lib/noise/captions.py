@@ -1,0 +1,170 @@
+"""Noise in a caption: words dropped, swapped, replaced, mistyped or shuffled.
+
+A caption is what stands between its blanks; a word is a piece that holds a letter or a digit, with
+the punctuation that clings to it. Punctuation that stands alone is never touched. Severity s of 1
+to 5 is a share of the words, s/10 (of a shuffle s/5), rounded half up, at least one word.
+"""
+
+import string
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+Words = list[str]
+Draws = np.random.Generator
+
+_ROWS = ("1234567890", "qwertyuiop", "asdfghjkl", "zxcvbnm")
+
+
+def _neighbours() -> dict[str, str]:
+    """Return the keys around each key; every row of a keyboard is half a key to the right."""
+    places = {key: (row, at) for row, keys in enumerate(_ROWS) for at, key in enumerate(keys)}
+    around = ((0, -1), (0, 1), (-1, 0), (-1, 1), (1, -1), (1, 0))
+    keys = {place: key for key, place in places.items()}
+    return {
+        key: "".join(keys[row + y, at + x] for y, x in around if (row + y, at + x) in keys)
+        for key, (row, at) in places.items()
+    }
+
+
+NEIGHBOURS: Mapping[str, str] = _neighbours()
+"""Each letter and digit of a US keyboard with the keys that touch it."""
+
+
+def caption_words(caption: str) -> Words:
+    """Return the words of a caption, lower case, without their punctuation.
+
+    >>> caption_words("A dog , wet-nosed, runs .")
+    ['a', 'dog', 'wet-nosed', 'runs']
+    """
+    return [_core(piece).lower() for piece in caption.split() if _is_word(piece)]
+
+
+def corrupt_caption(
+    caption: str, kind: str, severity: int, draws: Draws, vocabulary: Sequence[str]
+) -> str:
+    """Return a caption with noise of one kind; it never loses its last word.
+
+    Args:
+        caption: Any text. Without a word in it, it comes back as it is.
+        kind: A key of :data:`CAPTION_KINDS`.
+        severity: 1 to 5.
+        draws: Decides what is hit.
+        vocabulary: What ``"substitution"`` replaces words by: lower case, sorted, distinct.
+
+    >>> draws = np.random.default_rng(0)
+    >>> corrupt_caption("a brown dog runs .", "word drop", 3, draws, [])
+    'a brown dog .'
+    """
+    pieces = caption.split()
+    places = [place for place, piece in enumerate(pieces) if _is_word(piece)]
+    if not places:
+        return caption
+    words = [pieces[place] for place in places]
+    changed = CAPTION_KINDS[kind](words, severity, draws, vocabulary)
+    for place, word in zip(places, changed, strict=True):
+        pieces[place] = word
+    return " ".join(piece for piece in pieces if piece)
+
+
+def affected(words: int, severity: int, full: int = 10) -> int:
+    """Return how many of ``words`` words a severity hits: severity/full, half up, at least one.
+
+    >>> [affected(10, severity) for severity in (1, 3, 5)], affected(3, 5), affected(2, 1)
+    ([1, 3, 5], 2, 1)
+    """
+    return min(words, max(1, (2 * severity * words + full) // (2 * full)))
+
+
+def _drop(words: Words, severity: int, draws: Draws, _vocabulary: Sequence[str]) -> Words:
+    """Leave words out, but for one."""
+    count = min(affected(len(words), severity), len(words) - 1)
+    gone = set(draws.choice(len(words), count, replace=False).tolist())
+    return ["" if place in gone else word for place, word in enumerate(words)]
+
+
+def _swap(words: Words, severity: int, draws: Draws, _vocabulary: Sequence[str]) -> Words:
+    """Exchange neighbours, in pairs that share no word: half as many pairs as words are hit."""
+    count = min(affected(len(words), severity, 20), len(words) // 2)
+    # Pairs as single places among the others, so that all sets of disjoint pairs are as likely.
+    chosen = np.sort(draws.choice(len(words) - count, count, replace=False)) + np.arange(count)
+    swapped = list(words)
+    for first in chosen.tolist():
+        swapped[first], swapped[first + 1] = words[first + 1], words[first]
+    return swapped
+
+
+def _substitute(words: Words, severity: int, draws: Draws, vocabulary: Sequence[str]) -> Words:
+    """Replace words by others, every word of the vocabulary being as likely."""
+    replaced = list(words)
+    for place in draws.choice(len(words), affected(len(words), severity), replace=False).tolist():
+        core = _core(words[place])
+        own = bisect_left(vocabulary, core.lower())
+        is_in = own < len(vocabulary) and vocabulary[own] == core.lower()
+        others = len(vocabulary) - is_in
+        if others:
+            drawn = int(draws.integers(others))
+            other = vocabulary[drawn + (is_in and drawn >= own)]
+            replaced[place] = words[place].replace(core, other, 1)
+    return replaced
+
+
+def _mistype(words: Words, severity: int, draws: Draws, _vocabulary: Sequence[str]) -> Words:
+    """Make one typing error in each word hit."""
+    typed = list(words)
+    for place in draws.choice(len(words), affected(len(words), severity), replace=False).tolist():
+        typed[place] = _typing_error(words[place], draws)
+    return typed
+
+
+def _shuffle(words: Words, severity: int, draws: Draws, _vocabulary: Sequence[str]) -> Words:
+    """Move words to one another's places, each to another than its own."""
+    count = min(max(2, affected(len(words), severity, 5)), len(words))
+    order = draws.permutation(len(words))[:count]
+    shuffled = list(words)
+    for place, source in zip(order.tolist(), np.roll(order, 1).tolist(), strict=True):
+        shuffled[place] = words[source]
+    return shuffled
+
+
+CAPTION_KINDS: Mapping[str, Callable[[Words, int, Draws, Sequence[str]], Words]] = {
+    "word drop": _drop,
+    "word swap": _swap,
+    "substitution": _substitute,
+    "typing errors": _mistype,
+    "shuffled order": _shuffle,
+}
+"""The kinds of caption noise. Each maps words, a severity, draws and a vocabulary to as many words,
+of which those left out are empty."""
+
+
+def _typing_error(word: str, draws: Draws) -> str:
+    """Hit a neighbouring key instead of a character's or beside it, or leave the character out, or
+    type it after the next one. The word changes and does not vanish."""
+    letters = [place for place, character in enumerate(word) if character.isalnum()]
+    transposable = [place for place in letters[:-1] if word[place] != word[place + 1]]
+    errors = ["replace", "insert"]
+    if len(letters) > 1:
+        errors.append("delete")
+    if transposable:
+        errors.append("transpose")
+    error = errors[int(draws.integers(len(errors)))]
+    candidates = transposable if error == "transpose" else letters
+    place = candidates[int(draws.integers(len(candidates)))]
+    before, typed, after = word[:place], word[place], word[place + 1 :]
+    if error == "transpose":
+        return before + after[0] + typed + after[1:]
+    if error == "delete":
+        return before + after
+    keys = NEIGHBOURS.get(typed.lower(), "".join(_ROWS[1:]))
+    key = keys[int(draws.integers(len(keys)))]
+    return before + key + (typed if error == "insert" else "") + after
+
+
+def _core(word: str) -> str:
+    return word.strip(string.punctuation) or word
+
+
+def _is_word(piece: str) -> bool:
+    return any(character.isalnum() for character in piece)

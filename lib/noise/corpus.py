@@ -1,0 +1,136 @@
+"""A corpus seen through noise."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+from PIL import Image
+
+from lib.datasets import Corpus, Sample
+from lib.datasets.corpus import fingerprint_of
+from lib.noise.captions import CAPTION_KINDS, caption_words, corrupt_caption
+from lib.noise.images import IMAGE_KINDS, corrupt_image
+from lib.seeds import generator
+
+NOISE_VERSION = 1
+"""Raise this when the same noise would change a caption or an image otherwise; it is part of a
+noisy corpus's fingerprint. Runs trained on it then need a new ``RESULTS_VERSION`` as well."""
+SEVERITIES = (1, 2, 3, 4, 5)
+
+Modality = Literal["captions", "images"]
+
+_KINDS: dict[Modality, tuple[str, ...]] = {
+    "captions": tuple(CAPTION_KINDS),
+    "images": tuple(IMAGE_KINDS),
+}
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What is done to every caption, or to every image.
+
+    Attributes:
+        kind: A key of :data:`CAPTION_KINDS` or :data:`IMAGE_KINDS`; or ``"captions"`` or
+            ``"images"``: each of them draws one of its kinds.
+        severity: 1 to 5.
+        seed: Of the draws. They depend on it, on the kind and the severity, on the image's name and
+            the caption's number, and on nothing else.
+
+    Raises:
+        ValueError: The kind or the severity is unknown.
+
+    >>> Noise("JPEG", 3).modality, Noise("captions", 3).kinds[0]
+    ('images', 'word drop')
+    """
+
+    kind: str
+    severity: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        known = [*_KINDS, *(kind for kinds in _KINDS.values() for kind in kinds)]
+        if self.kind not in known:
+            raise ValueError(f"noise {self.kind!r} is unknown; use one of {', '.join(known)}")
+        if self.severity not in SEVERITIES:
+            raise ValueError(f"severity = {self.severity!r}; use a whole number from 1 to 5")
+
+    @property
+    def modality(self) -> Modality:
+        """What it changes."""
+        return next(m for m, kinds in _KINDS.items() if self.kind == m or self.kind in kinds)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds among which a caption or an image draws; often one."""
+        modality = self.modality
+        return _KINDS[modality] if self.kind == modality else (self.kind,)
+
+    def caption(self, caption: str, sample: str, number: int, vocabulary: tuple[str, ...]) -> str:
+        """Return the noisy version of caption ``number`` of a sample, by the sample's id."""
+        draws = generator(self.seed, "noise", self.kind, self.severity, sample, number)
+        kind = self.kinds[int(draws.integers(len(self.kinds)))]
+        return corrupt_caption(caption, kind, self.severity, draws, vocabulary)
+
+    def image(self, image: Image.Image, sample: str) -> Image.Image:
+        """Return the noisy version of a sample's image, by the sample's id."""
+        draws = generator(self.seed, "noise", self.kind, self.severity, sample)
+        kind = self.kinds[int(draws.integers(len(self.kinds)))]
+        return corrupt_image(image, kind, self.severity, draws)
+
+
+class Corrupted(Corpus):
+    """Some splits of a corpus with noise in every caption or in every image.
+
+    Args:
+        corpus: The clean corpus. Words that replace others come from its train captions.
+        noise: What is done.
+        splits: Whose samples there are.
+
+    Raises:
+        CorpusError: There is no such split.
+    """
+
+    def __init__(self, corpus: Corpus, noise: Noise, splits: Collection[str]) -> None:
+        self.clean = corpus
+        self.noise = noise
+        for split in splits:
+            corpus.split(split)
+        samples = [sample for sample in corpus.samples if sample.split in splits]
+        if noise.modality == "captions":
+            samples = [replace(sample, captions=self._captions(sample)) for sample in samples]
+        facts = [corpus.fingerprint, f"noise, version {NOISE_VERSION}", repr(noise)]
+        super().__init__(
+            name=f"{corpus.name} ({noise.kind}, severity {noise.severity})",
+            samples=samples,
+            report=corpus.report,
+            fingerprint=fingerprint_of(facts, samples),
+        )
+        self.redistributable = corpus.redistributable
+
+    def load_image(self, sample: Sample) -> Image.Image:
+        """Return the image of a sample, with the noise if it is the images'."""
+        image = self.clean.load_image(sample)
+        return image if self.noise.modality == "captions" else self.noise.image(image, sample.id)
+
+    @cached_property
+    def _vocabulary(self) -> tuple[str, ...]:
+        captions = [c for sample in self.clean.split("train") for c in sample.captions]
+        return tuple(sorted({word for caption in captions for word in caption_words(caption)}))
+
+    def _captions(self, sample: Sample) -> tuple[str, ...]:
+        return tuple(
+            self.noise.caption(caption, sample.id, number, self._vocabulary)
+            for number, caption in enumerate(sample.captions)
+        )
+
+
+def corrupt(corpus: Corpus, noise: Noise, splits: Collection[str] = ("test",)) -> Corpus:
+    """Return some splits of a corpus with noise in every caption or in every image.
+
+    An image is changed when it is loaded.
+
+    Raises:
+        CorpusError: There is no such split.
+    """
+    return Corrupted(corpus, noise, splits)

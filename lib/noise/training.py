@@ -1,0 +1,53 @@
+"""The noisy versions of the captions and images that runs train on."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from lib.datasets import Corpus
+from lib.encoders import Features, extract_captions, extract_features, extract_images
+from lib.noise.corpus import Noise, corrupt
+
+TRAINING_SEVERITY = 3
+"""Of the noise in training captions and images."""
+
+
+def training_features(
+    corpus: Corpus, kind: str, image_tower: str, text_tower: str, device: str = "auto"
+) -> Features:
+    """Return a corpus's features with every train caption, or every train image, a noisy one.
+
+    Each draws one of the kinds of its noise, at :data:`TRAINING_SEVERITY`, the same for every run:
+    a run's seed says which of them it trains on.
+
+    Args:
+        corpus: The clean corpus.
+        kind: ``"captions"`` or ``"images"``.
+        image_tower: As for :func:`lib.encoders.extract_features`.
+        text_tower: As there.
+        device: As there.
+
+    Returns:
+        Features with the rows of the clean corpus's; those of other splits, and of what the noise
+        does not concern, are equal to them.
+
+    Raises:
+        ValueError: The kind is none of the two, or the device cannot be used.
+        TowerError: A tower cannot be loaded.
+    """
+    if kind not in ("captions", "images"):
+        raise ValueError(f"kind = {kind!r}; use 'captions' or 'images'")
+    clean = extract_features(corpus, image_tower, text_tower, device)
+    noisy = corrupt(corpus, Noise(kind, TRAINING_SEVERITY), ["train"])
+    train = np.array(clean.splits) == "train"
+    if kind == "captions":
+        rows = extract_captions(noisy, text_tower, device)
+        text = clean.text.copy()
+        text[train[clean.caption_owner]] = rows.values
+        changed = replace(clean, text=text)
+    else:
+        rows = extract_images(noisy, image_tower, device)
+        image = np.array(clean.image)
+        image[train] = rows.values
+        changed = replace(clean, image=image)
+    return replace(changed, fingerprint=f"{clean.fingerprint} with {rows.fingerprint}")

@@ -1,0 +1,63 @@
+"""A temperature that swings on a cosine, whatever the similarities."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from lib.rivals.base import Rival, require
+from lib.schedulers.actuators import Schedule
+from lib.schedulers.scheduler import Number, neutral_schedule
+
+
+class CosineTemperature(Rival):
+    """Swing the temperature between two bounds, from the high one.
+
+    τ(t) = low + (high − low) (1 + cos(2π t / T)) / 2 at step t = 0, 1, … (Kukleva et al., ICLR
+    2023, who count t in epochs).
+
+    Args:
+        low, high: Bounds, 0 < low ≤ high, a number or of ``batch_shape`` each.
+        period: T, steps of a full swing.
+        batch_shape: Leading axes of a stack of independent runs.
+
+    Raises:
+        ValueError: An argument is out of its range; the message names it.
+
+    >>> cosine = CosineTemperature(low=0.1, high=0.5, period=4)
+    >>> [round(cosine(torch.eye(2), 0.1).temperature.item(), 3) for _ in range(5)]
+    [0.5, 0.3, 0.1, 0.3, 0.5]
+    """
+
+    low: Tensor
+    high: Tensor
+    period: Tensor
+    steps: Tensor
+
+    def __init__(
+        self,
+        low: Number,
+        high: Number,
+        period: Number,
+        *,
+        batch_shape: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__(batch_shape)
+        lows, highs = self.add_constant("low", low), self.add_constant("high", high)
+        require(lows.isfinite() & (lows > 0), "low", "positive", low)
+        require(highs.isfinite() & (highs >= lows), "high", "finite and not under low", high)
+        periods = self.add_constant("period", period)
+        require(periods.isfinite() & (periods > 0), "period", "a positive number of steps", period)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    @torch.no_grad()
+    def forward(self, similarity: Tensor, temperature: Number) -> Schedule:
+        """Return the neutral schedule for ``similarity`` (..., B, B) at this step's temperature.
+
+        Raises:
+            ValueError: ``similarity`` has a wrong shape, or B < 2.
+        """
+        self.check(similarity)
+        phase = torch.cos(2 * math.pi * self.steps / self.period)
+        self.steps += 1
+        return neutral_schedule(similarity, self.low + (self.high - self.low) * (1 + phase) / 2)

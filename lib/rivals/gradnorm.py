@@ -1,0 +1,98 @@
+"""Weights of the two directions that balance the norms of their gradients."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lib.rivals.base import Rival, require
+from lib.schedulers.scheduler import Number
+
+LEAST_WEIGHT = 1e-3
+"""A weight is put back to this where a step would take it below."""
+
+
+class GradNorm(Rival):
+    """Move the weights so that both directions train at the same rate.
+
+    GradNorm of Chen et al. (ICML 2018, algorithm 1). G_d = ‖w_d ∇ℓ_d‖ is the norm over the shared
+    parameters, r_d = (ℓ_d / ℓ_d(0)) / their mean the relative inverse training rate. A gradient
+    step on Σ_d |G_d − mean(G) r_d^α|, in the weights alone and with the target mean(G) r_d^α held
+    constant, is followed by a renormalisation to the sum 2.
+
+    Args:
+        alpha: α ≥ 0, a number or of ``batch_shape``; how strongly the slower direction is pushed.
+        step: Learning rate of the weights, a number or of ``batch_shape``.
+        batch_shape: Leading axes of a stack of independent runs.
+
+    Raises:
+        ValueError: An argument is out of its range; the message names it.
+
+    >>> shared = torch.tensor([1.0, 1.0], requires_grad=True)
+    >>> losses = torch.tensor([[3.0, 0.0], [0.0, 1.0]]) @ shared
+    >>> rule = GradNorm(alpha=1.0, step=0.1)
+    >>> rule(losses, [shared]), rule.weights
+    (tensor([1., 1.]), tensor([0.7778, 1.2222]))
+    """
+
+    alpha: Tensor
+    step: Tensor
+    weights: Tensor
+    first: Tensor
+    steps: Tensor
+
+    def __init__(
+        self,
+        alpha: Number = 1.5,
+        step: Number = 0.025,
+        *,
+        batch_shape: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__(batch_shape)
+        values = self.add_constant("alpha", alpha)
+        require(values.isfinite() & (values >= 0), "alpha", "0 or more", alpha)
+        values = self.add_constant("step", step)
+        require(values.isfinite() & (values > 0), "step", "positive", step)
+        self.register_buffer("weights", torch.ones(*self.batch_shape, 2))
+        self.register_buffer("first", torch.zeros(*self.batch_shape, 2))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    def forward(self, losses: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        """Return this step's weights, (..., 2), and move them for the next.
+
+        Args:
+            losses: (..., 2) unweighted loss of each direction, with its graph, which is kept.
+            parameters: What both directions share, each with the stack's leading axes; in the
+                paper the last shared layer.
+
+        Raises:
+            ValueError: ``losses`` or a parameter has other leading axes than ``batch_shape``.
+        """
+        self.check_axes("losses", losses, 1)
+        for parameter in parameters:
+            self.check_axes(
+                "a parameter", parameter, max(parameter.dim() - len(self.batch_shape), 0)
+            )
+        norms = torch.stack(
+            [self._norm(losses[..., direction], parameters) for direction in (0, 1)], dim=-1
+        )
+        used = self.weights.clone()
+        with torch.no_grad():
+            tiny = torch.finfo(losses.dtype).tiny
+            self.first.copy_(torch.where(self.steps == 0, losses, self.first))
+            rate = losses.clamp(min=tiny) / self.first.clamp(min=tiny)
+            relative = rate / rate.mean(dim=-1, keepdim=True)
+            weighted = used * norms
+            target = weighted.mean(dim=-1, keepdim=True) * relative ** self.alpha.unsqueeze(-1)
+            slope = torch.sign(weighted - target) * norms
+            moved = (used - self.step.unsqueeze(-1) * slope).clamp(min=LEAST_WEIGHT)
+            self.weights.copy_(2 * moved / moved.sum(dim=-1, keepdim=True))
+            self.steps += 1
+        return used.to(losses.dtype)
+
+    def _norm(self, loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        # The runs share nothing, so that the gradient of their sum holds each run's own.
+        gradients = torch.autograd.grad(loss.sum(), list(parameters), retain_graph=True)
+        leading = len(self.batch_shape)
+        squares = [g.square().reshape(*self.batch_shape, -1).sum(dim=leading) for g in gradients]
+        return torch.stack(squares).sum(dim=0).sqrt()

@@ -1,0 +1,144 @@
+"""A temperature for each training image and each caption, learned by its own gradient."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from lib.rivals.base import Rival, require
+from lib.schedulers.scheduler import Number
+
+
+class IndividualTemperatures(Rival):
+    """The robust contrastive loss with a temperature for every training pair and direction.
+
+    iSogCLR of Qiu et al. (ICML 2023), its image–text form. With h_j = S_ij − S_ii, query i has the
+    loss min_{τ_i ≥ low} τ_i log mean_{j≠i} exp(h_j / τ_i) + τ_i ρ: the greatest mean of h under
+    weights of the negatives whose divergence from uniform weights is at most ρ. At each step, for
+    the queries of the batch (algorithm 1),
+
+    - s ← (1 − γ) s + γ g, with g = mean_{j≠i} exp(h_j / τ), the batch's estimate; s = g at first;
+    - p_j = exp(h_j / τ) / s / (B − 1), the weights of the negatives in the loss's gradient;
+    - u ← (1 − β) u + β (log s + ρ − Σ_j p_j h_j / τ), the temperature's gradient, and
+      τ ← clip(τ − η u, low, high).
+
+    That gradient is ρ minus the divergence of p from uniform weights where γ = 1. The divergence
+    is at most log(B − 1), so that every temperature falls to its bound if ρ is above that.
+
+    Args:
+        count: n, the number of training pairs; the captions of one image share a temperature.
+        start: Temperature to start from, a number or of ``batch_shape``, as are the others.
+        rho: ρ > 0, bound on the divergence.
+        step: η, step size of the temperatures.
+        gamma: γ in (0, 1], share of the new estimate in s.
+        beta: β in (0, 1], share of the new gradient in u.
+        bounds: Least and greatest temperature. The paper has a least one.
+        batch_shape: Leading axes of a stack of independent runs.
+
+    Raises:
+        ValueError: An argument is out of its range; the message names it.
+
+    >>> rule = IndividualTemperatures(3, start=0.1, rho=0.5)
+    >>> losses = rule(torch.eye(2), torch.tensor([2, 0]))
+    >>> losses
+    tensor([[-0.9500, -0.9500],
+            [-0.9500, -0.9500]])
+    >>> rule.temperature[0]
+    tensor([0.0955, 0.1000, 0.0955])
+    """
+
+    rho: Tensor
+    step: Tensor
+    gamma: Tensor
+    beta: Tensor
+    low: Tensor
+    high: Tensor
+    temperature: Tensor
+    slope: Tensor
+    log_mean: Tensor
+
+    def __init__(
+        self,
+        count: int,
+        start: Number,
+        rho: Number,
+        *,
+        step: Number = 0.01,
+        gamma: Number = 0.9,
+        beta: Number = 0.9,
+        bounds: tuple[float, float] = (0.005, 1.0),
+        batch_shape: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__(batch_shape)
+        if count < 2:
+            raise ValueError(
+                f"count, the number of training pairs, must be 2 or more; it is {count}"
+            )
+        low, high = self.add_constant("low", bounds[0]), self.add_constant("high", bounds[1])
+        require((low > 0) & (high >= low) & high.isfinite(), "bounds", "0 < low ≤ high", bounds)
+        for name, value in {"rho": rho, "step": step}.items():
+            values = self.add_constant(name, value)
+            require(values.isfinite() & (values > 0), name, "positive", value)
+        for name, value in {"gamma": gamma, "beta": beta}.items():
+            values = self.add_constant(name, value)
+            require((values > 0) & (values <= 1), name, "in (0, 1]", value)
+        tau = torch.as_tensor(start, dtype=torch.get_default_dtype()).expand(self.batch_shape)
+        require((tau >= low) & (tau <= high), "start", f"within the bounds {bounds}", start)
+        self.register_buffer("temperature", _per_pair(tau, count))
+        self.register_buffer("slope", _per_pair(torch.zeros_like(tau), count))
+        self.register_buffer("log_mean", _per_pair(torch.full_like(tau, -math.inf), count))
+
+    def forward(self, similarity: Tensor, index: Tensor) -> Tensor:
+        """Return the loss of each query, (..., 2, B), and move the temperatures.
+
+        Its value is the objective at the running mean s; its gradient is the paper's estimate.
+
+        Args:
+            similarity: (..., B, B).
+            index: (..., B) integers under ``count``: which training pairs these are, each at most
+                once.
+
+        Raises:
+            ValueError: A shape is wrong, or B < 2.
+        """
+        self.check(similarity)
+        if index.shape != similarity.shape[:-1]:
+            raise ValueError(
+                f"index must be (..., B) = {tuple(similarity.shape[:-1])}, the training pairs of "
+                f"the batch; it is {tuple(index.shape)}"
+            )
+        size = similarity.shape[-1]
+        place = index.unsqueeze(-2).expand(*index.shape[:-1], 2, size)
+        tau, slope, old = (
+            buffer.gather(-1, place) for buffer in (self.temperature, self.slope, self.log_mean)
+        )
+        gamma, beta, rho, step, low, high = (
+            constant[..., None, None]
+            for constant in (self.gamma, self.beta, self.rho, self.step, self.low, self.high)
+        )
+        positive = similarity.diagonal(dim1=-2, dim2=-1)[..., None, :, None]
+        gap = torch.stack([similarity, similarity.mT], dim=-3) - positive
+        with torch.no_grad():
+            scaled = gap / tau.unsqueeze(-1)
+            itself = torch.eye(size, dtype=torch.bool, device=similarity.device)
+            negatives = scaled.masked_fill(itself, -math.inf)
+            new = negatives.logsumexp(dim=-1) - math.log(size - 1)
+            running = torch.logaddexp(torch.log(1 - gamma) + old, gamma.log() + new)
+            log_mean = torch.where(old.isneginf(), new, running)
+            weight = torch.exp(negatives - log_mean.unsqueeze(-1)) / (size - 1)
+            gradient = log_mean + rho - (weight * scaled).sum(dim=-1)
+            slope = (1 - beta) * slope + beta * gradient
+            moved = torch.minimum(torch.maximum(tau - step * slope, low), high)
+            for buffer, values in (
+                (self.temperature, moved),
+                (self.slope, slope),
+                (self.log_mean, log_mean),
+            ):
+                buffer.scatter_(-1, place, values.to(buffer.dtype))
+            value = tau * (log_mean + rho)
+        carrier = (weight * gap).sum(dim=-1)
+        return value + (carrier - carrier.detach())
+
+
+def _per_pair(values: Tensor, count: int) -> Tensor:
+    return values[..., None, None].expand(*values.shape, 2, count).clone()

@@ -1,0 +1,188 @@
+"""Neighbours: worked values, every way to break a tie, slow loops and SciPy as oracles."""
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib.metrics import (
+    MetricsError,
+    hubness,
+    k_occurrence,
+    nearest,
+    neighbour_purity,
+    relative_alignment,
+    skewness,
+)
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def over_every_order(scores, k):
+    """Share of the gallery's orders in which an item is among the first k of a stable sort."""
+    counts, orders = np.zeros(len(scores)), 0
+    for order in itertools.permutations(range(len(scores))):
+        first = sorted(order, key=lambda item: -scores[item])[:k]
+        counts[first] += 1
+        orders += 1
+    return counts / orders
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=5), st.data())
+def test_ties_are_broken_at_random_in_expectation(scores, data):
+    k = data.draw(st.integers(1, len(scores)))
+    expected = over_every_order(scores, k)
+    np.testing.assert_allclose(nearest([scores], k)[0], expected, atol=1e-12)
+
+
+def test_without_ties_it_is_the_k_greatest():
+    similarity = randn(7, 9)
+    order = np.argsort(-similarity.numpy(), axis=1)
+    expected = np.zeros((7, 9))
+    np.put_along_axis(expected, order[:, :4], 1.0, axis=1)
+    np.testing.assert_array_equal(nearest(similarity, 4), expected)
+
+
+def test_a_query_is_no_neighbour_of_itself():
+    near = nearest(
+        torch.tensor([[1.0, 0.6, 0.1], [0.6, 1.0, 0.2], [0.1, 0.2, 1.0]]), 1, exclude_self=True
+    )
+    assert near.tolist() == [[0, 1, 0], [1, 0, 0], [0, 1, 0]]
+    assert nearest(torch.ones(3, 3), 2, exclude_self=True).tolist() == [
+        [0, 1, 1],
+        [1, 0, 1],
+        [1, 1, 0],
+    ]
+
+
+def test_k_occurrence_worked_by_hand():
+    # Nearest two: items 0 and 1; 0 and 2; 0, then 1 and 2 tie.
+    similarity = [[0.9, 0.8, 0.1, 0.0], [0.9, 0.1, 0.8, 0.0], [0.9, 0.5, 0.5, 0.1]]
+    assert k_occurrence(similarity, 2).tolist() == [3.0, 1.5, 1.5, 0.0]
+    # Deviations from the mean 1.5 are 1.5, 0, 0, −1.5: symmetric.
+    assert float(hubness(similarity, 2)) == 0.0
+    # One of four items is the neighbour of all: deviations 3, −1, −1, −1; 24/4 ÷ 3^1.5.
+    hub = [[1.0, 0.0, 0.0, 0.0]] * 4
+    assert float(hubness(hub, 1)) == pytest.approx(6 / 3**1.5)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5))
+def test_hubness_is_scipys_skewness_of_counts(seed, k):
+    similarity = randn(12, 8, seed=seed)
+    top = np.argsort(-similarity.numpy(), axis=1)[:, :k]
+    counts = np.bincount(top.ravel(), minlength=8)
+    expected = scipy.stats.skew(counts) if np.ptp(counts) else 0.0
+    assert float(hubness(similarity, k)) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1.0, 1e200])
+def test_skewness_at_any_scale(scale):
+    values = scipy.stats.expon.rvs(size=50, random_state=0)
+    assert float(skewness(values * scale)) == pytest.approx(scipy.stats.skew(values))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e300])
+def test_equal_values_have_no_skewness(value):
+    assert float(skewness(torch.full((7,), value, dtype=torch.float64))) == 0.0
+
+
+def test_a_hub_is_found_and_belongs_to_its_direction():
+    """In high dimensions a caption near the mean of all images is a neighbour of most of them."""
+    image, text = (torch.nn.functional.normalize(randn(300, 16, seed=s), dim=-1) for s in (0, 1))
+    image = torch.nn.functional.normalize(image + 0.5 * torch.eye(16)[0], dim=-1)
+    text[:5] = torch.eye(16)[0].double()
+    similarity = image @ text.T
+    assert float(hubness(similarity)) > float(hubness(similarity.T)) + 1
+    assert bool((k_occurrence(similarity, 10)[:5] > 30).all())
+
+
+def test_a_collapsed_model_has_no_hubs_and_purity_at_chance():
+    label = torch.tensor([0, 0, 0, 1])
+    same = torch.ones(4, 4)
+    assert float(hubness(same, 2)) == 0.0
+    assert float(neighbour_purity(same, label, label, 2)) == pytest.approx((3 * 3 + 1) / 16)
+    # Without itself: two of three others, three times, and none of three.
+    alone = neighbour_purity(same, label, label, 2, exclude_self=True)
+    assert float(alone) == pytest.approx(3 * (2 / 3) / 4)
+
+
+@pytest.mark.parametrize("exclude_self", [False, True])
+def test_purity_is_that_of_a_slow_loop(exclude_self):
+    similarity, label = randn(15, 15), np.arange(15) % 4
+    other = label if exclude_self else np.roll(label, 3)
+    found = []
+    for query in range(15):
+        gallery = [item for item in range(15) if not (exclude_self and item == query)]
+        gallery.sort(key=lambda item: -float(similarity[query, item]))
+        found += [other[item] == label[query] for item in gallery[:6]]
+    purity = neighbour_purity(similarity, label, other, 6, exclude_self=exclude_self)
+    assert float(purity) == pytest.approx(np.mean(found))
+
+
+def test_the_gallerys_order_changes_nothing():
+    similarity = torch.round(randn(20, 12))
+    label, order = (
+        torch.arange(12) % 3,
+        torch.randperm(12, generator=torch.Generator().manual_seed(0)),
+    )
+    query = torch.arange(20) % 3
+    shuffled = similarity[:, order]
+    torch.testing.assert_close(hubness(shuffled, 4), hubness(similarity, 4))
+    torch.testing.assert_close(
+        neighbour_purity(shuffled, query, label[order], 4),
+        neighbour_purity(similarity, query, label, 4),
+    )
+
+
+def test_batches_are_measured_run_by_run():
+    runs, label = randn(2, 3, 9, 9), torch.arange(9) % 2
+    image, text = randn(2, 3, 9, 4, seed=1), randn(2, 3, 9, 4, seed=2)
+    together = (
+        hubness(runs, 3, exclude_self=True),
+        neighbour_purity(runs, label, label, 3),
+        relative_alignment(image, text),
+    )
+    for a, b in itertools.product(range(2), range(3)):
+        alone = (
+            hubness(runs[a, b], 3, exclude_self=True),
+            neighbour_purity(runs[a, b], label, label, 3),
+            relative_alignment(image[a, b], text[a, b]),
+        )
+        for one, many in zip(alone, together, strict=True):
+            assert float(one) == pytest.approx(float(many[a, b]))
+
+
+@pytest.mark.parametrize("k", [0, 4, 1.5, True, None])
+def test_a_k_without_sense_is_refused(k):
+    with pytest.raises(MetricsError, match="k must be a whole number from 1 to 3"):
+        nearest(torch.ones(2, 3), k)
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(MetricsError, match=r"square, but its shape is \(2, 3\)"):
+        nearest(torch.ones(2, 3), 1, exclude_self=True)
+    with pytest.raises(MetricsError, match="from 1 to 2"):
+        nearest(torch.ones(3, 3), 3, exclude_self=True)
+    with pytest.raises(MetricsError, match="not finite"):
+        nearest([[0.0, float("nan")]], 1)
+    with pytest.raises(MetricsError, match="gallery_label must be one whole number for each of 3"):
+        neighbour_purity(torch.ones(2, 3), [0, 1], [0, 1], 1)
+    with pytest.raises(MetricsError, match="query_label must be"):
+        neighbour_purity(torch.ones(2, 3), [0.0, 1.0], [0, 1, 1], 1)
+
+
+def test_relative_alignment_is_the_ratio_of_two_means():
+    image, text = randn(6, 4), randn(6, 4, seed=1) + 1
+    distance = ((image[:, None] - text) ** 2).sum(-1)
+    expected = distance.diagonal().mean() / distance.mean()
+    assert float(relative_alignment(image, text)) == pytest.approx(float(expected))
+    # Unlike alignment it does not fall when everything shrinks.
+    assert float(relative_alignment(image / 9, text / 9)) == pytest.approx(float(expected))
+    assert float(relative_alignment(image, image)) == 0.0
+    assert float(relative_alignment(torch.ones(3, 2), torch.ones(3, 2))) == 1.0

@@ -1,0 +1,158 @@
+"""Caption noise: how many words it hits, what it leaves alone, values worked by hand."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib.noise import CAPTION_KINDS, SEVERITIES, corrupt_caption
+from lib.noise.captions import NEIGHBOURS, affected, caption_words
+
+VOCABULARY = ("ball", "boat", "cat", "dog", "red")
+kinds = st.sampled_from(sorted(CAPTION_KINDS))
+severities = st.sampled_from(SEVERITIES)
+seeds = st.integers(0, 2**32)
+captions = st.lists(
+    st.text("abcdogXé'3,.", min_size=1, max_size=7) | st.sampled_from([".", ",", "--"]),
+    min_size=1,
+    max_size=12,
+).map(" ".join)
+plain = st.lists(st.text("abcdefgh", min_size=1, max_size=6), min_size=1, max_size=14, unique=True)
+
+
+def corrupted(caption, kind, severity, seed=0, vocabulary=VOCABULARY):
+    return corrupt_caption(caption, kind, severity, np.random.default_rng(seed), vocabulary)
+
+
+def changed(before, after):
+    return sum(a != b for a, b in zip(before.split(), after.split(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("words", "tenths", "pairs", "fifths"),
+    [
+        # By hand: words · s / 10, words · s / 20 and words · s / 5, rounded half up, 1 at least.
+        (10, [1, 2, 3, 4, 5], [1, 1, 2, 2, 3], [2, 4, 6, 8, 10]),
+        (7, [1, 1, 2, 3, 4], [1, 1, 1, 1, 2], [1, 3, 4, 6, 7]),
+        (1, [1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1]),
+    ],
+)
+def test_the_number_of_words_hit(words, tenths, pairs, fifths):
+    assert [affected(words, severity) for severity in SEVERITIES] == tenths
+    assert [affected(words, severity, 20) for severity in SEVERITIES] == pairs
+    assert [affected(words, severity, 5) for severity in SEVERITIES] == fifths
+
+
+@given(captions, kinds, severities, seeds)
+def test_noise_is_a_function_of_its_draws_and_leaves_a_word(caption, kind, severity, seed):
+    once = corrupted(caption, kind, severity, seed)
+    assert once == corrupted(caption, kind, severity, seed)
+    assert bool(caption_words(once)) == bool(caption_words(caption))
+    assert once.strip()
+
+
+@given(plain, severities, seeds)
+def test_each_kind_hits_as_many_words_as_it_says(words, severity, seed):
+    caption, count = " ".join(words), len(words)
+    dropped = corrupted(caption, "word drop", severity, seed).split()
+    assert len(dropped) == max(1, count - affected(count, severity))
+    rest = iter(words)
+    assert all(word in rest for word in dropped)  # A subsequence: what stays keeps its order.
+
+    pairs = min(affected(count, severity, 20), count // 2)
+    swapped = corrupted(caption, "word swap", severity, seed)
+    assert Counter(swapped.split()) == Counter(words)
+    assert changed(caption, swapped) == 2 * pairs
+    far = [abs(words.index(word) - place) for place, word in enumerate(swapped.split())]
+    assert max(far) <= 1
+
+    for kind in ("substitution", "typing errors"):
+        assert changed(caption, corrupted(caption, kind, severity, seed)) == affected(
+            count, severity
+        )
+
+    shuffled = corrupted(caption, "shuffled order", severity, seed)
+    assert Counter(shuffled.split()) == Counter(words)
+    moved = min(max(2, affected(count, severity, 5)), count) if count > 1 else 0
+    assert changed(caption, shuffled) == moved
+
+
+@given(captions, severities, seeds)
+def test_punctuation_that_stands_alone_stays(caption, severity, seed):
+    def alone(text):
+        return [piece for piece in text.split() if not any(c.isalnum() for c in piece)]
+
+    for kind in CAPTION_KINDS:
+        assert alone(corrupted(caption, kind, severity, seed)) == alone(caption)
+
+
+@given(st.sampled_from(["Dog", "dog,", "horse", "'red'"]), seeds)
+def test_a_word_is_replaced_by_another_of_the_vocabulary(word, seed):
+    replaced = corrupted(word, "substitution", 1, seed)
+    core = word.strip("',")
+    other = replaced.strip("',")
+    assert other in VOCABULARY
+    assert other != core.lower()
+    assert replaced == word.replace(core, other)  # The punctuation around it stays.
+
+
+def test_every_other_word_of_the_vocabulary_comes_as_often():
+    drawn = Counter(corrupted("cat", "substitution", 1, seed) for seed in range(4000))
+    assert sorted(drawn) == ["ball", "boat", "dog", "red"]
+    assert all(abs(count - 1000) < 120 for count in drawn.values())  # 4.4 standard deviations.
+
+
+def test_without_another_word_nothing_is_replaced():
+    assert corrupted("dog", "substitution", 5, vocabulary=("dog",)) == "dog"
+    assert corrupted("dog", "substitution", 5, vocabulary=()) == "dog"
+
+
+def test_keys_touch_as_on_a_keyboard():
+    assert set(NEIGHBOURS["s"]) == set("adwezx")
+    assert set(NEIGHBOURS["q"]) == set("12wa")
+    assert set(NEIGHBOURS["p"]) == set("0ol")
+    assert all(key in NEIGHBOURS[other] for key, others in NEIGHBOURS.items() for other in others)
+
+
+def test_the_typing_errors_of_a_word_are_all_that_fingers_make():
+    made = {corrupted("ok", "typing errors", 1, seed) for seed in range(3000)}
+    replaced = {key + "k" for key in "90ipkl"} | {"o" + key for key in "jliom"}
+    inserted = {key + "ok" for key in "90ipkl"} | {"o" + key + "k" for key in "jliom"}
+    assert made == replaced | inserted | {"o", "k"} | {"ko"}
+
+
+@given(st.text("abc'é7", min_size=1, max_size=5).filter(lambda t: any(map(str.isalnum, t))), seeds)
+def test_a_typing_error_changes_a_word_by_one_stroke(word, seed):
+    typed = corrupted(word, "typing errors", 5, seed)
+    assert typed != word
+    assert abs(len(typed) - len(word)) <= 1
+
+
+def test_a_caption_of_punctuation_alone_comes_back_as_it_was():
+    assert {corrupted(" . , ", kind, 5) for kind in CAPTION_KINDS} == {" . , "}
+
+
+def test_worked_by_hand():
+    class Always:
+        """Draws that always take the first: the first words, in their order."""
+
+        def choice(self, count, size, replace):
+            return np.arange(size)
+
+        def permutation(self, count):
+            return np.arange(count)
+
+        def integers(self, count):
+            return 0
+
+    def first(kind, severity):
+        return corrupt_caption("a red dog , runs on grass .", kind, severity, Always(), VOCABULARY)
+
+    # Six words: 3 of them at severity 5 (of a shuffle 6), 2 at severity 3 (of a shuffle 4).
+    assert first("word drop", 5) == ", runs on grass ."
+    assert first("word swap", 5) == "red a runs , dog on grass ."
+    assert first("substitution", 3) == "ball ball dog , runs on grass ."
+    assert first("typing errors", 3) == "s eed dog , runs on grass ."
+    assert first("shuffled order", 3) == "runs a red , dog on grass ."
