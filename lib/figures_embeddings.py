@@ -9,7 +9,7 @@ import altair as alt
 import pandas as pd
 
 from lib.charts import BLUE, GREEN, GREY, INK, ORANGE, PALETTE, PURPLE, VERMILLION
-from lib.clusters import EXTENT, MEASURES, PRIMARY, start_name
+from lib.clusters import MEASURES, PRIMARY, start_name
 from lib.figures import summarise, verdict_colour
 
 TOPIC_COLOURS = (*PALETTE, INK, GREY, "#a08c00")
@@ -28,11 +28,12 @@ def map_chart(maps: pd.DataFrame, baseline: str = "fixed") -> alt.HConcatChart:
         maps: Of :func:`lib.clusters.map_table`.
         baseline: The method on the left.
     """
-    # An item a row, with its coordinates in every map: long form would repeat its name in each.
+    # An item a row, with its coordinates in every map: long form would repeat its name in each. They
+    # are text, since a notebook's file puts each number of a list on a line of its own.
     settings = {name: list(maps[name].unique()) for name in ("seed", "perplexity", "start")}
     others = [method for method in maps["method"].unique() if method != baseline]
     methods = [baseline, *others]
-    place = {
+    places = {
         setting: row
         for row, setting in enumerate(
             (method, seed, perplexity, start)
@@ -42,17 +43,15 @@ def map_chart(maps: pd.DataFrame, baseline: str = "fixed") -> alt.HConcatChart:
             for start in settings["start"]
         )
     }
-    ordered = maps.assign(
-        place=[place[row.method, row.seed, row.perplexity, row.start] for row in maps.itertuples()]
-    ).sort_values("place", kind="stable")
+    keys = zip(*(maps[name] for name in ("method", *settings)), strict=True)
+    ordered = maps.assign(place=[places[key] for key in keys]).sort_values("place", kind="stable")
     items = [
         {
             "image": image,
             "topic": topic,
             "modality": modality,
             **({"link": points["link"].iloc[0]} if points["link"].notna().all() else {}),
-            "x": points["x"].tolist(),
-            "y": points["y"].tolist(),
+            **{axis: " ".join(f"{value:g}" for value in points[axis]) for axis in "xy"},
         }
         for (image, topic, modality), points in ordered.groupby(
             ["image", "topic", "modality"], sort=False
@@ -63,30 +62,37 @@ def map_chart(maps: pd.DataFrame, baseline: str = "fixed") -> alt.HConcatChart:
     shared = _place_expression(settings)
     chosen = alt.selection_point("topics", fields=["topic"], bind="legend")
     kinds = alt.selection_point("modalities", fields=["modality"], bind="legend")
-    pointed = alt.selection_point("pair", on="pointerover", fields=["image"], empty=False)
-    scale = alt.Scale(domain=[-EXTENT, EXTENT], nice=False, padding=6)
+    pointed = [
+        alt.selection_point(
+            f"pair_{side}", on="pointerover", clear="pointerout", fields=["image"], empty=False
+        )
+        for side in ("left", "right")
+    ]
+    # Turned towards one another, maps may reach beyond the square that each was scaled to.
+    reach = float(maps[["x", "y"]].abs().max(axis=None))
+    scale = alt.Scale(domain=[-reach, reach], nice=False, padding=6)
     colours = [TOPIC_COLOURS[row % len(TOPIC_COLOURS)] for row in range(len(topics))]
     legend = alt.Legend(columns=5, symbolOpacity=1, padding=8)
     channels: dict[str, Any] = {
         "x": alt.X("px:Q", axis=None, scale=scale),
         "y": alt.Y("py:Q", axis=None, scale=scale),
         "color": alt.Color("topic:N", legend=legend)
-        .title("topic (click; shift-click adds)")
+        .title("topic (click)")
         .scale(domain=topics, range=colours),
         "shape": alt.Shape("modality:N", legend=alt.Legend(symbolOpacity=1, padding=8))
         .title("modality (click)")
         .scale(domain=["image", "caption"], range=["circle", "triangle-up"]),
         "opacity": alt.when(chosen & kinds).then(alt.value(0.8)).otherwise(alt.value(0.05)),
-        "size": alt.when(pointed).then(alt.value(220)).otherwise(alt.value(28)),
+        "size": alt.when(pointed[0] | pointed[1]).then(alt.value(220)).otherwise(alt.value(28)),
         "tooltip": ["image:N", "topic:N", "modality:N"],
     }
     if any("link" in item for item in items):
         channels["href"] = alt.Href("link:N")
 
     def panel(method: str, title: Any) -> alt.Chart:
+        place = f"{method} * {len(places) // len(methods)} + {shared}"
         points = base.transform_calculate(
-            px=f"datum.x[{method} * {len(place) // len(methods)} + {shared}]",
-            py=f"datum.y[{method} * {len(place) // len(methods)} + {shared}]",
+            **{f"p{axis}": f"toNumber(split(datum.{axis}, ' ')[{place}])" for axis in "xy"}
         ).mark_point(aria=False)
         chart: alt.Chart = points.encode(**channels).properties(
             width=PANEL, height=PANEL, title=alt.Title(title, fontSize=12)
@@ -108,8 +114,8 @@ def map_chart(maps: pd.DataFrame, baseline: str = "fixed") -> alt.HConcatChart:
     ]
     title = alt.expr(f"{json.dumps(others, ensure_ascii=False)}[right - 1]")
     panels = alt.hconcat(
-        panel("0", baseline).add_params(chosen, kinds, pointed),
-        panel("right", title).add_params(pointed),
+        panel("0", baseline).add_params(chosen, kinds, pointed[0]),
+        panel("right", title).add_params(pointed[1]),
     )
     chart: alt.HConcatChart = panels.add_params(*menus).properties(
         usermeta={"embedOptions": {"loader": {"target": "_blank"}}},
@@ -303,9 +309,13 @@ def measure_rows(runs: pd.DataFrame) -> pd.DataFrame:
     """Return each measure as ``mean ± half-width of the 95 % interval``, a column a method.
 
     Args:
-        runs: Of :func:`lib.clusters.measure_table`; a column ``temperature`` is shown too.
+        runs: Of :func:`lib.clusters.measure_table`; columns ``temperature`` and ``rsum`` are shown too.
     """
-    headings = {**MEASURES, "temperature": "temperature τ, mean over steps"}
+    headings = {
+        **MEASURES,
+        "temperature": "temperature τ, mean over steps",
+        "rsum": "rSum, retrieval itself",
+    }
     rows = []
     for measure, heading in headings.items():
         if measure in runs:
@@ -339,11 +349,11 @@ def change_rows(compared: pd.DataFrame) -> pd.DataFrame:
 def plus_minus(value: float, half: float, *, sign: bool = False) -> str:
     """Write a value with the half-width of its interval, to two digits of the latter.
 
-    At least 2 decimals and at most 6 are written.
+    At least 2 decimals and at most 6 are written, 3 where the interval has no width.
 
     >>> plus_minus(0.81234, 0.0123), plus_minus(-0.0000041, 0.0000125, sign=True)
     ('0.812 ± 0.012', '-0.000004 ± 0.000013')
     """
-    digits = 2 if half <= 0 else min(6, max(2, 1 - math.floor(math.log10(half))))
+    digits = 3 if half <= 0 else min(6, max(2, 1 - math.floor(math.log10(half))))
     number = round(value, digits) + 0.0
     return f"{number:{'+' if sign else ''}.{digits}f} ± {half:.{digits}f}"

@@ -192,7 +192,8 @@ def _lines(curves: pd.DataFrame, panel: str, axis: str, y: alt.Y) -> alt.LayerCh
         opacity=alt.when(picked).then(alt.value(1)).otherwise(alt.value(0.1)),
         tooltip=_tooltip(panel),
     )
-    return alt.layer(band, line.add_params(picked))
+    layers: alt.LayerChart = band + line.add_params(picked)
+    return layers
 
 
 def _ticks(levels: pd.Series) -> list[float]:

@@ -140,6 +140,7 @@ def judge(
     corpus: str,
     train_images: int,
     margin: float,
+    family: int | None = None,
 ) -> Finding:
     """Answer a claim from the comparisons it rests on.
 
@@ -150,6 +151,7 @@ def judge(
         corpus: On which corpus.
         train_images: With how many training images.
         margin: Points within which a difference is none.
+        family: Comparisons that the p-values were adjusted for; default, the table's rows.
     """
     answer = overall(table)
     seeds = int(table["seeds"].min())
@@ -160,7 +162,7 @@ def judge(
         f"images, {seeds} paired seeds. Differences within ±{margin:g} points count as none. "
     )
     if deviation > 0:
-        effect = minimum_detectable_effect(deviation, seeds)
+        effect = minimum_detectable_effect(deviation, seeds, alpha=0.05 / (family or len(table)))
         size = f"{effect:.2f}" if effect >= 0.01 else "less than 0.01"
         summary += f"A true difference of {size} points is found with probability 0.8."
     return Finding(

@@ -57,6 +57,7 @@ def test_every_choice_shows_its_own_map():
     assert chosen["right"]["labels"] == METHODS[1:]
     assert chosen["perplexity"]["labels"] == ["10", "30", "50"]
     assert chosen["start"]["labels"] == ["principal components", "random 1"]
+    pattern = r"toNumber\(split\(datum\.x, ' '\)\[(.*)\]\)"
     indexed = table.set_index(["method", "seed", "perplexity", "start", "image", "modality"])
     for panel, methods in zip(spec["hconcat"], (METHODS[:1], METHODS[1:]), strict=True):
         formula = {t["as"]: t["calculate"] for t in panel["transform"]}
@@ -65,11 +66,11 @@ def test_every_choice_shows_its_own_map():
                 for p, perplexity in enumerate(PERPLEXITIES):
                     for start in STARTS:
                         values = {"right": right, "seed": s, "perplexity": p, "start": start}
-                        place = re.fullmatch(r"datum\.x\[(.*)\]", formula["px"])[1]
+                        place = re.fullmatch(pattern, formula["px"])[1]
                         place = eval(place, {}, values)
                         for item in items:
                             key = (method, seed, perplexity, start, item["image"], item["modality"])
-                            found = item["x"][place], item["y"][place]
+                            found = tuple(float(item[axis].split()[place]) for axis in "xy")
                             assert found == tuple(indexed.loc[key, ["x", "y"]])
         assert formula["py"] == formula["px"].replace("datum.x", "datum.y")
 
@@ -83,13 +84,23 @@ def test_the_first_choice_stands_in_the_static_picture():
     assert 'href="https://example.org/3"' in svg
 
 
+def test_no_point_lies_outside_its_panel():
+    table = maps()
+    table.loc[5, "x"] = -13.5
+    spec = map_chart(table).to_dict()
+    for panel in spec["hconcat"]:
+        for axis in "xy":
+            assert panel["encoding"][axis]["scale"]["domain"] == [-13.5, 13.5]
+
+
 def test_the_legends_filter_and_a_point_finds_its_partner():
     spec = map_chart(maps()).to_dict()
     selections = {p["name"]: p for p in spec["params"] if "select" in p}
     assert selections["topics"]["bind"] == selections["modalities"]["bind"] == "legend"
     assert selections["topics"]["select"]["fields"] == ["topic"]
-    assert selections["pair"]["select"]["fields"] == ["image"]
-    assert len(selections["pair"]["views"]) == 2
+    panels = [selections[f"pair_{side}"] for side in ("left", "right")]
+    assert [pair["select"]["fields"] for pair in panels] == [["image"], ["image"]]
+    assert panels[0]["views"] != panels[1]["views"]
     assert spec["usermeta"]["embedOptions"]["loader"]["target"] == "_blank"
 
 
@@ -127,7 +138,7 @@ def runs(methods=METHODS[:2], seeds=3):
     return pd.DataFrame(
         [
             {
-                "method": m, "seed": s, "temperature": 0.1 + 0.05 * row,
+                "method": m, "seed": s, "temperature": 0.1 + 0.05 * row, "rsum": 190.0 + s,
                 **dict(zip(MEASURES, rng.normal(0.5, 0.1, len(MEASURES)), strict=True)),
             }
             for row, m in enumerate(methods)
@@ -180,7 +191,7 @@ def test_each_panel_of_differences_has_its_own_scale_and_margin():
     [
         ((0.81234, 0.0123), "0.812 ± 0.012"),
         ((12.3, 4.5), "12.30 ± 4.50"),
-        ((1.0, 0.0), "1.00 ± 0.00"),
+        ((0.125, 0.0), "0.125 ± 0.000"),
         ((-0.00001, 0.5), "0.00 ± 0.50"),
         ((0.5, 1e-9), "0.500000 ± 0.000000"),
     ],
@@ -192,9 +203,10 @@ def test_an_interval_sets_the_digits(arguments, text):
 def test_measures_stand_in_rows_and_methods_in_columns():
     shown = measure_rows(runs())
     assert list(shown.columns) == ["measure", *METHODS[:2]]
-    assert len(shown) == len(MEASURES) + 1
-    assert shown["measure"].iloc[-1].startswith("temperature")
-    assert shown["fixed"].iloc[-1] == "0.10 ± 0.00"
+    assert shown["measure"].tolist()[: len(MEASURES)] == list(MEASURES.values())
+    assert shown["measure"].str.startswith(("temperature", "rSum")).tolist()[-2:] == [True, True]
+    # 190, 191, 192: standard error 1/√3, t quantile 4.30.
+    assert shown["fixed"].tolist()[-2:] == ["0.100 ± 0.000", "191.00 ± 2.48"]
 
 
 def test_changes_are_marked_where_they_are_sure():

@@ -146,16 +146,16 @@ def test_finished_runs_are_never_repeated(together, features, tmp_path, monkeypa
 def test_interrupted_and_resumed_gives_the_same_numbers(together, features, tmp_path, monkeypatch):
     store, original, calls = fresh(tmp_path, "runs"), sweep.train_stack, []
 
-    def interrupted(configs, data):
+    def interrupted(configs, data, sources):
         if calls:
             raise KeyboardInterrupt
-        calls.append(configs)
-        return original(configs[:3], data)
+        calls.append(configs[:3])
+        return original(configs[:3], data, sources)
 
     monkeypatch.setattr(sweep, "train_stack", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(MIXED, store=store, features=features, device="cpu")
-    assert len(store.records()) == 3
+    assert {record.config for record in store.records()} == set(calls[0])
     monkeypatch.setattr(sweep, "train_stack", original)
     resumed = train(MIXED, store=store, features=features, device="cpu")
     for one, other in zip(together, resumed, strict=True):

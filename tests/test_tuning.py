@@ -18,9 +18,10 @@ BASE = RunConfig(
 GRID = {
     "temperatures": [0.1, 0.2],
     "signals": ["variance", "entropy"],
-    "actuators": ["direction", "sharpness"],
+    "actuators": ["direction", "sharpness", "sample"],
     "scheduled_temperatures": [0.1],
     "gammas": [1.0, 10.0],
+    "sample_gammas": [-1.0, 1.0],
     "targets": {"variance": [1.0, 2.0], "entropy": [0.7, 0.9]},
     "beta": 0.8,
     "warmup": 1,
@@ -45,11 +46,14 @@ def test_every_method_gets_its_grid():
         "entropy × direction",
         "variance × sharpness",
         "entropy × sharpness",
+        "variance × sample",
+        "entropy × sample",
     ]
     for method, configs in grids.items():
         assert {config.method for config in configs} == {method}
         assert len({config.run_id for config in configs}) == 2
     assert [c.schedule.gamma for c in grids["variance × direction"]] == [1.0, 10.0]
+    assert [c.schedule.gamma for c in grids["entropy × sample"]] == [-1.0, 1.0]
     assert [c.schedule.target for c in grids["entropy × sharpness"]] == [0.7, 0.9]
     assert {(c.schedule.beta, c.schedule.warmup) for c in grids["variance × direction"]} == {
         (0.8, 1)

@@ -22,7 +22,7 @@ from lib.seeds import generator
 from lib.training import trained
 
 EXTENT = 10.0
-"""Each map is scaled so that its furthest coordinate is this: t-SNE's own scale means nothing."""
+"""A map's furthest coordinate before it is turned: t-SNE's own scale means nothing."""
 SETTINGS = ("seed", "perplexity", "start")
 
 
