@@ -108,17 +108,20 @@ def verdict_colour() -> alt.Color:
 
 
 def difference_chart(
-    table: pd.DataFrame, margin: float, gains: Mapping[str, float], title: str
+    table: pd.DataFrame, margin: float, gains: Mapping[str, float] | None, title: str
 ) -> alt.FacetChart:
     """Paired differences with their intervals, a panel a metric.
 
     Args:
         table: ``method``, ``metric``, ``estimate``, ``low``, ``high`` (points), ``verdict``.
         margin: Half-width of the band inside which a difference counts as none.
-        gains: Metric to the gain that the paper reports, drawn as a dashed line.
+        gains: Metric to the gain that the paper reports, drawn as a dashed line; None where the
+            comparison is none of the paper's.
         title: What is compared with what.
     """
-    table = table.assign(paper=table["metric"].map(gains), inside=margin, outside=-margin)
+    table = table.assign(inside=margin, outside=-margin)
+    if gains:
+        table = table.assign(paper=table["metric"].map(gains))
     base = alt.Chart(table)
     order = list(dict.fromkeys(table["method"]))
     y = alt.Y("method:N").sort(order).title(None)
@@ -140,12 +143,14 @@ def difference_chart(
     points = base.mark_point(size=70, opacity=1).encode(
         alt.X("estimate:Q"), y, colour, tooltip=tooltip
     )
-    layers = alt.layer(band, zero, claim, bars, points).properties(width=205, height=alt.Step(24))
-    return layers.facet(column=alt.Column("metric:N").title(None).sort(list(gains))).properties(
+    marks = [band, zero, *([claim] if gains else []), bars, points]
+    dashed = ", dashed: the paper's gain" if gains else ""
+    layers = alt.layer(*marks).properties(width=205, height=alt.Step(24))
+    metrics = list(dict.fromkeys(table["metric"]))
+    return layers.facet(column=alt.Column("metric:N").title(None).sort(metrics)).properties(
         title=alt.Title(
             title,
-            subtitle=f"paired over seeds, 95 % intervals; grey band: ±{margin:g} points, "
-            "dashed: the paper's gain",
+            subtitle=f"paired over seeds, 95 % intervals; grey band: ±{margin:g} points{dashed}",
         )
     )
 

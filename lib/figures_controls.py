@@ -62,7 +62,7 @@ def ratio_chart(table: pd.DataFrame) -> alt.LayerChart:
         width="container",
         height=240,
         title=alt.Title(
-            "The two directions vary alike",
+            "How far the variances of the two directions differ",
             subtitle="of the fixed loss's similarities, batch by batch; mean and range over seeds",
         ),
     )

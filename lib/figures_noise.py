@@ -6,8 +6,8 @@ import altair as alt
 import pandas as pd
 
 from lib.charts import BLUE, GREEN, GREY, VERMILLION
-from lib.figures import DIRECTIONS, difference_table, signed, summarise
-from lib.robustness import JUDGED, condition_name, degradation, over_kinds
+from lib.figures import DIRECTIONS, difference_table, summarise
+from lib.robustness import JUDGED, condition_name, over_kinds
 
 _PANELS = {
     "mismatched": "mismatched pairs",
@@ -113,9 +113,9 @@ def degradation_chart(table: pd.DataFrame, margin: float) -> alt.FacetChart:
 
 
 def loss_table(training: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
-    """Return what each method loses to the noise at which the claim is judged, as a page shows it:
-    points of R@1, and which share that is of its clean recall; means over seeds, and over kinds of
-    noise at test.
+    """Return R@1 without noise and with that at which the claim is judged, as a page shows it:
+    ``clean → noisy (change in percent of clean)``, means over seeds, and over kinds of noise at
+    test.
 
     Args:
         training: Of :func:`lib.robustness.noise_in_training`.
@@ -126,15 +126,17 @@ def loss_table(training: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (place, what), level in JUDGED.items():
         table = tables[place][tables[place]["what"] == what]
-        lost = degradation(table).query("level == @level").groupby("method", sort=False)
-        clean = table[table["level"] == 0].groupby("method", sort=False)[recalls].mean()
-        for method, means in lost[recalls].mean().iterrows():
+        clean, noisy = (
+            table[table["level"] == at].groupby("method", sort=False)[recalls].mean()
+            for at in (0, level)
+        )
+        for method, means in noisy.iterrows():
             rows.append(
                 {"noise": condition_name(place, what, level), "method": method}
                 | {
-                    f"R@1 {name}": f"{signed(-points)} ({-100 * points / whole:+.0f} %)"
-                    for name, points, whole in zip(
-                        DIRECTIONS.values(), means, clean.loc[method], strict=True
+                    f"R@1 {name}": f"{whole:.2f} → {left:.2f} ({100 * (left / whole - 1):+.0f} %)"
+                    for name, whole, left in zip(
+                        DIRECTIONS.values(), clean.loc[method], means, strict=True
                     )
                 }
             )

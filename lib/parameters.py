@@ -188,8 +188,8 @@ class NoiseParameters(MethodOptions, TrainingOptions, TowerOptions, CorpusOption
     mismatched_rates: list[Rate] = Field([0.4], min_length=1)
     caption_rates: list[Rate] = Field([0.8], min_length=1)
     image_rates: list[Rate] = Field([0.8], min_length=1)
-    caption_noise: list[CaptionNoise] = Field(["word drop", "typing errors"], min_length=1)
-    image_noise: list[ImageNoise] = Field(["Gaussian noise", "occlusion"], min_length=1)
+    caption_noise: list[CaptionNoise] = Field(["typing errors"], min_length=1)
+    image_noise: list[ImageNoise] = Field(["Gaussian noise"], min_length=1)
     severities: list[Severity] = Field([3], min_length=1)
 
 

@@ -106,6 +106,9 @@ CHARTS = {
     "differences": lambda: difference_chart(
         differences(), 0.3, {"i2t R@1": 2.3, "t2i R@1": 1.5}, "Against fixed"
     ),
+    "differences that the paper does not report": lambda: difference_chart(
+        differences(), 0.3, None, "Against fixed"
+    ),
     "weights": lambda: path_chart(
         path_table({"a": [record(20)], "b": [record(20)]}, "weight_i2t"), "weight", "Weights"
     ),
@@ -126,6 +129,31 @@ def test_a_difference_chart_escapes_what_it_is_given():
     svg = charts.static_svg(CHARTS["differences"]().to_dict())
     assert "<b>rival" not in svg
     assert "&lt;b&gt;rival" in svg
+
+
+def test_a_dashed_line_is_announced_only_where_there_is_one():
+    with_gains, without = (
+        json.dumps(difference_chart(differences(), 0.3, gains, "x").to_dict())
+        for gains in ({"i2t R@1": 2.3, "t2i R@1": 1.5}, None)
+    )
+    assert "dashed" in with_gains
+    assert "dashed" not in without
+    assert "paper" not in without
+
+
+def test_a_comparison_becomes_a_grid_of_signed_estimates():
+    table = pd.DataFrame(
+        [
+            {"method": method, "metric": metric, "estimate": estimate, "verdict": verdict}
+            for method, verdict in (("b", "improves"), ("a", "undecided"))
+            for metric, estimate in zip(METRICS, np.linspace(-1, 1, len(METRICS)), strict=True)
+        ]
+    )
+    grid = figures.difference_grid(table)
+    assert grid["method"].tolist() == ["b", "a"]
+    assert list(grid.columns[1:]) == list(METRICS.values())
+    assert grid.iloc[0, 1:].tolist()[:2] == ["-1.00 ▲", "-0.75 ▲"]
+    assert grid.iloc[1, -1] == "+1.00"
 
 
 def test_long_paths_are_thinned_and_say_so():

@@ -134,3 +134,41 @@ def test_a_claim_about_a_method_that_was_not_run_is_refused():
     table = against(runs(entropy_direction=(0.0, 0.0)), "fixed", 0.3)
     with pytest.raises(ValueError, match="'variance × direction', which is not among"):
         claim_rows(table)
+
+
+def test_power_is_told_for_one_test_and_for_the_table():
+    from scipy import stats
+
+    from lib.verdicts import power_table
+
+    table = pd.DataFrame(
+        {"method": ["a", "b"], "metric": ["i2t R@1", "t2i R@1"], "deviation": [1.0, 0.5],
+         "seeds": [20, 20]}
+    )  # fmt: skip
+    found = power_table(table, {"i2t R@1": 2.3, "t2i R@1": 1.5})
+    assert found["the paper's gain"].tolist() == [2.3, 1.5]
+    for column, alpha in (("found alone", 0.05), ("found in this table", 0.025)):
+        effect = found[column][0] * 20**0.5
+        limit = stats.t.ppf(1 - alpha / 2, 19)
+        power = stats.nct.sf(limit, 19, effect) + stats.nct.cdf(-limit, 19, effect)
+        assert power == pytest.approx(0.8, abs=1e-3)
+        assert found[column][1] == pytest.approx(found[column][0] / 2)
+
+
+def test_all_metrics_are_one_family_and_a_lower_rank_is_better():
+    from lib.runs import TEST_COLUMNS
+    from lib.verdicts import against_on_all
+
+    runs = pd.DataFrame(
+        [
+            {"method": method, "seed": seed}
+            | dict.fromkeys(TEST_COLUMNS, 20.0 + seed + (0.01 * seed + 2) * (method == "a"))
+            for method in ("fixed", "a")
+            for seed in range(6)
+        ]
+    )
+    table = against_on_all(runs, "fixed", 0.3).set_index("metric")
+    assert list(table.index) == list(TEST_COLUMNS)
+    assert table.loc["i2t_r5", "verdict"] == "improves"
+    assert table.loc["i2t_median_rank", "verdict"] == "worsens"
+    assert table["p_adjusted"].nunique() == 1

@@ -64,7 +64,7 @@ def panels(estimates: Iterable[Estimate]) -> list[list[Estimate]]:
 
 
 def scale_of(panel: Sequence[Estimate], gains: Mapping[str, float]) -> Scale:
-    """Return a scale that holds zero and all that is drawn, with three to six ticks.
+    """Return a scale that holds zero and all that is drawn, with two to six ticks.
 
     Args:
         panel: Estimates of one unit.

@@ -8,11 +8,12 @@ from lib.clusters.claim import (
     compare_measures,
     mean_temperatures,
 )
-from lib.clusters.maps import map_lesson, map_silhouettes, map_table, start_name
+from lib.clusters.maps import EXTENT, map_lesson, map_silhouettes, map_table, start_name
 from lib.clusters.measures import MEASURES, NEIGHBOURS, measure_table, topic_table
 from lib.clusters.topics import TOPICS, image_labels, topic_of
 
 __all__ = [
+    "EXTENT",
     "MEASURES",
     "NEIGHBOURS",
     "PRIMARY",

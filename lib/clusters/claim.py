@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lib.clusters.measures import MEASURES
-from lib.findings import Estimate, Finding
+from lib.findings import Finding
 from lib.runs import STEP_COLUMNS, RunRecord
 from lib.statistics import (
     compare_methods,
@@ -20,7 +20,7 @@ from lib.statistics import (
     minimum_detectable_effect,
     paired_comparison,
 )
-from lib.verdicts import ANSWERS, PAPER_METHOD, claim_rows, overall
+from lib.verdicts import ANSWERS, PAPER_METHOD, claim_rows, estimates, overall
 
 PRIMARY: Mapping[str, str] = {
     "alignment": "alignment (lower is better)",
@@ -175,23 +175,12 @@ def cluster_finding(
         claim=4,
         verdict=verdict,
         notebook=notebook,
-        estimates=tuple(
-            Estimate(
-                metric=row.metric,
-                baseline=row.baseline,
-                method=row.method,
-                estimate=row.estimate,
-                low=row.low,
-                high=row.high,
-                unit=UNITS[headings[row.metric]],
-                margin=row.margin,
-                lower_is_better=headings[row.metric] in LOWER_IS_BETTER,
+        estimates=estimates(
+            table.assign(
+                unit=[UNITS[headings[metric]] for metric in table["metric"]],
+                lower_is_better=[headings[m] in LOWER_IS_BETTER for m in table["metric"]],
                 train_images=train_images,
-                seeds=row.seeds,
-                p_adjusted=row.p_adjusted,
-                verdict=row.verdict,
             )
-            for row in table.itertuples()
         ),
         summary=summary,
         corpus=corpus,

@@ -22,12 +22,12 @@ from lib.seeds import generator
 from lib.training import trained
 
 EXTENT = 10.0
-"""A map's furthest coordinate before it is turned: t-SNE's own scale means nothing."""
+"""Each map is scaled so that its furthest coordinate is this: t-SNE's own scale means nothing."""
 SETTINGS = ("seed", "perplexity", "start")
 
 
 def tsne(points: NDArray[np.float64], perplexity: float, start: int) -> NDArray[np.float64]:
-    """Return a t-SNE map of points, by cosine distance, centred and scaled to :data:`EXTENT`.
+    """Return a t-SNE map of points, by cosine distance.
 
     Args:
         points: (n, d).
@@ -45,10 +45,8 @@ def tsne(points: NDArray[np.float64], perplexity: float, start: int) -> NDArray[
     )
     # Sums over threads come in any order, and a last bit grows into another map.
     with threadpool_limits(limits=1):
-        plane = made.fit_transform(points.astype(np.float32)).astype(np.float64)
-    plane -= (plane.max(axis=0) + plane.min(axis=0)) / 2
-    scaled: NDArray[np.float64] = plane * (EXTENT / np.abs(plane).max())
-    return scaled
+        plane: NDArray[np.float64] = made.fit_transform(points.astype(np.float32)).astype(float)
+    return plane
 
 
 def start_name(start: int) -> str:
@@ -130,7 +128,7 @@ def map_table(
             for part in parts[config]
         ]
         for part in maps:
-            part[["x", "y"]] = _turned(part, onto=maps[0])
+            part[["x", "y"]] = _laid_out(part, like=maps[0])
         columns = ["method", *SETTINGS, "image", "topic", "modality", "link", "x", "y"]
         return pd.concat(maps)[columns]
 
@@ -139,6 +137,7 @@ def map_table(
         "perplexities": [float(p) for p in perplexities],
         "random_starts": random_starts,
         "images": images,
+        "extent": EXTENT,
         "lexicon": lexicon_digest(),
     }
     return Store().table("embedding-maps", key, compute)
@@ -189,9 +188,10 @@ def map_lesson(silhouettes: pd.DataFrame, method: str, baseline: str = "fixed") 
     )
 
 
-def _turned(part: pd.DataFrame, onto: pd.DataFrame) -> NDArray[np.float64]:
-    """Turn or mirror a map towards another, which changes nothing that a map says."""
-    plane, target = (np.stack(list(p["plane"])) for p in (part, onto))
+def _laid_out(part: pd.DataFrame, like: pd.DataFrame) -> NDArray[np.float64]:
+    """Turn or mirror a map towards another, centre and scale it: none changes what a map says."""
+    plane, target = (np.stack(list(p["plane"])) for p in (part, like))
     turned = plane @ orthogonal_procrustes(plane, target)[0]
-    rounded: NDArray[np.float64] = np.round(turned, 2) + 0.0
+    turned -= (turned.max(axis=0) + turned.min(axis=0)) / 2
+    rounded: NDArray[np.float64] = np.round(turned * (EXTENT / np.abs(turned).max()), 2) + 0.0
     return rounded
