@@ -36,19 +36,26 @@ TENTH = "a tenth of the images"
 def under(config: RunConfig, condition: str) -> RunConfig:
     """Return a configuration under one of :data:`CONDITIONS`.
 
-    Fewer batches an epoch get more epochs, up to three times as many, so that the steps stay about
-    the same; more batches get fewer, five at least.
+    As :func:`same_steps` says, the steps stay about the same.
 
     Raises:
         ValueError: There is no condition of that name.
     """
     if condition not in CONDITIONS:
         raise ValueError(f"{condition!r} is no condition; there are {', '.join(CONDITIONS)}")
-    steps = config.epochs * math.ceil(config.train_images / config.batch_size)
     changes = dict(CONDITIONS[condition])
     if condition == TENTH:
         changes["train_images"] = max(2, config.train_images // 10)
-    changed = config.model_copy(update=changes)
+    return same_steps(config, config.model_copy(update=changes))
+
+
+def same_steps(config: RunConfig, changed: RunConfig) -> RunConfig:
+    """Return a changed configuration with about as many steps as it had before.
+
+    Fewer batches an epoch get more epochs, up to three times as many; more batches get fewer, five
+    at least.
+    """
+    steps = config.epochs * math.ceil(config.train_images / config.batch_size)
     an_epoch = math.ceil(changed.train_images / changed.batch_size)
     epochs = min(3 * config.epochs, max(min(5, config.epochs), math.ceil(steps / an_epoch)))
     return changed.model_copy(update={"epochs": epochs})

