@@ -18,14 +18,14 @@ Changes = Mapping[str, Any]
 FACTORS: Mapping[str, Mapping[str, Changes]] = {
     "batch size": {"32": {"batch_size": 32}, "512": {"batch_size": 512}},
     "temperature": {"0.05": {"temperature": 0.05}, "0.2": {"temperature": 0.2}},
-    "embedding size": {"64": {"embedding_dim": 64}, "512": {"embedding_dim": 512}},
+    "embedding size": {"64": {"embedding_dim": 64}},
     "hidden layers": {
         "1": {"hidden_layers": 1},
         "1, image alone": {"hidden_layers": 1, "text_hidden_layers": 0},
         "1, text alone": {"text_hidden_layers": 1},
     },
-    "dropout": {"0.2": {"dropout": 0.2}, "0.5": {"dropout": 0.5}},
-    "weight decay": {"0": {"weight_decay": 0.0}, "1": {"weight_decay": 1.0}},
+    "dropout": {"0.5": {"dropout": 0.5}},
+    "weight decay": {"1": {"weight_decay": 1.0}},
     "captions an image": {"1": {"captions_per_image": 1}},
     "towers": {
         "larger image tower": {"image_tower": "efficientnet-lite1"},

@@ -6,11 +6,12 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from lib.book import equations, figures, scoreboard, values
+from lib.book import answers, equations, figures, scoreboard, values
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Add every part to ``app``."""
+    answers.setup(app)
     equations.setup(app)
     figures.setup(app)
     scoreboard.setup(app)
