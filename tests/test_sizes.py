@@ -20,7 +20,8 @@ SMALL = {
     "gammas": [1.0, 5.0], "variance_targets": [1.0, 2.0, 3.0, 1.5, 2.5, 4.0],
     "decayed_rates": [0.01, 0.03], "least_steps": 6, "seeds": 3, "train_sizes": [20, 40],
     "scheduled_temperatures": [0.1, 0.15, 0.2], "sample_gammas": [1.0, -1.0],
-    "entropy_targets": [0.4, 0.5, 0.6, 0.7, 0.8, 0.9], "spread_targets": [3.0, 4.0, 5.0, 6.0, 7.0, 8.0],
+    "entropy_targets": [0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
+    "spread_targets": [3.0, 4.0, 5.0, 6.0, 7.0, 8.0],
 }  # fmt: skip
 
 
@@ -55,7 +56,7 @@ def results(gain, validation_gain, seeds=12, sizes_=(100, 1000)):
                         "train_images": size,
                         **dict.fromkeys(TEST_COLUMNS, test),
                         "validation_rsum": validation,
-                    }  # fmt: skip
+                    }
                 )
     return pd.DataFrame(rows)
 
