@@ -20,6 +20,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lib.files import atomic_path, home, write_atomic
 from lib.losses import LOSSES
+from lib.rival_configs import (
+    INDIVIDUAL_BOUNDS,
+    READS_INFO_NCE,
+    RIVAL_NAMES,
+    SETS_TEMPERATURE,
+    IndividualTemperatureConfig,
+    RivalConfig,
+)
 
 RESULTS_VERSION = 1
 """Raise this when a change to the code changes the numbers of a run: no older record is then used.
@@ -27,9 +35,15 @@ A test pins the numbers of a small run, so that such a change does not pass unno
 
 
 LossName = Literal[
-    "info_nce", "label_smoothing", "decoupled", "hardest_negatives", "sigmoid", "rince"
+    "info_nce",
+    "label_smoothing",
+    "decoupled",
+    "hardest_negatives",
+    "sigmoid",
+    "multi_positive",
+    "rince",
 ]
-"""The losses of :data:`lib.losses.LOSSES` that batches of single pairs can train with."""
+"""The losses of :data:`lib.losses.LOSSES`."""
 
 
 class ScheduleConfig(BaseModel):
@@ -100,6 +114,8 @@ class RunConfig(BaseModel):
     A run's name is made from what differs from these defaults, so that a field more, whose default
     means what was done before, keeps all records. Changing a default needs a new
     :data:`RESULTS_VERSION`.
+
+    A batch has ``batch_size`` images, each with ``captions_per_image`` captions.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -124,14 +140,27 @@ class RunConfig(BaseModel):
     weight_decay: float = Field(0.01, ge=0)
     temperature: float = Field(0.1, gt=0)
     learn_temperature: bool = False
-    schedule: ScheduleConfig | ConstantConfig | ReplayConfig | None = None
+    schedule: ScheduleConfig | ConstantConfig | ReplayConfig | RivalConfig | None = None
     loss: LossName = "info_nce"
     loss_constant: float | None = None
+    learn_bias: bool = False
+    captions_per_image: int = Field(1, ge=1)
     noise: NoiseConfig | None = None
 
     @model_validator(mode="after")
-    def _constant_suits_the_loss(self) -> "RunConfig":
+    def _constants_suit_the_loss(self) -> "RunConfig":
         LOSSES[self.loss].check(self.loss_constant)
+        if self.learn_bias and self.loss != "sigmoid":
+            raise ValueError(f"learn_bias is for the loss sigmoid; {self.loss} has no bias")
+        several = self.captions_per_image > 1
+        if several != (self.loss == "multi_positive"):
+            raise ValueError(
+                "captions_per_image must be 2 or more with the loss multi_positive and 1 with any "
+                f"other, to which an image's second caption is a negative; with {self.loss} it is "
+                f"{self.captions_per_image}"
+            )
+        if isinstance(self.schedule, READS_INFO_NCE) and self.loss != "info_nce":
+            raise ValueError(f"{self.method} is made for the loss info_nce, not for {self.loss}")
         return self
 
     @model_validator(mode="after")
@@ -140,6 +169,15 @@ class RunConfig(BaseModel):
         sharp = isinstance(schedule, ScheduleConfig) and schedule.actuator == "sharpness"
         if self.learn_temperature and sharp:
             raise ValueError("a temperature is either learned or set by 'sharpness', not both")
+        if self.learn_temperature and isinstance(schedule, SETS_TEMPERATURE):
+            raise ValueError(f"a temperature is either learned or set by {self.method}, not both")
+        if isinstance(schedule, IndividualTemperatureConfig):
+            low, high = INDIVIDUAL_BOUNDS
+            if not low <= self.temperature <= high:
+                raise ValueError(
+                    f"temperature = {self.temperature:g} lies outside {low:g} to {high:g}, within "
+                    f"which {self.method} move"
+                )
         return self
 
     @classmethod
@@ -168,6 +206,8 @@ class RunConfig(BaseModel):
                 return self.loss
             case None:
                 return "learned τ" if self.learn_temperature else "fixed"
+            case rival:
+                return RIVAL_NAMES[type(rival)]
 
     @property
     def source(self) -> "RunConfig | None":

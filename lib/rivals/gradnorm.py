@@ -93,6 +93,12 @@ class GradNorm(Rival):
     def _norm(self, loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         # The runs share nothing, so that the gradient of their sum holds each run's own.
         gradients = torch.autograd.grad(loss.sum(), list(parameters), retain_graph=True)
-        leading = len(self.batch_shape)
-        squares = [g.square().reshape(*self.batch_shape, -1).sum(dim=leading) for g in gradients]
-        return torch.stack(squares).sum(dim=0).sqrt()
+        return torch.stack([self._squares(g) for g in gradients]).sum(dim=0).sqrt()
+
+    def _squares(self, gradient: Tensor) -> Tensor:
+        # An axis at a time: one sum over all of a single run may be split over threads, so that its
+        # last bits would depend on whether the run is in a stack.
+        total = gradient.square()
+        while total.dim() > len(self.batch_shape):
+            total = total.sum(dim=-1)
+        return total

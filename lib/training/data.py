@@ -54,6 +54,11 @@ class Pairs:
     caption_count: NDArray[np.int64]
     noisy_caption: NDArray[np.bool_]
 
+    def places(self, images: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return which of the n images each of these rows is, 0 to n - 1."""
+        order = np.argsort(self.image)
+        return order[np.searchsorted(self.image, images, sorter=order)]
+
     def caption_rows(self, captions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the rows of :attr:`TrainingData.text` that stand for captions of the corpus."""
         return captions + len(self.noisy_caption) * self.noisy_caption[captions]
@@ -140,15 +145,27 @@ class TrainingData:
         self, config: RunConfig, pairs: Pairs, epoch: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Draw an epoch: the image rows in their order, and one caption row for each. An image
-        comes once an epoch, so no batch holds two captions of it."""
+        comes once an epoch, so no batch holds two captions of it.
+
+        With several captions an image, each image is followed by itself with its others: distinct
+        ones, as long as it has so many."""
         order = generator(config.seed, "batch order", epoch).permutation(len(pairs.image))
         draw = generator(config.seed, "captions", epoch).random(len(order))
         place = (draw * pairs.caption_count[order]).astype(np.int64)
+        copies = config.captions_per_image
+        if copies > 1:
+            count = pairs.caption_count[order, None]
+            keys = generator(config.seed, "more captions", epoch).random((len(order), count.max()))
+            keys[np.arange(keys.shape[1]) >= count] = 2.0
+            np.put_along_axis(keys, place[:, None], -1.0, axis=1)
+            chosen = np.take_along_axis(np.argsort(keys, axis=1), np.arange(copies) % count, axis=1)
+            order, place = np.repeat(order, copies), chosen.ravel()
         return pairs.image[order], pairs.caption_rows(pairs.first_caption[order] + place)
 
 
-def batches(count: int, size: int) -> list[slice]:
-    """Cut an epoch into batches. A last batch of a single pair has no negatives and gives no
-    signal: it is left out, and its pair meets others in the next epoch's order."""
-    starts = range(0, count, size)
-    return [slice(start, start + size) for start in starts if count - start >= 2]
+def batches(count: int, size: int, copies: int = 1) -> list[slice]:
+    """Cut an epoch of ``count`` images into batches of ``size`` of them, ``copies`` pairs each. A
+    last batch of a single image has no negatives and gives no signal: it is left out, and its image
+    meets others in the next epoch's order."""
+    starts = [start for start in range(0, count, size) if count - start >= 2]
+    return [slice(start * copies, (start + size) * copies) for start in starts]

@@ -1,13 +1,27 @@
-"""The losses and the schedulers of a stack of runs, and what is replayed from finished runs."""
+"""The schedulers of a stack of runs, and what is replayed from finished runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lib.losses import LOSSES
+from lib.rival_configs import (
+    AnalyticUncertaintyConfig,
+    CosineConfig,
+    DynamicWeightAverageConfig,
+    GradNormConfig,
+    IndividualTemperatureConfig,
+    UncertaintyConfig,
+)
+from lib.rivals import (
+    AnalyticUncertaintyWeights,
+    CosineTemperature,
+    DynamicWeightAverage,
+    UncertaintyWeights,
+)
 from lib.runs import (
     STEP_COLUMNS,
     ConstantConfig,
@@ -24,18 +38,29 @@ Sources = Mapping[RunConfig, RunRecord]
 
 
 class Schedulers:
-    """The schedulers of a stack: runs with the same signal and actuator share one."""
+    """The schedulers of a stack: runs of the same kind share one.
+
+    Args:
+        configs: The runs.
+        sources: Finished runs that some of them replay.
+        steps: Steps an epoch.
+        device: Where the similarities are.
+    """
 
     def __init__(
-        self, configs: Sequence[RunConfig], sources: Sources, device: torch.device
+        self, configs: Sequence[RunConfig], sources: Sources, steps: int, device: torch.device
     ) -> None:
         self._parts: list[tuple[Tensor, nn.Module]] = []
-        kinds: dict[tuple[str, str], list[int]] = {}
+        self._learned: list[tuple[Tensor, UncertaintyWeights, float]] = []
+        kinds: dict[Kind, list[int]] = {}
         for run, config in enumerate(configs):
             kinds.setdefault(_kind(config), []).append(run)
-        for kind, runs in kinds.items():
-            module = _module(kind, [configs[run] for run in runs], sources)
-            self._parts.append((torch.tensor(runs, device=device), module.to(device)))
+        for kind, members in kinds.items():
+            module = _module(kind, [configs[run] for run in members], sources, steps).to(device)
+            runs = torch.tensor(members, device=device)
+            self._parts.append((runs, module))
+            if isinstance(module, UncertaintyWeights):
+                self._learned.append((runs, module, float(kind[1])))
 
     def __call__(self, similarity: Tensor, temperature: Tensor) -> Schedule:
         """Return the schedule of every run, (R, …), for similarities (R, B, B)."""
@@ -47,48 +72,43 @@ class Schedulers:
             weights[runs], sample_weights[runs], tau[runs] = part
         return Schedule(weights, sample_weights, tau)
 
+    def penalised(self, loss: Tensor) -> Tensor:
+        """Return the losses (R,) of a step with the terms that keep learned weights from 0."""
+        for runs, module, _ in self._learned:
+            loss = loss.index_add(0, runs, module.penalty())
+        return loss
 
-class Losses:
-    """The losses of a stack: runs with the same loss share a call, each with its own constant."""
-
-    def __init__(self, configs: Sequence[RunConfig], device: torch.device) -> None:
-        names: dict[str, list[int]] = {}
-        for run, config in enumerate(configs):
-            names.setdefault(config.loss, []).append(run)
-        self._parts = []
-        for name, runs in names.items():
-            loss = LOSSES[name]
-            constant = None
-            if loss.default is not None:
-                given = [configs[run].loss_constant for run in runs]
-                values = [loss.default if value is None else value for value in given]
-                constant = torch.tensor(values, device=device)
-            self._parts.append((torch.tensor(runs, device=device), loss, constant))
-
-    def __call__(self, similarity: Tensor, temperature: Tensor) -> Tensor:
-        """Return the loss of every query, (R, 2, B), for similarities (R, B, B)."""
-        if len(self._parts) == 1:
-            _, loss, constant = self._parts[0]
-            return loss(similarity, temperature, constant)
-        losses = similarity.new_empty(similarity.shape[0], 2, similarity.shape[-1])
-        for runs, loss, constant in self._parts:
-            losses[runs] = loss(similarity[runs], temperature[runs], constant)
-        return losses
+    def groups(self) -> list[dict[str, Any]]:
+        """Return the optimiser's groups of learned weights: each with its own rate, no decay."""
+        return [
+            {"params": [module.log_variance], "lr": rate, "weight_decay": 0.0}
+            for _, module, rate in self._learned
+        ]
 
 
-def _kind(config: RunConfig) -> tuple[str, str]:
+Kind = tuple[str, str | float]
+
+
+def _kind(config: RunConfig) -> Kind:
+    """Return what runs must share to share a scheduler."""
     match config.schedule:
-        case None:
-            return "fixed", ""
         case ScheduleConfig(signal=signal, actuator=actuator):
             return signal, actuator
         case ReplayConfig():
             return "trace", "weights and temperature"
         case ConstantConfig():
             return "trace", "weights"
+        case UncertaintyConfig(rate=rate):
+            # A learning rate belongs to a whole group of the optimiser.
+            return "uncertainty", rate
+        case CosineConfig() | AnalyticUncertaintyConfig() | DynamicWeightAverageConfig() as rival:
+            return type(rival).__name__, ""
+        case None | GradNormConfig() | IndividualTemperatureConfig():
+            # Those two act on the losses.
+            return "fixed", ""
 
 
-def _module(kind: tuple[str, str], configs: Sequence[RunConfig], sources: Sources) -> nn.Module:
+def _module(kind: Kind, configs: Sequence[RunConfig], sources: Sources, steps: int) -> nn.Module:
     if kind[0] == "fixed":
         return Fixed()
     if kind[0] == "trace":
@@ -96,8 +116,20 @@ def _module(kind: tuple[str, str], configs: Sequence[RunConfig], sources: Source
         if kind[1] == "weights":
             return Trace(_same_length(weights))
         return Trace(_same_length(weights), _same_length(temperatures))
+    constants, shape = constants_of(configs), (len(configs),)
+    match configs[0].schedule:
+        case UncertaintyConfig():
+            return UncertaintyWeights(batch_shape=shape)
+        case AnalyticUncertaintyConfig():
+            return AnalyticUncertaintyWeights(constants("softness"), batch_shape=shape)
+        case CosineConfig():
+            period = steps * constants("period")
+            return CosineTemperature(constants("low"), constants("high"), period, batch_shape=shape)
+        case DynamicWeightAverageConfig():
+            period = steps * constants("period")
+            return DynamicWeightAverage(constants("softness"), period=period, batch_shape=shape)
     schedules = [c.schedule for c in configs if isinstance(c.schedule, ScheduleConfig)]
-    signal, actuator = kind
+    signal, actuator = schedules[0].signal, schedules[0].actuator
     default = DEFAULT_TARGETS[signal]
     return Scheduler(
         signal,
@@ -108,6 +140,11 @@ def _module(kind: tuple[str, str], configs: Sequence[RunConfig], sources: Source
         target=torch.tensor([default if s.target is None else s.target for s in schedules]),
         batch_shape=(len(schedules),),
     )
+
+
+def constants_of(configs: Sequence[RunConfig]) -> Callable[[str], Tensor]:
+    """Return what gives a constant of the runs' schedules by name, (R,)."""
+    return lambda name: torch.tensor([float(getattr(c.schedule, name)) for c in configs])
 
 
 def _trace(config: RunConfig, sources: Sources) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

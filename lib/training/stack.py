@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.losses import weighted_mean
 from lib.metrics import collapsed, retrieval_metrics_from_embeddings
-from lib.models import DualEncoder, Embeddings, LearnedTemperature, ProjectionHead, matmul
+from lib.models import DualEncoder, Embeddings, ProjectionHead, matmul
 from lib.runs import TEST_COLUMNS, RunConfig, RunRecord
 from lib.schedulers import variance
 from lib.seeds import torch_generator
 from lib.training.data import Gallery, Pairs, TrainingData, batches
-from lib.training.schedules import Losses, Schedulers, Sources
+from lib.training.objective import Objective
+from lib.training.schedules import Sources
 
 RSUM = TEST_COLUMNS.index("rsum")
 
@@ -116,20 +116,12 @@ def fit_stack(configs: Sequence[RunConfig], data: TrainingData, sources: Sources
     shape, device = configs[0], data.device
     pairs = [data.pairs(config) for config in configs]
     model = _build_model(configs, data, pairs)
-    schedulers = Schedulers(configs, sources, device)
-    losses_of = Losses(configs, device)
-    learned = torch.tensor([config.learn_temperature for config in configs], device=device)
-    fixed_tau = torch.tensor([config.temperature for config in configs], device=device)
-    # Runs with a fixed temperature get a stand-in that no gradient reaches.
-    temperature = LearnedTemperature(
-        torch.where(learned, fixed_tau, 1.0), batch_shape=(len(configs),)
-    ).to(device)
+    objective = Objective(configs, sources, device)
+    shared = [model.image.weights[-1], model.text.weights[-1]]
     groups: list[dict[str, Any]] = [
         {"params": [*model.image.weights, *model.text.weights]},
-        {
-            "params": [*model.image.biases, *model.text.biases, temperature.log_scale],
-            "weight_decay": 0.0,
-        },
+        {"params": [*model.image.biases, *model.text.biases], "weight_decay": 0.0},
+        *objective.groups(),
     ]
     optimiser = torch.optim.AdamW(
         groups,
@@ -141,7 +133,7 @@ def fit_stack(configs: Sequence[RunConfig], data: TrainingData, sources: Sources
         dropout = [torch_generator(config.seed, "dropout") for config in configs]
 
     validation = _Examination(model, data.validation)
-    batched = batches(shape.train_images, shape.batch_size)
+    batched = batches(shape.train_images, shape.batch_size, shape.captions_per_image)
     # To zero after the last step, without restarts (Loshchilov and Hutter, ICLR 2017, eq. 5).
     decay = None
     if shape.learning_rate_decay == "cosine":
@@ -154,24 +146,24 @@ def fit_stack(configs: Sequence[RunConfig], data: TrainingData, sources: Sources
     best_epoch = torch.zeros(len(configs), dtype=torch.long, device=device)
     best_state = [parameter.detach().clone() for parameter in model.parameters()]
     for epoch in range(1, shape.epochs + 1):
-        draws = [data.epoch(c, own, epoch) for c, own in zip(configs, pairs, strict=True)]
-        images, captions = (
+        draws = []
+        for config, own in zip(configs, pairs, strict=True):
+            image_rows, caption_rows = data.epoch(config, own, epoch)
+            draws.append((image_rows, caption_rows, own.places(image_rows)))
+        images, captions, places = (
             torch.from_numpy(np.stack(rows)).to(device) for rows in zip(*draws, strict=True)
         )
         epoch_steps = []
         for batch in batched:
             embedded = model(data.image[images[:, batch]], data.text[captions[:, batch]], dropout)
             similarity = matmul(embedded.image, embedded.text.mT)
-            tau = torch.where(learned, temperature(), fixed_tau)
-            schedule = schedulers(similarity, tau.detach())
-            used = schedule._replace(temperature=torch.where(learned, tau, schedule.temperature))
-            loss = weighted_mean(losses_of(similarity, used.temperature), used)
+            loss, used = objective(similarity, places[:, batch], shared)
             optimiser.zero_grad()
             torch.autograd.backward(loss.sum())
             optimiser.step()
             if decay is not None:
                 decay.step()
-            temperature.project()
+            objective.project()
             signals = variance(similarity.detach(), used.temperature.detach()).mean(dim=-1)
             epoch_steps.append(
                 torch.cat(

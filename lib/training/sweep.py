@@ -207,6 +207,7 @@ def _stacks(configs: Sequence[RunConfig], data: TrainingData) -> Iterator[list[R
         "schedule": None,
         "loss": "info_nce",
         "loss_constant": None,
+        "learn_bias": False,
         "noise": None,
     }
     for config in configs:
@@ -215,7 +216,8 @@ def _stacks(configs: Sequence[RunConfig], data: TrainingData) -> Iterator[list[R
     galleries = (data.validation, data.test)
     evaluation = max(len(g.image) * len(g.text) for g in galleries)
     for shape, members in groups.items():
-        per_run = 4 * (3 * evaluation + 6 * shape.batch_size * data.image.shape[1])
+        pairs = shape.batch_size * shape.captions_per_image
+        per_run = 4 * (3 * evaluation + 6 * pairs * data.image.shape[1])
         size = max(1, min(STACK_SIZE[kind], STACK_MEMORY[kind] // per_run))
         for start in range(0, len(members), size):
             yield members[start : start + size]

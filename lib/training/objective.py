@@ -1,0 +1,165 @@
+"""What the runs of a stack minimise at a step: schedules, then losses, then weights of losses."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lib.losses import LOSSES, weighted_mean
+from lib.models import LearnedTemperature
+from lib.rival_configs import INDIVIDUAL_BOUNDS, GradNormConfig, IndividualTemperatureConfig
+from lib.rivals import GradNorm, IndividualTemperatures
+from lib.runs import RunConfig
+from lib.schedulers import Schedule
+from lib.training.data import batches
+from lib.training.schedules import Schedulers, Sources, constants_of
+
+
+class Objective:
+    """The objectives of a stack, with what is learned beside the heads.
+
+    Args:
+        configs: The runs.
+        sources: Finished runs that some of them replay.
+        device: Where the similarities are.
+    """
+
+    def __init__(
+        self, configs: Sequence[RunConfig], sources: Sources, device: torch.device
+    ) -> None:
+        steps = len(batches(configs[0].train_images, configs[0].batch_size))
+        self._schedulers = Schedulers(configs, sources, steps, device)
+        self._losses = Losses(configs, device)
+        self._balance = _Balance(configs, device)
+        self._learned = torch.tensor(
+            [config.learn_temperature for config in configs], device=device
+        )
+        self._fixed = torch.tensor([config.temperature for config in configs], device=device)
+        # Runs with a fixed temperature get a stand-in that no gradient reaches.
+        self._temperature = LearnedTemperature(
+            torch.where(self._learned, self._fixed, 1.0), batch_shape=(len(configs),)
+        ).to(device)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Return the optimiser's groups of what is learned beside the heads, without decay."""
+        own = [self._temperature.log_scale, *self._losses.learned]
+        return [{"params": own, "weight_decay": 0.0}, *self._schedulers.groups()]
+
+    def __call__(
+        self, similarity: Tensor, place: Tensor, shared: Sequence[Tensor]
+    ) -> tuple[Tensor, Schedule]:
+        """Return each run's loss, (R,), and the schedule that it used.
+
+        Args:
+            similarity: (R, B, B).
+            place: (R, B) which of a run's images each pair has.
+            shared: Parameters that both directions share, (R, …), those before the similarities.
+        """
+        tau = torch.where(self._learned, self._temperature(), self._fixed)
+        schedule = self._schedulers(similarity, tau.detach())
+        tau = torch.where(self._learned, tau, schedule.temperature)
+        losses, tau = self._losses(similarity, tau, place)
+        used = self._balance(losses, schedule._replace(temperature=tau), shared)
+        return self._schedulers.penalised(weighted_mean(losses, used)), used
+
+    def project(self) -> None:
+        """Put learned parameters back into their bounds: call it after each optimiser step."""
+        self._temperature.project()
+
+
+class Losses:
+    """The losses of a stack: runs with the same loss share a call, each with its own constant."""
+
+    def __init__(self, configs: Sequence[RunConfig], device: torch.device) -> None:
+        names: dict[str, list[int]] = {}
+        individual = []
+        for run, config in enumerate(configs):
+            if isinstance(config.schedule, IndividualTemperatureConfig):
+                individual.append(run)
+            else:
+                names.setdefault(config.loss, []).append(run)
+        self.learned: list[nn.Parameter] = []
+        self._parts: list[tuple[Tensor, _Part]] = []
+        for name, runs in names.items():
+            part = _Part(name, [configs[run] for run in runs], device)
+            self._parts.append((torch.tensor(runs, device=device), part))
+            self.learned += part.learned
+        self._individual: IndividualTemperatures | None = None
+        self._with_own = torch.tensor(individual, device=device)
+        if individual:
+            members = [configs[run] for run in individual]
+            constants = constants_of(members)
+            self._individual = IndividualTemperatures(
+                members[0].train_images,
+                start=torch.tensor([config.temperature for config in members]),
+                rho=constants("rho"),
+                step=constants("step"),
+                bounds=INDIVIDUAL_BOUNDS,
+                batch_shape=(len(members),),
+            ).to(device)
+
+    def __call__(
+        self, similarity: Tensor, temperature: Tensor, place: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the loss of every query, (R, 2, B), and the temperature that it has, (R,).
+
+        Where every query has its own, that is the mean over the batch.
+        """
+        if len(self._parts) == 1 and self._individual is None:
+            return self._parts[0][1](similarity, temperature, place), temperature
+        losses = similarity.new_empty(similarity.shape[0], 2, similarity.shape[-1])
+        for runs, part in self._parts:
+            losses[runs] = part(similarity[runs], temperature[runs], place[runs])
+        if self._individual is not None:
+            runs, rule = self._with_own, self._individual
+            own = rule.temperature.gather(-1, place[runs].unsqueeze(-2).expand(-1, 2, -1))
+            temperature = temperature.index_copy(0, runs, own.mean(dim=(-2, -1)))
+            losses[runs] = rule(similarity[runs], place[runs])
+        return losses, temperature
+
+
+class _Part:
+    """A loss for runs that share it."""
+
+    def __init__(self, name: str, configs: Sequence[RunConfig], device: torch.device) -> None:
+        self._loss = LOSSES[name]
+        self._constant: Tensor | None = None
+        self.learned: list[nn.Parameter] = []
+        if self._loss.default is None:
+            return
+        given = [config.loss_constant for config in configs]
+        values = [self._loss.default if value is None else value for value in given]
+        self._constant = torch.tensor(values, device=device)
+        self._is_learned = torch.tensor([config.learn_bias for config in configs], device=device)
+        if any(config.learn_bias for config in configs):
+            self.learned.append(nn.Parameter(self._constant.clone()))
+
+    def __call__(self, similarity: Tensor, temperature: Tensor, place: Tensor) -> Tensor:
+        constant = self._constant
+        if self.learned and constant is not None:
+            constant = torch.where(self._is_learned, self.learned[0], constant)
+        group = place if self._loss.grouped else None
+        return self._loss(similarity, temperature, constant, group=group)
+
+
+class _Balance:
+    """The weights of the runs that set them by the gradients of their losses."""
+
+    def __init__(self, configs: Sequence[RunConfig], device: torch.device) -> None:
+        rule = [c.schedule if isinstance(c.schedule, GradNormConfig) else None for c in configs]
+        self._balanced = torch.tensor([r is not None for r in rule], device=device)[:, None]
+        self._rule: GradNorm | None = None
+        if any(rule):
+            # The gradients are those of the whole stack, so every run has a rule; most unused.
+            self._rule = GradNorm(
+                alpha=torch.tensor([1.0 if r is None else r.alpha for r in rule]),
+                step=torch.tensor([1.0 if r is None else r.step for r in rule]),
+                batch_shape=(len(configs),),
+            ).to(device)
+
+    def __call__(self, losses: Tensor, schedule: Schedule, shared: Sequence[Tensor]) -> Schedule:
+        if self._rule is None:
+            return schedule
+        balanced = self._rule(losses.mean(dim=-1), shared)
+        return schedule._replace(weights=torch.where(self._balanced, balanced, schedule.weights))
