@@ -115,7 +115,8 @@ class RunConfig(BaseModel):
     means what was done before, keeps all records. Changing a default needs a new
     :data:`RESULTS_VERSION`.
 
-    A batch has ``batch_size`` images, each with ``captions_per_image`` captions.
+    A batch has ``batch_size`` images, each with ``captions_at_once`` captions; these are drawn from
+    the image's first ``captions_per_image``, or from all of them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -144,7 +145,7 @@ class RunConfig(BaseModel):
     loss: LossName = "info_nce"
     loss_constant: float | None = None
     learn_bias: bool = False
-    captions_per_image: int = Field(1, ge=1)
+    captions_at_once: int = Field(1, ge=1)
     noise: NoiseConfig | None = None
 
     @model_validator(mode="after")
@@ -152,12 +153,12 @@ class RunConfig(BaseModel):
         LOSSES[self.loss].check(self.loss_constant)
         if self.learn_bias and self.loss != "sigmoid":
             raise ValueError(f"learn_bias is for the loss sigmoid; {self.loss} has no bias")
-        several = self.captions_per_image > 1
+        several = self.captions_at_once > 1
         if several != (self.loss == "multi_positive"):
             raise ValueError(
-                "captions_per_image must be 2 or more with the loss multi_positive and 1 with any "
+                "captions_at_once must be 2 or more with the loss multi_positive and 1 with any "
                 f"other, to which an image's second caption is a negative; with {self.loss} it is "
-                f"{self.captions_per_image}"
+                f"{self.captions_at_once}"
             )
         if isinstance(self.schedule, READS_INFO_NCE) and self.loss != "info_nce":
             raise ValueError(f"{self.method} is made for the loss info_nce, not for {self.loss}")

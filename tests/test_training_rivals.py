@@ -48,7 +48,7 @@ RIVALS = {
     "decoupled": config(loss="decoupled"),
     "hardest negatives": config(loss="hardest_negatives", loss_constant=0.3),
     "sigmoid": config(loss="sigmoid", loss_constant=-2.0, learn_bias=True, learn_temperature=True),
-    "multi-positive": config(loss="multi_positive", captions_per_image=3),
+    "multi-positive": config(loss="multi_positive", captions_at_once=3),
 }
 OTHERS = [
     config(),
@@ -60,7 +60,7 @@ OTHERS = [
     config(seed=1, schedule=GradNormConfig(alpha=0.0, step=0.02), loss="decoupled"),
     config(seed=1, schedule=IndividualTemperatureConfig(rho=0.3, step=0.01), temperature=0.1),
     config(seed=1, loss="sigmoid", loss_constant=-4.0),
-    config(seed=1, loss="multi_positive", captions_per_image=3, temperature=0.1),
+    config(seed=1, loss="multi_positive", captions_at_once=3, temperature=0.1),
 ]
 
 
@@ -308,7 +308,7 @@ def plain_loop(name: str, data: TrainingData) -> list[list[float]]:
     used = []
     for epoch in range(1, one.epochs + 1):
         rows = data.epoch(one, pairs, epoch)
-        size = one.batch_size * one.captions_per_image
+        size = one.batch_size * one.captions_at_once
         for start in range(0, len(rows[0]), size):
             image, text = (r[start : start + size] for r in rows)
             if len(set(image)) < 2:
@@ -353,7 +353,7 @@ def test_a_weighting_moves_the_weights(name, together):
 
 def draw(features, copies: int, epoch: int = 1) -> tuple[Pairs, np.ndarray, np.ndarray]:
     data = TrainingData.of(features, CPU)
-    one = config(loss="multi_positive", captions_per_image=copies) if copies > 1 else config()
+    one = config(loss="multi_positive", captions_at_once=copies) if copies > 1 else config()
     pairs = data.pairs(one)
     return pairs, *data.epoch(one, pairs, epoch)
 
@@ -409,15 +409,15 @@ def test_each_rival_has_a_name_of_its_own():
 def test_new_fields_keep_the_names_of_old_runs():
     """The name is a hash of what differs from the defaults; a default more must not enter it."""
     dumped = json.loads(config().model_dump_json(exclude_defaults=True))
-    assert {"learn_bias", "captions_per_image", "schedule"}.isdisjoint(dumped)
+    assert {"learn_bias", "captions_at_once", "schedule"}.isdisjoint(dumped)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"learn_bias": True}, "learn_bias is for the loss sigmoid; info_nce has no bias"),
-        ({"captions_per_image": 2}, "captions_per_image must be .* with info_nce it is 2"),
-        ({"loss": "multi_positive"}, "captions_per_image must be 2 or more .* it is 1"),
+        ({"captions_at_once": 2}, "captions_per_image must be .* with info_nce it is 2"),
+        ({"loss": "multi_positive"}, "captions_at_once must be 2 or more .* it is 1"),
         (
             {"schedule": DynamicWeightAverageConfig(softness=1, period=1), "loss": "decoupled"},
             "dynamic weight average is made for the loss info_nce, not for decoupled",

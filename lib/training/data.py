@@ -152,7 +152,7 @@ class TrainingData:
         order = generator(config.seed, "batch order", epoch).permutation(len(pairs.image))
         draw = generator(config.seed, "captions", epoch).random(len(order))
         place = (draw * pairs.caption_count[order]).astype(np.int64)
-        copies = config.captions_per_image
+        copies = config.captions_at_once
         if copies > 1:
             count = pairs.caption_count[order, None]
             keys = generator(config.seed, "more captions", epoch).random((len(order), count.max()))

@@ -133,7 +133,7 @@ def fit_stack(configs: Sequence[RunConfig], data: TrainingData, sources: Sources
         dropout = [torch_generator(config.seed, "dropout") for config in configs]
 
     validation = _Examination(model, data.validation)
-    batched = batches(shape.train_images, shape.batch_size, shape.captions_per_image)
+    batched = batches(shape.train_images, shape.batch_size, shape.captions_at_once)
     # To zero after the last step, without restarts (Loshchilov and Hutter, ICLR 2017, eq. 5).
     decay = None
     if shape.learning_rate_decay == "cosine":

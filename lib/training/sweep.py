@@ -216,7 +216,7 @@ def _stacks(configs: Sequence[RunConfig], data: TrainingData) -> Iterator[list[R
     galleries = (data.validation, data.test)
     evaluation = max(len(g.image) * len(g.text) for g in galleries)
     for shape, members in groups.items():
-        pairs = shape.batch_size * shape.captions_per_image
+        pairs = shape.batch_size * shape.captions_at_once
         per_run = 4 * (3 * evaluation + 6 * pairs * data.image.shape[1])
         size = max(1, min(STACK_SIZE[kind], STACK_MEMORY[kind] // per_run))
         for start in range(0, len(members), size):
