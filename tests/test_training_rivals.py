@@ -416,7 +416,7 @@ def test_new_fields_keep_the_names_of_old_runs():
     ("changes", "message"),
     [
         ({"learn_bias": True}, "learn_bias is for the loss sigmoid; info_nce has no bias"),
-        ({"captions_at_once": 2}, "captions_per_image must be .* with info_nce it is 2"),
+        ({"captions_at_once": 2}, "captions_at_once must be .* with info_nce it is 2"),
         ({"loss": "multi_positive"}, "captions_at_once must be 2 or more .* it is 1"),
         (
             {"schedule": DynamicWeightAverageConfig(softness=1, period=1), "loss": "decoupled"},
