@@ -107,6 +107,47 @@ def verdict_colour() -> alt.Color:
     return encoding.scale(domain=list(colours), range=list(colours.values()))
 
 
+def difference_layers(
+    table: pd.DataFrame,
+    margin: float | pd.Series,
+    y: str,
+    x_title: str,
+    *,
+    named: Sequence[str] = (),
+    decimals: int = 2,
+) -> alt.LayerChart:
+    """Return a panel of paired differences with their intervals and the band of no difference.
+
+    Args:
+        table: ``estimate``, ``low``, ``high``, ``verdict``, and what ``y`` and ``named`` name.
+        margin: Half-width of the band inside which a difference counts as none, for all or by row.
+        y: The column whose values are the rows of the panel, in the table's order.
+        x_title: What is different, with its unit.
+        named: Further columns that the tooltip shows.
+        decimals: Of the tooltip's numbers.
+    """
+    base = alt.Chart(table.assign(inside=margin, outside=-margin))
+    rows = alt.Y(f"{y}:N").sort(list(dict.fromkeys(table[y]))).title(None).axis(labelLimit=220)
+    tooltip = [
+        f"{y}:N",
+        *(f"{name}:N" for name in named),
+        "verdict:N",
+        *(alt.Tooltip(f"{c}:Q", format=f"+.{decimals}f") for c in ("estimate", "low", "high")),
+    ]
+    band = base.mark_rect(opacity=0.12, color=GREY).encode(
+        alt.X("mean(outside):Q").title(x_title), alt.X2("mean(inside):Q")
+    )
+    zero = base.mark_rule(color=GREY).encode(x=alt.datum(0))
+    bars = base.mark_rule(strokeWidth=2).encode(
+        alt.X("low:Q"), alt.X2("high:Q"), rows, verdict_colour()
+    )
+    points = base.mark_point(size=60, opacity=1).encode(
+        alt.X("estimate:Q"), rows, verdict_colour(), tooltip=tooltip
+    )
+    layers: alt.LayerChart = alt.layer(band, zero, bars, points)
+    return layers
+
+
 def difference_chart(
     table: pd.DataFrame, margin: float, gains: Mapping[str, float] | None, title: str
 ) -> alt.FacetChart:
@@ -119,33 +160,21 @@ def difference_chart(
             comparison is none of the paper's.
         title: What is compared with what.
     """
-    table = table.assign(inside=margin, outside=-margin)
     if gains:
         table = table.assign(paper=table["metric"].map(gains))
-    base = alt.Chart(table)
-    order = list(dict.fromkeys(table["method"]))
-    y = alt.Y("method:N").sort(order).title(None)
-    y = y.axis(labelLimit=200)
-    colour = verdict_colour()
-    tooltip = [
-        "method:N",
-        "verdict:N",
-        *(alt.Tooltip(f"{c}:Q", format="+.2f") for c in ("estimate", "low", "high")),
-    ]
-    band = base.mark_rect(opacity=0.12, color=GREY).encode(
-        alt.X("mean(outside):Q").title("difference in points"), alt.X2("mean(inside):Q")
-    )
-    zero = base.mark_rule(color=GREY).encode(x=alt.datum(0))
-    claim = base.mark_rule(color=VERMILLION, strokeDash=[5, 3]).encode(
-        alt.X("mean(paper):Q"), tooltip=[alt.Tooltip("mean(paper):Q", title="the paper's gain")]
-    )
-    bars = base.mark_rule(strokeWidth=2).encode(alt.X("low:Q"), alt.X2("high:Q"), y, colour)
-    points = base.mark_point(size=70, opacity=1).encode(
-        alt.X("estimate:Q"), y, colour, tooltip=tooltip
-    )
-    marks = [band, zero, *([claim] if gains else []), bars, points]
+    layers = difference_layers(table, margin, "method", "difference in points")
+    if gains:
+        claim = (
+            alt.Chart(layers.data)
+            .mark_rule(color=VERMILLION, strokeDash=[5, 3])
+            .encode(
+                alt.X("mean(paper):Q"),
+                tooltip=[alt.Tooltip("mean(paper):Q", title="the paper's gain")],
+            )
+        )
+        layers = alt.layer(claim, *layers.layer, data=layers.data)
+    layers = layers.properties(width=205, height=alt.Step(24))
     dashed = ", dashed: the paper's gain" if gains else ""
-    layers = alt.layer(*marks).properties(width=205, height=alt.Step(24))
     metrics = list(dict.fromkeys(table["metric"]))
     return layers.facet(column=alt.Column("metric:N").title(None).sort(metrics)).properties(
         title=alt.Title(

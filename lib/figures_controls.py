@@ -3,8 +3,8 @@
 import altair as alt
 import pandas as pd
 
-from lib.charts import GREY, INK
-from lib.figures import verdict_colour
+from lib.charts import GREY
+from lib.figures import difference_layers, verdict_colour
 
 
 def identity_chart(table: pd.DataFrame) -> alt.LayerChart:
@@ -114,31 +114,10 @@ def attribution_chart(table: pd.DataFrame, margin: float) -> alt.FacetChart:
         table: Rows of :func:`lib.controls.attribution`.
         margin: Half-width of the band inside which a difference counts as none.
     """
-    parts = list(dict.fromkeys(table["part"]))
-    table = table.assign(inside=margin, outside=-margin)
-    base = alt.Chart(table)
-    y = alt.Y("part:N").sort(parts).title(None)
-    band = base.mark_rect(opacity=0.12, color=GREY).encode(
-        alt.X("mean(outside):Q").title("points"), alt.X2("mean(inside):Q")
+    layers = difference_layers(
+        table, margin, "part", "points", named=("scheduler", "method", "baseline")
     )
-    zero = base.mark_rule(color=INK, opacity=0.5).encode(x=alt.datum(0))
-    bars = base.mark_rule(strokeWidth=2).encode(
-        alt.X("low:Q"), alt.X2("high:Q"), y, verdict_colour()
-    )
-    points = base.mark_point(size=60, opacity=1).encode(
-        alt.X("estimate:Q"),
-        y,
-        verdict_colour(),
-        tooltip=[
-            "scheduler:N",
-            "part:N",
-            "method:N",
-            "baseline:N",
-            "verdict:N",
-            *(alt.Tooltip(f"{c}:Q", format="+.2f") for c in ("estimate", "low", "high")),
-        ],
-    )
-    layers = alt.layer(band, zero, bars, points).properties(width=215, height=alt.Step(22))
+    layers = layers.properties(width=215, height=alt.Step(22))
     return layers.facet(
         column=alt.Column("metric:N").title(None),
         row=alt.Row("scheduler:N")

@@ -8,7 +8,7 @@ import pandas as pd
 
 from lib.charts import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILLION
 from lib.convergence import PRIMARY, SHARES, target_name
-from lib.figures import signed, summarise, verdict_colour
+from lib.figures import difference_layers, signed, summarise
 
 COLOURS = {
     "fixed": INK,
@@ -118,25 +118,9 @@ def speed_differences(table: pd.DataFrame, margin: float, title: str) -> alt.Fac
         title: What is compared with what.
     """
     metrics = [target_name(share) for share in PRIMARY]
-    table = table[table["metric"].isin(metrics)].assign(inside=margin, outside=-margin)
-    base = alt.Chart(table)
-    y = alt.Y("method:N").sort(list(dict.fromkeys(table["method"]))).title(None)
-    y = y.axis(labelLimit=200)
-    colour = verdict_colour()
-    tooltip = [
-        "method:N",
-        "verdict:N",
-        *(alt.Tooltip(f"{c}:Q", format="+.2f") for c in ("estimate", "low", "high")),
-    ]
-    band = base.mark_rect(opacity=0.12, color=GREY).encode(
-        alt.X("mean(outside):Q").title("difference in epochs"), alt.X2("mean(inside):Q")
-    )
-    zero = base.mark_rule(color=GREY).encode(x=alt.datum(0))
-    bars = base.mark_rule(strokeWidth=2).encode(alt.X("low:Q"), alt.X2("high:Q"), y, colour)
-    points = base.mark_point(size=70, opacity=1).encode(
-        alt.X("estimate:Q"), y, colour, tooltip=tooltip
-    )
-    layers = alt.layer(band, zero, bars, points).properties(width=205, height=alt.Step(24))
+    table = table[table["metric"].isin(metrics)]
+    layers = difference_layers(table, margin, "method", "difference in epochs")
+    layers = layers.properties(width=205, height=alt.Step(24))
     return layers.facet(column=alt.Column("metric:N").title(None).sort(metrics)).properties(
         title=alt.Title(
             title,

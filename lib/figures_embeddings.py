@@ -7,7 +7,7 @@ import pandas as pd
 
 from lib.charts import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILLION
 from lib.clusters import MEASURES, PRIMARY
-from lib.figures import summarise, verdict_colour
+from lib.figures import difference_layers, summarise
 
 
 def cluster_differences(table: pd.DataFrame, title: str) -> alt.FacetChart:
@@ -17,25 +17,8 @@ def cluster_differences(table: pd.DataFrame, title: str) -> alt.FacetChart:
         table: Of :func:`lib.clusters.compare_clusters`.
         title: What is compared with what.
     """
-    base = alt.Chart(table.assign(outside=-table["margin"]))
-    y = alt.Y("method:N").sort(list(dict.fromkeys(table["method"]))).title(None)
-    y = y.axis(labelLimit=200)
-    tooltip = [
-        "method:N",
-        "verdict:N",
-        *(alt.Tooltip(f"{c}:Q", format="+.4f") for c in ("estimate", "low", "high")),
-    ]
-    band = base.mark_rect(opacity=0.12, color=GREY).encode(
-        alt.X("mean(outside):Q").title("difference").axis(tickCount=5), alt.X2("mean(margin):Q")
-    )
-    zero = base.mark_rule(color=GREY).encode(x=alt.datum(0))
-    bars = base.mark_rule(strokeWidth=2).encode(
-        alt.X("low:Q"), alt.X2("high:Q"), y, verdict_colour()
-    )
-    points = base.mark_point(size=70, opacity=1).encode(
-        alt.X("estimate:Q"), y, verdict_colour(), tooltip=tooltip
-    )
-    layers = alt.layer(band, zero, bars, points).properties(width=205, height=alt.Step(24))
+    layers = difference_layers(table, table["margin"], "method", "difference", decimals=4)
+    layers = layers.properties(width=205, height=alt.Step(24))
     facets = layers.facet(column=alt.Column("metric:N").title(None).sort(list(PRIMARY.values())))
     chart: alt.FacetChart = facets.resolve_scale(x="independent").properties(
         title=alt.Title(title, subtitle="paired over seeds, 95 % intervals; grey band: the margin")

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from lib.charts import BLUE, GREEN, GREY, VERMILLION
-from lib.figures import DIRECTIONS, difference_table, summarise
+from lib.figures import DIRECTIONS, difference_layers, difference_table, summarise
 from lib.robustness import JUDGED, condition_name, over_kinds
 
 _PANELS = {
@@ -14,7 +13,6 @@ _PANELS = {
     "captions": "noisy captions",
     "images": "noisy images",
 }
-_VERDICTS = ("improves", "worsens", "equivalent", "undecided")
 
 
 def training_curves(table: pd.DataFrame) -> alt.FacetChart:
@@ -77,27 +75,10 @@ def degradation_chart(table: pd.DataFrame, margin: float) -> alt.FacetChart:
         table: Of :func:`lib.robustness.compare_degradation`.
         margin: Half-width of the band inside which a difference counts as none.
     """
-    table = table.assign(inside=margin, outside=-margin)
-    base = alt.Chart(table)
-    y = alt.Y("method:N").sort(list(dict.fromkeys(table["method"]))).title(None)
-    y = y.axis(labelLimit=160)
-    colour = alt.Color("verdict:N").title(None)
-    colour = colour.scale(domain=list(_VERDICTS), range=[GREEN, VERMILLION, BLUE, GREY])
-    tooltip = [
-        "method:N",
-        "condition:N",
-        "verdict:N",
-        *(alt.Tooltip(f"{c}:Q", format="+.2f") for c in ("estimate", "low", "high")),
-    ]
-    band = base.mark_rect(opacity=0.12, color=GREY).encode(
-        alt.X("mean(outside):Q").title("difference in points lost"), alt.X2("mean(inside):Q")
+    layers = difference_layers(
+        table, margin, "method", "difference in points lost", named=["condition"]
     )
-    zero = base.mark_rule(color=GREY).encode(x=alt.datum(0))
-    bars = base.mark_rule(strokeWidth=2).encode(alt.X("low:Q"), alt.X2("high:Q"), y, colour)
-    points = base.mark_point(size=60, opacity=1).encode(
-        alt.X("estimate:Q"), y, colour, tooltip=tooltip
-    )
-    layers = alt.layer(band, zero, bars, points).properties(width=170, height=alt.Step(18))
+    layers = layers.properties(width=170, height=alt.Step(18))
     conditions = list(dict.fromkeys(table["condition"]))
     row = alt.Row("condition:N").title(None).sort(conditions)
     row = row.header(labelAngle=0, labelAlign="left", labelExpr="split(datum.label, ', ')")

@@ -4,7 +4,7 @@ import altair as alt
 import pandas as pd
 
 from lib.charts import GREY
-from lib.figures import verdict_colour
+from lib.figures import difference_layers
 
 
 def size_chart(table: pd.DataFrame, margin: float) -> alt.FacetChart:
@@ -55,31 +55,9 @@ def factor_chart(table: pd.DataFrame, margin: float) -> alt.FacetChart:
         table: Rows of :func:`lib.factors.compare_levels`.
         margin: Half-width of the band inside which a difference counts as none.
     """
-    table = table.assign(
-        inside=margin, outside=-margin, panel=table["method"] + ", " + table["metric"]
-    )
-    base = alt.Chart(table)
-    y = alt.Y("level:N").sort(list(dict.fromkeys(table["level"]))).title(None)
-    y = y.axis(labelLimit=220)
-    band = base.mark_rect(opacity=0.12, color=GREY).encode(
-        alt.X("mean(outside):Q").title("points"), alt.X2("mean(inside):Q")
-    )
-    zero = base.mark_rule(color=GREY).encode(x=alt.datum(0))
-    bars = base.mark_rule(strokeWidth=2).encode(
-        alt.X("low:Q"), alt.X2("high:Q"), y, verdict_colour()
-    )
-    points = base.mark_point(size=50, opacity=1).encode(
-        alt.X("estimate:Q"),
-        y,
-        verdict_colour(),
-        tooltip=[
-            "method:N",
-            "level:N",
-            "verdict:N",
-            *(alt.Tooltip(f"{c}:Q", format="+.2f") for c in ("estimate", "low", "high")),
-        ],
-    )
-    layers = alt.layer(band, zero, bars, points).properties(width=115, height=alt.Step(18))
+    table = table.assign(panel=table["method"] + ", " + table["metric"])
+    layers = difference_layers(table, margin, "level", "points", named=["method"])
+    layers = layers.properties(width=115, height=alt.Step(18))
     panels = list(
         dict.fromkeys(table.sort_values("method", kind="stable", ascending=False)["panel"])
     )
