@@ -25,10 +25,9 @@ from lib.runs import RunRecord
 from lib.statistics import (
     compare_methods,
     comparison_table,
-    minimum_detectable_effect,
     paired_comparison,
 )
-from lib.verdicts import ANSWERS, PAPER_METHOD, estimates, overall
+from lib.verdicts import ANSWERS, PAPER_METHOD, detectable, estimates, overall
 
 SHARES = (0.90, 0.95, 0.99)
 """Targets, as shares of the baseline's best validation rSum."""
@@ -313,7 +312,7 @@ def speed_finding(
     table = compared[compared["primary"]]
     verdict = overall(table)
     method, baseline = table["method"].iloc[0], table["baseline"].iloc[0]
-    seeds, deviation = int(table["seeds"].min()), float(table["deviation"].max())
+    seeds = int(table["seeds"].min())
     missed = speeds[(speeds["share"] == PRIMARY[-1]) & ~speeds["reached"]]["method"].value_counts()
     summary = (
         f"{ANSWERS[verdict]}: epochs until validation rSum is at "
@@ -323,10 +322,7 @@ def speed_finding(
         f"reached {100 * PRIMARY[-1]:g} % in {speeds['horizon'].iloc[0]} epochs: "
         f"{missed.get(method, 0)} of {method}, {missed.get(baseline, 0)} of {baseline}."
     )
-    if deviation > 0:
-        effect = minimum_detectable_effect(deviation, seeds, alpha=0.05 / len(table))
-        size = f"{effect:.2f}" if effect >= 0.01 else "less than 0.01"
-        summary += f" A true difference of {size} epochs is found with probability 0.8."
+    summary += detectable(table, "epochs")
     return Finding(
         claim=5,
         verdict=verdict,

@@ -25,9 +25,9 @@ from lib.noise import Noise, corrupt
 from lib.noise.corpus import NOISE_VERSION
 from lib.progress import track
 from lib.runs import EPOCH_COLUMNS, NoiseConfig, RunConfig, Store
-from lib.statistics import compare_methods, comparison_table, minimum_detectable_effect
+from lib.statistics import compare_methods, comparison_table
 from lib.training import corpus_options, train, trained
-from lib.verdicts import ANSWERS, PAPER_METHOD, PRIMARY, estimates, overall
+from lib.verdicts import ANSWERS, PAPER_METHOD, PRIMARY, detectable, estimates, overall
 
 METRICS = EPOCH_COLUMNS[1:]
 """The six recalls in percent and their sum."""
@@ -309,7 +309,7 @@ def robustness_finding(
     table = compared[compared["primary"]]
     verdict = overall(table.assign(baseline=table["condition"]))
     method, baseline = table["method"].iloc[0], table["baseline"].iloc[0]
-    seeds, deviation = int(table["seeds"].min()), float(table["deviation"].max())
+    seeds = int(table["seeds"].min())
     counts = table["verdict"].value_counts()
     summary = (
         f"{ANSWERS[verdict]}: R@1 lost to noise, {method} against {baseline} on {corpus}, "
@@ -318,13 +318,7 @@ def robustness_finding(
         f"{', '.join(f'{count} {name}' for name, count in counts.items())}. "
         f"Differences within ±{margin:g} points count as none."
     )
-    if deviation > 0:
-        effect = minimum_detectable_effect(deviation, seeds, alpha=0.05 / len(table))
-        size = f"{effect:.2f}" if effect >= 0.01 else "less than 0.01"
-        summary += (
-            f" A true difference of {size} points is found with probability 0.8 even where runs "
-            "vary the most."
-        )
+    summary += detectable(table, "points")
     return Finding(
         claim=3,
         verdict=verdict,

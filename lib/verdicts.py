@@ -155,16 +155,12 @@ def judge(
     """
     answer = overall(table)
     seeds = int(table["seeds"].min())
-    deviation = float(table["deviation"].max())
     summary = (
         f"{ANSWERS[answer]}: {', '.join(dict.fromkeys(table['method']))} against "
         f"{' and '.join(dict.fromkeys(table['baseline']))} on {corpus}, {train_images:,} training "
-        f"images, {seeds} paired seeds. Differences within ±{margin:g} points count as none. "
+        f"images, {seeds} paired seeds. Differences within ±{margin:g} points count as none."
     )
-    if deviation > 0:
-        effect = minimum_detectable_effect(deviation, seeds, alpha=0.05 / (family or len(table)))
-        size = f"{effect:.2f}" if effect >= 0.01 else "less than 0.01"
-        summary += f"A true difference of {size} points is found with probability 0.8."
+    summary += detectable(table, "points", family)
     return Finding(
         claim=claim,
         verdict=answer,
@@ -174,6 +170,27 @@ def judge(
         corpus=corpus,
         train_images=train_images,
     )
+
+
+def detectable(table: pd.DataFrame, unit: str, family: int | None = None) -> str:
+    """Return the sentence that says which true difference would have been found, even where runs
+    vary the most; empty where they do not vary at all.
+
+    Args:
+        table: Rows of :func:`against`.
+        unit: Of the differences.
+        family: Comparisons that the p-values were adjusted for; default, the table's rows.
+
+    >>> detectable(pd.DataFrame({"deviation": [0.5, 0.1], "seeds": [20, 20]}), "points")
+    ' A true difference of 0.37 points is found with probability 0.8.'
+    """
+    deviation = float(table["deviation"].max())
+    if deviation == 0:
+        return ""
+    alpha = 0.05 / (family or len(table))
+    effect = minimum_detectable_effect(deviation, int(table["seeds"].min()), alpha=alpha)
+    size = f"{effect:.2f}" if effect >= 0.01 else "less than 0.01"
+    return f" A true difference of {size} {unit} is found with probability 0.8."
 
 
 def estimates(table: pd.DataFrame) -> tuple[Estimate, ...]:
