@@ -363,6 +363,19 @@ def test_an_image_comes_once_an_epoch_with_one_of_its_own_captions(features):
     assert seen == own
 
 
+def test_only_the_first_captions_of_an_image_are_used_where_asked(features):
+    data = TrainingData.of(features, CPU)
+    few = RunConfig(train_images=50, captions_per_image=2)
+    pairs = data.pairs(few)
+    drawn = set()
+    for epoch in range(1, 30):
+        images, captions = data.epoch(few, pairs, epoch)
+        drawn |= set((captions - data.first_caption[images]).tolist())
+    assert drawn == {0, 1}
+    assert len(pairs.all_captions()) == np.minimum(data.caption_count[pairs.image], 2).sum()
+    assert np.array_equal(pairs.image, data.pairs(RunConfig(train_images=50)).image)
+
+
 @pytest.mark.parametrize(
     ("count", "size", "lengths"),
     [(9, 4, [4, 4]), (3, 2, [2]), (10, 4, [4, 4, 2]), (8, 4, [4, 4]), (5, 128, [5])],
