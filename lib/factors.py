@@ -16,7 +16,7 @@ from lib.verdicts import PAPER_METHOD, against_each
 Changes = Mapping[str, Any]
 
 FACTORS: Mapping[str, Mapping[str, Changes]] = {
-    "batch size": {"32": {"batch_size": 32}, "512": {"batch_size": 512}},
+    "batch size": {"512": {"batch_size": 512}},
     "temperature": {"0.05": {"temperature": 0.05}, "0.2": {"temperature": 0.2}},
     "embedding size": {"64": {"embedding_dim": 64}},
     "hidden layers": {

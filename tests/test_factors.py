@@ -57,7 +57,6 @@ def test_larger_batches_get_more_epochs():
     # 40 images in batches of 16 are three steps an epoch, fifteen in all; then they are one.
     assert by_value["as tuned"].epochs == 5
     assert by_value["512"].epochs == 15
-    assert by_value["32"].epochs == 8
 
 
 def test_an_unknown_factor_is_named():
