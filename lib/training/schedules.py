@@ -47,6 +47,15 @@ class Schedulers:
             weights[runs], sample_weights[runs], tau[runs] = part
         return Schedule(weights, sample_weights, tau)
 
+    def state(self) -> list[dict[str, Tensor]]:
+        """Return what the schedulers remember of the steps so far."""
+        return [module.state_dict() for _, module in self._parts]
+
+    def restore(self, state: Sequence[Mapping[str, Tensor]]) -> None:
+        """Go on from what :meth:`state` returned."""
+        for (_, module), saved in zip(self._parts, state, strict=True):
+            module.load_state_dict(saved)
+
 
 class Losses:
     """The losses of a stack: runs with the same loss share a call, each with its own constant."""
