@@ -61,6 +61,7 @@ Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Severity = Annotated[int, Field(ge=1, le=5)]
 CaptionNoise = Literal["word drop", "word swap", "substitution", "typing errors", "shuffled order"]
+TrainedTowers = Literal["from scratch", "last blocks"]
 ImageNoise = Literal["Gaussian noise", "Gaussian blur", "occlusion", "JPEG"]
 
 # Names that IPython puts beside those of the user.
@@ -230,6 +231,35 @@ class EmbeddingsParameters(MethodOptions, TrainingOptions, TowerOptions, CorpusO
     curve_seeds: int = Field(2, ge=2)
 
 
+class EndToEndParameters(TowerOptions, CorpusOptions):
+    """The notebook ``end-to-end``: towers that are trained with their heads."""
+
+    settings: list[TrainedTowers] = Field(["from scratch", "last blocks"], min_length=1)
+    signals: list[Signal] = Field(["variance", "entropy"], min_length=1)
+    seeds: int = Field(2, ge=2)
+    tuning_seeds: int = Field(1, ge=1)
+    temperatures: list[Positive] = Field([0.1], min_length=1)
+    gammas: list[float] = Field([10.0], min_length=1)
+    beta: float = Field(0.9, ge=0, lt=1)
+    warmup: int = Field(0, ge=0)
+    batch_size: int = Field(64, ge=2)
+    embedding_dim: int = Field(256, ge=1)
+    weight_decay: float = Field(0.01, ge=0)
+    learning_rate: float = Field(3e-3, gt=0)
+    train_images: int = Field(200, ge=2)
+    epochs: int = Field(2, ge=1)
+    frozen_epochs: int = Field(10, ge=1)
+    block_learning_rate: float = Field(1e-4, gt=0)
+    scratch_pixels: int = Field(32, ge=32, le=512)
+    scratch_text_tower: Literal["gru", "lstm"] = "gru"
+    scratch_images: int = Field(200, ge=2)
+    scratch_epochs: int = Field(3, ge=1)
+    scratch_learning_rate: float = Field(1e-3, gt=0)
+    augmentation: Literal["none", "crop and flip"] = "crop and flip"
+    least_count: int = Field(2, ge=1)
+    margin: float = Field(0.3, gt=0)
+
+
 MODELS: Mapping[str, type[Parameters]] = {
     "corpus": CorpusParameters,
     "baseline": BaselineParameters,
@@ -237,6 +267,7 @@ MODELS: Mapping[str, type[Parameters]] = {
     "signals": SignalsParameters,
     "controls": ControlsParameters,
     "convergence": ConvergenceParameters,
+    "end-to-end": EndToEndParameters,
     "noise": NoiseParameters,
     "embeddings": EmbeddingsParameters,
     "sensitivity": SensitivityParameters,

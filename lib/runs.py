@@ -25,6 +25,7 @@ from lib.rival_configs import (
     READS_INFO_NCE,
     RIVAL_NAMES,
     SETS_TEMPERATURE,
+    GradNormConfig,
     IndividualTemperatureConfig,
     RivalConfig,
 )
@@ -108,6 +109,36 @@ class NoiseConfig(BaseModel):
     rate: float = Field(gt=0, le=1)
 
 
+class TowersConfig(BaseModel):
+    """Towers that are trained together with the heads over them.
+
+    Attributes:
+        trained: ``"last blocks"``: the last block of each pretrained tower; ``"from scratch"``: a
+            residual network on pixels and a recurrent one on words, from random weights, named
+            ``resnet18@PIXELS`` and ``gru`` or ``lstm``.
+        learning_rate: Of the towers; None, that of the heads.
+        augmentation: Of the pixels: ``"crop and flip"`` shifts an image by up to an eighth of its
+            side and mirrors every second one.
+        least_count: A word that comes less often in the training captions counts as unknown.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    trained: Literal["last blocks", "from scratch"]
+    learning_rate: float | None = Field(None, gt=0)
+    augmentation: Literal["none", "crop and flip"] = "none"
+    least_count: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _blocks_see_no_pixels(self) -> "TowersConfig":
+        if self.trained == "last blocks" and (self.augmentation != "none" or self.least_count > 1):
+            raise ValueError(
+                "the last blocks start from what the frozen part gives for each image and caption, "
+                "so augmentation must be 'none' and least_count 1"
+            )
+        return self
+
+
 class RunConfig(BaseModel):
     """Everything that determines a run's result, beside the corpus's content and the code.
 
@@ -147,6 +178,22 @@ class RunConfig(BaseModel):
     learn_bias: bool = False
     captions_at_once: int = Field(1, ge=1)
     noise: NoiseConfig | None = None
+    towers: TowersConfig | None = None
+    """Towers to train; None, both are frozen."""
+
+    @model_validator(mode="after")
+    def _trained_towers_take_no_more_than_they_can(self) -> "RunConfig":
+        if self.towers and self.noise and self.noise.kind != "mismatched":
+            raise ValueError(
+                f"noise in the {self.noise.kind} is for frozen towers; with trained ones use "
+                "'mismatched' or none"
+            )
+        if self.towers and (self.captions_at_once > 1 or isinstance(self.schedule, GradNormConfig)):
+            raise ValueError(
+                "several captions at once and GradNorm are for frozen towers; use another loss, or "
+                "leave out towers"
+            )
+        return self
 
     @model_validator(mode="after")
     def _constants_suit_the_loss(self) -> "RunConfig":

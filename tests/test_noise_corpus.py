@@ -43,13 +43,13 @@ def towers(monkeypatch):
 def computed(monkeypatch):
     """What the towers were asked for, by the corpus that was."""
     asked = []
-    original = features._cached
+    original = features.cached_rows
 
     def cached(key, description, *rest):
         asked.append(description)
         return original(key, description, *rest)
 
-    monkeypatch.setattr(features, "_cached", cached)
+    monkeypatch.setattr(features, "cached_rows", cached)
     return asked
 
 

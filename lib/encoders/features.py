@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -120,10 +121,10 @@ def extract_captions(corpus: Corpus, text_tower: str, device: str = "auto") -> R
 def _image_rows(corpus: Corpus, tower: ImageTower, device: torch.device) -> Rows:
     samples = corpus.samples
     key = _key(corpus.fingerprint, tower.fingerprint)
-    values = _cached(
+    values = cached_rows(
         key,
         f"{corpus.name}: images through {tower.name}",
-        len(samples),
+        [1] * len(samples),
         tower.dim,
         lambda start, stop: tower(
             (corpus.load_image(sample) for sample in samples[start:stop]), device
@@ -138,10 +139,10 @@ def _caption_rows(corpus: Corpus, tower: TextTower, device: torch.device) -> Row
     distinct = sorted(set(captions), key=lambda caption: (len(caption), caption))
     position = {caption: row for row, caption in enumerate(distinct)}
     key = _key(corpus.fingerprint, tower.fingerprint)
-    values = _cached(
+    values = cached_rows(
         key,
         f"{corpus.name}: captions through {tower.name}",
-        len(distinct),
+        [1] * len(distinct),
         tower.dim,
         lambda start, stop: tower(distinct[start:stop], device),
     )
@@ -152,44 +153,73 @@ def _key(*parts: str) -> str:
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
-def _cached(
-    key: str, description: str, count: int, dim: int, encode: Callable[[int, int], Tensor]
-) -> NDArray[np.float32]:
+def cached_rows(
+    key: str,
+    description: str,
+    lengths: Sequence[int],
+    dim: int,
+    encode: Callable[[int, int], Tensor],
+    dtype: type[np.generic] = np.float32,
+) -> NDArray[Any]:
+    """Return the rows that ``encode`` gives for all items, from the cache where it holds them.
+
+    Args:
+        key: What determines the rows, a SHA-256 in hexadecimal.
+        description: For the progress line.
+        lengths: How many rows each item has.
+        dim: Length of a row.
+        encode: The rows of the items from ``start`` to ``stop``, at most :data:`BATCH` of them.
+        dtype: What they are kept as.
+
+    Returns:
+        (rows, dim), read-only, memory-mapped.
+
+    Raises:
+        ValueError: A row is not finite.
+    """
     folder = home() / "features" / key[:2] / key
     folder.mkdir(parents=True, exist_ok=True)
     whole = folder / "features.npy"
+    ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    shape = (int(ends[-1]), dim)
     with FileLock(folder / "lock"):
-        found = _read(whole, (count, dim))
+        found = _read(whole, shape, dtype)
         if found is not None:
             return found
-        starts = range(0, count, BLOCK)
+        starts = range(0, len(lengths), BLOCK)
         blocks = [folder / f"block-{start:07d}.npy" for start in starts]
-        with Progress(description, total=count) as progress:
+        with Progress(description, total=len(lengths)) as progress:
             for start, block in zip(starts, blocks, strict=True):
-                stop = min(start + BLOCK, count)
-                if _read(block, (stop - start, dim)) is None:
-                    _write(block, _encode_block(start, stop, dim, encode))
+                stop = min(start + BLOCK, len(lengths))
+                if _read(block, (int(ends[stop] - ends[start]), dim), dtype) is None:
+                    _write(block, _encode_block(start, stop, ends, dim, encode, dtype))
                 progress.advance(stop - start)
         _write(whole, np.concatenate([np.load(block) for block in blocks]))
         for block in blocks:
             block.unlink(missing_ok=True)
             _digest_path(block).unlink(missing_ok=True)
-        found = _read(whole, (count, dim))
+        found = _read(whole, shape, dtype)
     if found is None:
         raise OSError(f"{whole} was written and cannot be read back; check the disk")
     return found
 
 
 def _encode_block(
-    start: int, stop: int, dim: int, encode: Callable[[int, int], Tensor]
-) -> NDArray[np.float32]:
-    block = np.empty((stop - start, dim), dtype=np.float32)
+    start: int,
+    stop: int,
+    ends: NDArray[np.int64],
+    dim: int,
+    encode: Callable[[int, int], Tensor],
+    dtype: type[np.generic],
+) -> NDArray[Any]:
+    block = np.empty((int(ends[stop] - ends[start]), dim), dtype=dtype)
     for low in range(start, stop, BATCH):
         high = min(low + BATCH, stop)
-        block[low - start : high - start] = encode(low, high).numpy()
+        block[ends[low] - ends[start] : ends[high] - ends[start]] = encode(low, high).numpy()
     bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
     if bad.size:
-        raise ValueError(f"the tower gives a non-finite feature for item {start + int(bad[0])}")
+        item = int(np.searchsorted(ends, ends[start] + bad[0], side="right")) - 1
+        raise ValueError(f"the tower gives a non-finite feature for item {item}")
     return block
 
 
@@ -197,26 +227,26 @@ def _digest_path(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def _write(path: Path, array: NDArray[np.float32]) -> None:
+def _write(path: Path, array: NDArray[Any]) -> None:
     with atomic_path(path) as partial, partial.open("wb") as file:
         np.save(file, array)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     write_atomic(_digest_path(path), json.dumps({"sha256": digest}))
 
 
-def _read(path: Path, shape: Sequence[int]) -> NDArray[np.float32] | None:
+def _read(path: Path, shape: Sequence[int], dtype: type[np.generic]) -> NDArray[Any] | None:
     """Map a cached array, or return None where there is none or it is damaged."""
     if not path.exists() or not _digest_path(path).exists():
         return None
     try:
         expected = json.loads(_digest_path(path).read_text())["sha256"]
         intact = hashlib.sha256(path.read_bytes()).hexdigest() == expected
-        array: NDArray[np.float32] | None = None
+        array: NDArray[Any] | None = None
         if intact:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, KeyError):
         array = None
-    if array is None or array.shape != tuple(shape) or array.dtype != np.float32:
+    if array is None or array.shape != tuple(shape) or array.dtype != dtype:
         warnings.warn(f"{path} is damaged and is computed again", stacklevel=2)
         return None
     return array

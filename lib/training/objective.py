@@ -1,6 +1,6 @@
 """What the runs of a stack minimise at a step: schedules, then losses, then weights of losses."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -63,6 +63,20 @@ class Objective:
         used = self._balance(losses, schedule._replace(temperature=tau), shared)
         return self._schedulers.penalised(weighted_mean(losses, used)), used
 
+    def state(self) -> list[dict[str, Tensor]]:
+        """Return all that the next step depends on, but for the optimiser's own state."""
+        return [module.state_dict() for module in self._modules()]
+
+    def restore(self, state: Sequence[Mapping[str, Tensor]]) -> None:
+        """Go on from what :meth:`state` returned."""
+        for module, saved in zip(self._modules(), state, strict=True):
+            module.load_state_dict(saved)
+
+    def _modules(self) -> list[nn.Module]:
+        own = [self._temperature, nn.ParameterList(self._losses.learned)]
+        rules = [rule for rule in (self._losses.individual, self._balance.rule) if rule is not None]
+        return [*own, *rules, *self._schedulers.modules()]
+
     def project(self) -> None:
         """Put learned parameters back into their bounds: call it after each optimiser step."""
         self._temperature.project()
@@ -85,12 +99,12 @@ class Losses:
             part = _Part(name, [configs[run] for run in runs], device)
             self._parts.append((torch.tensor(runs, device=device), part))
             self.learned += part.learned
-        self._individual: IndividualTemperatures | None = None
+        self.individual: IndividualTemperatures | None = None
         self._with_own = torch.tensor(individual, device=device)
         if individual:
             members = [configs[run] for run in individual]
             constants = constants_of(members)
-            self._individual = IndividualTemperatures(
+            self.individual = IndividualTemperatures(
                 members[0].train_images,
                 start=torch.tensor([config.temperature for config in members]),
                 rho=constants("rho"),
@@ -106,13 +120,13 @@ class Losses:
 
         Where every query has its own, that is the mean over the batch.
         """
-        if len(self._parts) == 1 and self._individual is None:
+        if len(self._parts) == 1 and self.individual is None:
             return self._parts[0][1](similarity, temperature, place), temperature
         losses = similarity.new_empty(similarity.shape[0], 2, similarity.shape[-1])
         for runs, part in self._parts:
             losses[runs] = part(similarity[runs], temperature[runs], place[runs])
-        if self._individual is not None:
-            runs, rule = self._with_own, self._individual
+        if self.individual is not None:
+            runs, rule = self._with_own, self.individual
             own = rule.temperature.gather(-1, place[runs].unsqueeze(-2).expand(-1, 2, -1))
             temperature = temperature.index_copy(0, runs, own.mean(dim=(-2, -1)))
             losses[runs] = rule(similarity[runs], place[runs])
@@ -149,17 +163,17 @@ class _Balance:
     def __init__(self, configs: Sequence[RunConfig], device: torch.device) -> None:
         rule = [c.schedule if isinstance(c.schedule, GradNormConfig) else None for c in configs]
         self._balanced = torch.tensor([r is not None for r in rule], device=device)[:, None]
-        self._rule: GradNorm | None = None
+        self.rule: GradNorm | None = None
         if any(rule):
             # The gradients are those of the whole stack, so every run has a rule; most unused.
-            self._rule = GradNorm(
+            self.rule = GradNorm(
                 alpha=torch.tensor([1.0 if r is None else r.alpha for r in rule]),
                 step=torch.tensor([1.0 if r is None else r.step for r in rule]),
                 batch_shape=(len(configs),),
             ).to(device)
 
     def __call__(self, losses: Tensor, schedule: Schedule, shared: Sequence[Tensor]) -> Schedule:
-        if self._rule is None:
+        if self.rule is None:
             return schedule
-        balanced = self._rule(losses.mean(dim=-1), shared)
+        balanced = self.rule(losses.mean(dim=-1), shared)
         return schedule._replace(weights=torch.where(self._balanced, balanced, schedule.weights))

@@ -78,6 +78,10 @@ class Schedulers:
             loss = loss.index_add(0, runs, module.penalty())
         return loss
 
+    def modules(self) -> list[nn.Module]:
+        """Return what holds the state of the steps so far."""
+        return [module for _, module in self._parts]
+
     def groups(self) -> list[dict[str, Any]]:
         """Return the optimiser's groups of learned weights: each with its own rate, no decay."""
         return [

@@ -80,6 +80,15 @@ def _build_model(
     return model
 
 
+def test_metrics(image: Tensor, text: Tensor, owner: Tensor) -> Tensor:
+    """Return (R, len(TEST_COLUMNS)) metrics of embeddings (R, N, d) and (R, M, d)."""
+    # From embeddings, so that equal ones tie exactly: a collapsed run must score chance.
+    measured = retrieval_metrics_from_embeddings(image, text, owner)
+    columns = [*measured.recalls, measured.rsum, *measured.median_ranks]
+    # A mean's last bits may depend on the stack's layout; nine decimals of a recall don't.
+    return torch.stack(columns, dim=-1).round(decimals=9)
+
+
 class _Examination:
     """A gallery that a stack is measured on again and again: its features are standardised once."""
 
@@ -103,12 +112,7 @@ class _Examination:
         finite = torch.stack([e.isfinite().all(dim=-1).all(dim=-1) for e in embedded]).all(dim=0)
         usable = (alive & finite)[:, None, None]
         image, text = (torch.where(usable, e, torch.zeros_like(e)) for e in embedded)
-        # From embeddings, so that equal ones tie exactly: a collapsed run must score chance.
-        measured = retrieval_metrics_from_embeddings(image, text, self._owner)
-        columns = [*measured.recalls, measured.rsum, *measured.median_ranks]
-        # A mean's last bits may depend on the stack's layout; nine decimals of a recall don't.
-        metrics = torch.stack(columns, dim=-1).round(decimals=9)
-        return metrics, finite, Embeddings(image, text)
+        return test_metrics(image, text, self._owner), finite, Embeddings(image, text)
 
 
 def fit_stack(configs: Sequence[RunConfig], data: TrainingData, sources: Sources) -> Fitted:
@@ -220,7 +224,7 @@ def train_stack(
             steps=step_series[run],
             collapsed=any(collapsed(part[run]) for part in embedded),
             seconds=seconds,
-            made=_circumstances(data.device),
+            made=circumstances(data.device),
         )
         for run, config in enumerate(configs)
         if fitted.alive[run]
@@ -228,7 +232,8 @@ def train_stack(
     return records, fitted.lost
 
 
-def _circumstances(device: torch.device) -> dict[str, str]:
+def circumstances(device: torch.device) -> dict[str, str]:
+    """Return what a record says of how it was made: date, device, versions."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "date": datetime.date.today().isoformat(),

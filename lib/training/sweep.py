@@ -10,6 +10,7 @@ from lib.noise import training_features
 from lib.progress import Progress
 from lib.runs import RunConfig, RunRecord, Store
 from lib.training.data import TrainingData
+from lib.training.end_to_end import Material, load_material, train_runs
 from lib.training.stack import fit_stack, train_stack
 
 
@@ -18,8 +19,9 @@ class TrainingError(RuntimeError):
 
 
 Version = Literal["clean", "captions", "images"]
-Source = tuple[str, str, str, str, Version]
-"""Corpus, what to do with its bad samples, image tower, text tower, and which noisy version."""
+Source = tuple[str, str, str, str, Version, str]
+"""Corpus, what to do with its bad samples, image tower, text tower, which noisy version, and what
+of the towers is trained (empty: nothing)."""
 
 STACK_SIZE = {"cpu": 8, "cuda": 128}
 """Runs that train together, by kind of device: on a CPU they must share its cache."""
@@ -69,13 +71,20 @@ def train(
             and (record is None or record.corpus_fingerprint != data.corpus_fingerprint)
         ]
         replayed = _replayed(due, store=store, **options)
+
+        def keep(record: RunRecord) -> None:
+            store.put(record)
+            records[record.config] = record
+
+        if isinstance(data, Material):
+            failures += train_runs(due, data, replayed, keep)
+            continue
         with Progress(f"training on {source[0]}", total=len(due)) as progress:
             for stack in _stacks(due, data):
                 done, lost = train_stack(stack, data, replayed)
                 failures += lost
                 for finished in done:
-                    store.put(finished)
-                    records[finished.config] = finished
+                    keep(finished)
                 progress.advance(len(stack), note=_best(records.values()))
     if failures:
         raise TrainingError(
@@ -110,13 +119,16 @@ def trained(
         A configuration, its heads at the epoch that validation chose, and the data.
 
     Raises:
-        ValueError: As :func:`train`.
+        ValueError: As :func:`train`, or a run's towers are trained with its heads.
         TrainingError: A run's loss stopped being finite.
     """
+    if any(config.towers for config in configs):
+        raise ValueError("towers that are trained are not kept, so there are no heads over them")
     options: dict[str, Any] = {"features": features, "corpus_root": corpus_root, "device": device}
     replayed = _replayed(configs, store=store or Store(), **options)
     distinct = list(dict.fromkeys(configs))
     for source, data in _load(distinct, **options).items():
+        assert isinstance(data, TrainingData)
         due = [config for config in distinct if _source(config) == source]
         with Progress(f"training again on {source[0]}", total=len(due)) as progress:
             for stack in _stacks(due, data):
@@ -138,12 +150,16 @@ def _replayed(
 
 def _load(
     configs: Sequence[RunConfig], *, features: Features | None, corpus_root: str, device: str
-) -> "dict[Source, TrainingData]":
+) -> "dict[Source, TrainingData | Material]":
     """Load what configurations train on, and refuse those that it is too small for."""
     chosen = resolve_device(device)
-    loaded = {}
+    loaded: dict[Source, TrainingData | Material] = {}
     for source in sorted({_source(config) for config in configs}):
-        name, on_bad_sample, image_tower, text_tower, version = source
+        name, on_bad_sample, image_tower, text_tower, version, towers = source
+        if towers:
+            corpus = load_corpus(name, **corpus_options(name, on_bad_sample, corpus_root))
+            loaded[source] = load_material(corpus, towers, image_tower, text_tower, chosen)
+            continue
         clean = features or load_features(*source[:4], corpus_root=corpus_root, device=device)
         noisy = None
         if version != "clean":
@@ -151,7 +167,8 @@ def _load(
             noisy = training_features(corpus, version, image_tower, text_tower, device)
         loaded[source] = TrainingData.of(clean, chosen, noisy)
     for config in configs:
-        _check_size(config, loaded[_source(config)])
+        data = loaded[_source(config)]
+        _check_size(config, data.data if isinstance(data, Material) else data)
     return loaded
 
 
@@ -180,7 +197,9 @@ def _source(config: RunConfig) -> Source:
     noise = config.noise
     # Mismatched pairs are drawn from clean features.
     version: Version = "clean" if noise is None or noise.kind == "mismatched" else noise.kind
-    return config.corpus, config.on_bad_sample, config.image_tower, config.text_tower, version
+    towers = config.towers.trained if config.towers else ""
+    names = config.image_tower, config.text_tower
+    return config.corpus, config.on_bad_sample, *names, version, towers
 
 
 def _best(records: Iterable[RunRecord | None]) -> str:
