@@ -18,11 +18,12 @@ def size_chart(table: pd.DataFrame, margin: float) -> alt.FacetChart:
     table = table.assign(inside=margin, outside=-margin)
     base = alt.Chart(table).encode(
         alt.X("train_images:Q")
-        .scale(type="log")
+        .scale(type="log", nice=False)
         .title("training images")
         .axis(values=sorted(int(n) for n in table["train_images"].unique()), format=",d")
     )
     colour = alt.Color("method:N").title(None).sort(methods)
+    colour = colour.legend(symbolOpacity=1)
     band = base.mark_area(opacity=0.12, color=GREY).encode(
         alt.Y("mean(outside):Q").title("difference in points"), alt.Y2("mean(inside):Q")
     )
@@ -55,13 +56,15 @@ def factor_chart(table: pd.DataFrame, margin: float) -> alt.FacetChart:
         table: Rows of :func:`lib.factors.compare_levels`.
         margin: Half-width of the band inside which a difference counts as none.
     """
-    table = table.assign(panel=table["method"] + ", " + table["metric"])
+    table = table.assign(panel=table["method"] + " | " + table["metric"])
     layers = difference_layers(table, margin, "level", "points", named=["method"])
     layers = layers.properties(width=115, height=alt.Step(18))
     panels = list(
         dict.fromkeys(table.sort_values("method", kind="stable", ascending=False)["panel"])
     )
-    return layers.facet(column=alt.Column("panel:N").title(None).sort(panels)).properties(
+    column = alt.Column("panel:N").title(None).sort(panels)
+    column = column.header(labelExpr="split(datum.label, ' | ')")
+    return layers.facet(column=column).properties(
         title=alt.Title(
             "The same comparison under other settings",
             subtitle=f"against the fixed loss under the same; grey band: ±{margin:g} points",
