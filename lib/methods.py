@@ -40,7 +40,27 @@ def tune_methods(
         fixed = temperature_grid(base, parameters.temperatures, parameters.learning_rates)
         rate = tune({"fixed": fixed}, seeds, **options).chosen["fixed"].learning_rate
         base = base.model_copy(update={"learning_rate": rate})
-    grids = method_grids(
+    grids = method_candidates(parameters, base)
+    if robust_powers:
+        grids["robust loss"] = [
+            base.model_copy(update={"temperature": tau, "loss": "rince", "loss_constant": power})
+            for tau in parameters.scheduled_temperatures
+            for power in robust_powers
+        ]
+    unknown = [name for name in names or () if name not in grids]
+    if unknown:
+        raise ValueError(f"no method is called {', '.join(unknown)}; there are {', '.join(grids)}")
+    return tune({name: grids[name] for name in names or grids}, seeds, **options)
+
+
+def method_candidates(parameters: MethodOptions, base: RunConfig) -> dict[str, list[RunConfig]]:
+    """Return the candidates of every method, by name.
+
+    Args:
+        parameters: A notebook's.
+        base: What all candidates share, its learning rate tuned already.
+    """
+    return method_grids(
         base,
         temperatures=parameters.temperatures,
         signals=SIGNALS,
@@ -56,16 +76,6 @@ def tune_methods(
         beta=parameters.beta,
         warmup=parameters.warmup,
     )
-    if robust_powers:
-        grids["robust loss"] = [
-            base.model_copy(update={"temperature": tau, "loss": "rince", "loss_constant": power})
-            for tau in parameters.scheduled_temperatures
-            for power in robust_powers
-        ]
-    unknown = [name for name in names or () if name not in grids]
-    if unknown:
-        raise ValueError(f"no method is called {', '.join(unknown)}; there are {', '.join(grids)}")
-    return tune({name: grids[name] for name in names or grids}, seeds, **options)
 
 
 def scheduled(config: RunConfig) -> ScheduleConfig:

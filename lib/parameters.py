@@ -260,6 +260,23 @@ class EndToEndParameters(TowerOptions, CorpusOptions):
     margin: float = Field(0.3, gt=0)
 
 
+class RivalsParameters(MethodOptions, TrainingOptions, TowerOptions, CorpusOptions):
+    """The notebook ``rivals``: other papers' schedules and losses on one leaderboard."""
+
+    cosine_ratios: list[Annotated[float, Field(gt=1)]] = Field([1.5, 3.0], min_length=1)
+    cosine_period: float = Field(5.0, gt=0)
+    divergences: list[Positive] = Field([1.0, 1.5], min_length=1)
+    individual_steps: list[Positive] = Field([0.01, 0.03], min_length=1)
+    uncertainty_rates: list[Positive] = Field([1e-3, 1e-2], min_length=1)
+    softnesses: list[Positive] = Field([0.5, 2.0], min_length=1)
+    gradnorm_alphas: list[Annotated[float, Field(ge=0)]] = Field([0.5, 1.5], min_length=1)
+    gradnorm_step: float = Field(0.025, gt=0)
+    smoothings: list[Share] = Field([0.05, 0.1], min_length=1)
+    hinge_margins: list[Positive] = Field([0.1, 0.15, 0.2, 0.3], min_length=1)
+    biases: list[float] = Field([-10.0, -4.84], min_length=1)
+    caption_counts: list[Annotated[int, Field(ge=2)]] = Field([2, 5], min_length=1)
+
+
 MODELS: Mapping[str, type[Parameters]] = {
     "corpus": CorpusParameters,
     "baseline": BaselineParameters,
@@ -271,6 +288,7 @@ MODELS: Mapping[str, type[Parameters]] = {
     "noise": NoiseParameters,
     "embeddings": EmbeddingsParameters,
     "sensitivity": SensitivityParameters,
+    "rivals": RivalsParameters,
 }
 
 

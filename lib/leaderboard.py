@@ -1,0 +1,300 @@
+"""The field: the study's methods and other papers' rivals, tuned alike and ranked on one board."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import pandas as pd
+
+from lib.figures import signed
+from lib.methods import SIGNALS, method_candidates, tune_methods
+from lib.parameters import RivalsParameters
+from lib.rival_configs import (
+    AnalyticUncertaintyConfig,
+    CosineConfig,
+    DynamicWeightAverageConfig,
+    GradNormConfig,
+    IndividualTemperatureConfig,
+    UncertaintyConfig,
+)
+from lib.runs import RunConfig, RunRecord
+from lib.statistics import compare_methods, comparison_table
+from lib.tuning import Tuning, temperature_grid, tune
+from lib.verdicts import PRIMARY, overall
+
+Scheduled = Literal["nothing", "temperature", "weights of the directions", "loss"]
+
+STUDY: dict[str, Scheduled] = {
+    "fixed": "nothing",
+    "learned τ": "temperature",
+    "variance × sharpness": "temperature",
+    **{f"{signal} × direction": "weights of the directions" for signal in SIGNALS},
+}
+"""The study's own methods on the board, and what each sets."""
+
+RIVALS: dict[str, Scheduled] = {
+    "cosine temperature": "temperature",
+    "individual temperatures": "temperature",
+    "uncertainty weighting": "weights of the directions",
+    "analytic uncertainty": "weights of the directions",
+    "dynamic weight average": "weights of the directions",
+    "GradNorm": "weights of the directions",
+    "label smoothing": "loss",
+    "decoupled loss": "loss",
+    "hardest negatives": "loss",
+    "sigmoid loss": "loss",
+    "sigmoid loss, learned": "loss",
+    "multi-positive loss": "loss",
+}
+"""Other papers' methods on the board, and what each sets in place of the fixed loss's."""
+
+SETS: dict[str, Scheduled] = {**STUDY, **RIVALS}
+
+METRICS = {**PRIMARY, "mean_recall": "mean recall"}
+"""What is compared: the two R@1 of the paper's claims, and rSum divided by its six recalls."""
+
+SYMBOLS = {
+    "temperature": "τ",
+    "gamma": "γ",
+    "target": "c",
+    "low": "low",
+    "high": "high",
+    "rate": "rate",
+    "softness": "T",
+    "alpha": "α",
+    "rho": "ρ",
+    "step": "η",
+    "captions_at_once": "captions an image",
+    "label_smoothing": "ε",
+    "hardest_negatives": "margin",
+    "sigmoid": "b",
+}
+"""How a table writes a tuned constant; a loss's own goes by the loss."""
+
+
+def rival_grids(parameters: RivalsParameters, fixed: RunConfig) -> dict[str, list[RunConfig]]:
+    """Return the candidates of every rival, by name.
+
+    Args:
+        parameters: The notebook's.
+        fixed: The fixed loss, tuned. Its temperature is where individual temperatures start; its
+            learning rate is every rival's.
+    """
+
+    def grid(*constants: Mapping[str, Any], taus: Sequence[float] | None = None) -> list[RunConfig]:
+        return [
+            RunConfig.model_validate(fixed.model_dump() | {"temperature": tau} | dict(own))
+            for tau in (parameters.scheduled_temperatures if taus is None else taus)
+            for own in constants
+        ]
+
+    sigmoids = [{"loss": "sigmoid", "loss_constant": bias} for bias in parameters.biases]
+    learned = {"learn_bias": True, "learn_temperature": True}
+    return {
+        "cosine temperature": grid(
+            *(
+                {"schedule": _swing(tau, ratio, parameters.cosine_period)}
+                for tau in parameters.scheduled_temperatures
+                for ratio in parameters.cosine_ratios
+            ),
+            taus=[fixed.temperature],
+        ),
+        "individual temperatures": grid(
+            *(
+                {"schedule": IndividualTemperatureConfig(rho=rho, step=step)}
+                for rho in parameters.divergences
+                for step in parameters.individual_steps
+            ),
+            taus=[fixed.temperature],
+        ),
+        "uncertainty weighting": grid(
+            *({"schedule": UncertaintyConfig(rate=rate)} for rate in parameters.uncertainty_rates)
+        ),
+        "analytic uncertainty": grid(
+            *({"schedule": AnalyticUncertaintyConfig(softness=t)} for t in parameters.softnesses)
+        ),
+        "dynamic weight average": grid(
+            *(
+                {"schedule": DynamicWeightAverageConfig(softness=t, period=1)}
+                for t in parameters.softnesses
+            )
+        ),
+        "GradNorm": grid(
+            *(
+                {"schedule": GradNormConfig(alpha=alpha, step=parameters.gradnorm_step)}
+                for alpha in parameters.gradnorm_alphas
+            )
+        ),
+        "label smoothing": grid(
+            *(
+                {"loss": "label_smoothing", "loss_constant": share}
+                for share in parameters.smoothings
+            )
+        ),
+        "decoupled loss": grid({"loss": "decoupled"}, taus=parameters.temperatures),
+        "hardest negatives": grid(
+            *(
+                {"loss": "hardest_negatives", "loss_constant": hinge}
+                for hinge in parameters.hinge_margins
+            ),
+            taus=[fixed.temperature],
+        ),
+        "sigmoid loss": grid(*sigmoids),
+        "sigmoid loss, learned": grid(*(one | learned for one in sigmoids)),
+        "multi-positive loss": grid(
+            *(
+                {"loss": "multi_positive", "captions_at_once": count}
+                for count in parameters.caption_counts
+            )
+        ),
+    }
+
+
+def tune_field(parameters: RivalsParameters, **options: Any) -> tuple[Tuning, pd.DataFrame]:
+    """Tune the study's methods and every rival on validation, with as many candidates each.
+
+    Args:
+        parameters: The notebook's.
+        **options: For :func:`lib.training.train`.
+
+    Returns:
+        What was chosen, the study's methods first, and one row a method: ``method``, ``sets``,
+        ``constants`` (the chosen values of those that were tuned), ``tuned`` (how many) and
+        ``validation_rsum``. The learning rate, tuned on the fixed loss for all, is not counted.
+
+    Raises:
+        ValueError: A rival has more or fewer candidates than the fixed loss.
+    """
+    studied = tune_methods(parameters, list(STUDY), **options)
+    fixed = studied.chosen["fixed"]
+    baseline = temperature_grid(fixed, parameters.temperatures, [fixed.learning_rate])
+    rivals = rival_grids(parameters, fixed)
+    tuned = tune({"fixed": baseline, **rivals}, range(parameters.tuning_seeds), **options)
+    own = tuned.table[tuned.table["method"] != "fixed"]
+    table = pd.concat([studied.table, own], ignore_index=True)
+    chosen = {**studied.chosen, **{name: tuned.chosen[name] for name in rivals}}
+    grids = {**method_candidates(parameters, fixed), **rivals}
+    score = table[table["chosen"]].set_index("method")["validation_rsum"]
+    rows = []
+    for method, config in chosen.items():
+        names = tuned_constants(grids[method])
+        rows.append(
+            {
+                "method": method,
+                "sets": SETS[method],
+                "constants": ", ".join(_written(config, name) for name in names),
+                "tuned": len(names),
+                "validation_rsum": score[method],
+            }
+        )
+    return Tuning(chosen, table), pd.DataFrame(rows)
+
+
+def tuned_constants(candidates: Sequence[RunConfig]) -> list[str]:
+    """Return the names of the constants in which candidates differ, those of a schedule by theirs.
+
+    >>> taus = [RunConfig(temperature=tau, loss="sigmoid", loss_constant=-5) for tau in (0.1, 0.2)]
+    >>> tuned_constants(taus)
+    ['temperature']
+    """
+    table = pd.DataFrame([_constants(config) for config in candidates])
+    return [name for name in table.columns if table[name].nunique() > 1]
+
+
+def compare(runs: pd.DataFrame, margin: float) -> pd.DataFrame:
+    """Compare every method with the fixed loss on :data:`METRICS`, one Holm family.
+
+    Args:
+        runs: A row a run: ``method``, ``seed`` and the metrics.
+        margin: Points within which a difference is none.
+
+    Returns:
+        Rows as :func:`lib.verdicts.against` gives them, with ``sets``.
+    """
+    averaged = runs.assign(mean_recall=runs["rsum"] / 6)
+    table = comparison_table(
+        compare_methods(averaged, "fixed", list(METRICS), margin=margin), METRICS
+    )
+    return table.assign(sets=table["method"].map(SETS))
+
+
+def relative_weights(replicated: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
+    """Return the weight of image → text where both are scaled to the sum 2, through training.
+
+    Args:
+        replicated: Method to its runs.
+
+    Returns:
+        ``method``, ``step``, and over seeds ``mean``, ``low`` and ``high``.
+    """
+    steps = pd.concat(
+        record.step_table().assign(method=method)
+        for method, records in replicated.items()
+        for record in records
+    )
+    share = steps["weight_i2t"] / (steps["weight_i2t"] + steps["weight_t2i"])
+    paths = (2 * share).groupby([steps["method"], steps["step"]], sort=False)
+    table = paths.agg(["mean", "min", "max"]).rename(columns={"min": "low", "max": "high"})
+    return table.reset_index()
+
+
+def verdict(table: pd.DataFrame) -> str:
+    """Say what beats the fixed loss and what that sets, in sentences made from the comparisons.
+
+    A method is better if some metric improves and none worsens, and so on with worse.
+
+    Args:
+        table: What :func:`compare` returns.
+    """
+    found = {method: overall(rows) for method, rows in table.groupby("method", sort=False)}
+    scores = table[table["metric"] == METRICS["mean_recall"]].set_index("method")["estimate"]
+    better = sorted(
+        (name for name, answer in found.items() if answer == "improves"),
+        key=lambda name: -scores[name],
+    )
+    sentences = []
+    if better:
+        named = ", ".join(f"{name} ({SETS[name]}, {signed(scores[name])})" for name in better)
+        sentences.append(
+            f"Better than the tuned fixed loss, with the gain in mean recall: {named}."
+        )
+    else:
+        sentences.append("No method is shown to be better than the tuned fixed loss.")
+    for kind in dict.fromkeys(SETS[name] for name in found):
+        answers = [answer for name, answer in found.items() if SETS[name] == kind]
+        rows = table[table["sets"] == kind]
+        furthest = rows.loc[rows["estimate"].abs().idxmax()]
+        counted = ", ".join(
+            f"{answers.count(answer)} {word}"
+            for answer, word in {
+                "improves": "better",
+                "worsens": "worse",
+                "equivalent": "equivalent",
+                "undecided": "undecided",
+            }.items()
+            if answer in answers
+        )
+        sentences.append(
+            f"Of {len(answers)} that set the {kind}: {counted}; the furthest from the fixed loss "
+            f"is {furthest['method']}, {signed(furthest['estimate'])} in {furthest['metric']}."
+        )
+    return " ".join(sentences)
+
+
+def _swing(tau: float, ratio: float, period: float) -> CosineConfig:
+    """Return a swing whose bounds have a ratio, and τ as their geometric mean."""
+    return CosineConfig(low=tau / ratio**0.5, high=tau * ratio**0.5, period=period)
+
+
+def _constants(config: RunConfig) -> dict[str, Any]:
+    dumped = config.model_dump(exclude={"seed"})
+    schedule = dumped.pop("schedule") or {}
+    if "low" in schedule:
+        # The run's own temperature plays no role.
+        dumped.pop("temperature")
+    return dumped | schedule
+
+
+def _written(config: RunConfig, name: str) -> str:
+    symbol = SYMBOLS[config.loss if name == "loss_constant" else name]
+    start = "start at " if name == "temperature" and config.learn_temperature else ""
+    return f"{start}{symbol} = {_constants(config)[name]:.3g}"

@@ -1,0 +1,83 @@
+"""What a training step of a method costs, as a multiple of the fixed loss's."""
+
+import time
+from collections.abc import Callable, Mapping
+
+import pandas as pd
+import torch
+
+from lib.models import DualEncoder, ProjectionHead, matmul
+from lib.runs import RunConfig
+from lib.training.objective import Objective
+
+WIDTHS = (1280, 384)
+"""Lengths of an image's and a caption's feature: those of EfficientNet-Lite0 and MiniLM."""
+
+
+def cost_key(methods: Mapping[str, RunConfig], repeats: int) -> dict[str, object]:
+    """Return what determines the table of :func:`step_costs`, for a store to find it by."""
+    names = {"schedule", "loss", "captions_per_image", "learn_temperature", "learn_bias"}
+    sizes = {"train_images", "batch_size", "embedding_dim", "hidden_layers", "hidden_features"}
+    return {
+        "widths": list(WIDTHS),
+        "repeats": repeats,
+        "methods": {
+            name: config.model_dump(mode="json", include=names | sizes)
+            for name, config in methods.items()
+        },
+    }
+
+
+def step_costs(methods: Mapping[str, RunConfig], repeats: int) -> pd.DataFrame:
+    """Measure a step of each method alone on the CPU: heads and loss, forward and backward.
+
+    Methods take turns, so that whatever else the machine does meets them alike, and the shortest of
+    the repeats counts.
+
+    Args:
+        methods: Name to configuration; one is called ``fixed``.
+        repeats: Steps measured of each.
+
+    Returns:
+        ``method`` and ``ratio``, to the fixed loss's shortest step; no times.
+    """
+    steps = {name: _step(config) for name, config in methods.items()}
+    shortest = dict.fromkeys(steps, float("inf"))
+    for _ in range(repeats):
+        for name, step in steps.items():
+            begun = time.perf_counter()
+            step()
+            shortest[name] = min(shortest[name], time.perf_counter() - begun)
+    ratios = [seconds / shortest["fixed"] for seconds in shortest.values()]
+    return pd.DataFrame({"method": list(shortest), "ratio": ratios})
+
+
+def _step(config: RunConfig) -> Callable[[], None]:
+    """Return a training step, without the optimiser's part, on random features."""
+    draws = torch.Generator().manual_seed(0)
+    heads = []
+    for width in WIDTHS:
+        head = ProjectionHead(
+            width,
+            config.embedding_dim,
+            hidden_layers=config.hidden_layers,
+            hidden_features=config.hidden_features,
+            batch_shape=(1,),
+        )
+        head.initialise([draws])
+        heads.append(head)
+    model = DualEncoder(*heads)
+    objective = Objective([config], {}, torch.device("cpu"))
+    shared = [head.weights[-1] for head in heads]
+    images = min(config.batch_size, config.train_images)
+    place = torch.arange(images).repeat_interleave(config.captions_per_image)[None]
+    image, text = (torch.randn(1, place.shape[1], width, generator=draws) for width in WIDTHS)
+    image = image[:, place[0]]
+
+    def step() -> None:
+        model.zero_grad()
+        embedded = model(image, text)
+        loss, _ = objective(matmul(embedded.image, embedded.text.mT), place, shared)
+        torch.autograd.backward(loss.sum())
+
+    return step
