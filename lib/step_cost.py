@@ -16,7 +16,7 @@ WIDTHS = (1280, 384)
 
 def cost_key(methods: Mapping[str, RunConfig], repeats: int) -> dict[str, object]:
     """Return what determines the table of :func:`step_costs`, for a store to find it by."""
-    names = {"schedule", "loss", "captions_per_image", "learn_temperature", "learn_bias"}
+    names = {"schedule", "loss", "captions_at_once", "learn_temperature", "learn_bias"}
     sizes = {"train_images", "batch_size", "embedding_dim", "hidden_layers", "hidden_features"}
     return {
         "widths": list(WIDTHS),
@@ -70,7 +70,7 @@ def _step(config: RunConfig) -> Callable[[], None]:
     objective = Objective([config], {}, torch.device("cpu"))
     shared = [head.weights[-1] for head in heads]
     images = min(config.batch_size, config.train_images)
-    place = torch.arange(images).repeat_interleave(config.captions_per_image)[None]
+    place = torch.arange(images).repeat_interleave(config.captions_at_once)[None]
     image, text = (torch.randn(1, place.shape[1], width, generator=draws) for width in WIDTHS)
     image = image[:, place[0]]
 
