@@ -22,6 +22,7 @@ from lib.schedulers import variance
 from lib.seeds import torch_generator
 from lib.training.data import Gallery, Pairs, TrainingData, batches
 from lib.training.schedules import Losses, Schedulers, Sources
+from lib.version import code_version
 
 RSUM = TEST_COLUMNS.index("rsum")
 
@@ -239,6 +240,7 @@ def train_stack(
 def _circumstances(device: torch.device) -> dict[str, str]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
+        "code": code_version(),
         "date": datetime.date.today().isoformat(),
         "device": f"{device.type} ({name})",
         "python": platform.python_version(),
