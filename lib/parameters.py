@@ -206,6 +206,19 @@ class EmbeddingsParameters(MethodOptions, TrainingOptions, TowerOptions, CorpusO
     curve_seeds: int = Field(2, ge=2)
 
 
+class ScalingParameters(TrainingOptions, TowerOptions, CorpusOptions):
+    """The notebook ``scaling``: the same sweep on more workers."""
+
+    seeds: int = Field(8, ge=2)
+    train_images: int = Field(800, ge=2)
+    temperature: float = Field(0.1, gt=0)
+    learning_rate: float = Field(3e-3, gt=0)
+    workers: list[Count] = Field([1, 2], min_length=1)
+    planned_runs: int = Field(2000, ge=1)
+    planned_workers: list[Count] = Field([1, 3, 10, 30, 100, 300, 1000], min_length=1)
+    megabytes_a_second: float = Field(100.0, gt=0)
+
+
 MODELS: Mapping[str, type[Parameters]] = {
     "corpus": CorpusParameters,
     "baseline": BaselineParameters,
@@ -215,6 +228,7 @@ MODELS: Mapping[str, type[Parameters]] = {
     "convergence": ConvergenceParameters,
     "noise": NoiseParameters,
     "embeddings": EmbeddingsParameters,
+    "scaling": ScalingParameters,
 }
 
 

@@ -6,13 +6,14 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from lib.book import equations, figures, scoreboard, values
+from lib.book import equations, figures, launch, scoreboard, values
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Add every part to ``app``."""
     equations.setup(app)
     figures.setup(app)
+    launch.setup(app)
     scoreboard.setup(app)
     values.setup(app)
     return {

@@ -18,9 +18,10 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand
 
+from lib.address import AddressError, write_links
 from lib.findings import Edition, write_findings
 from lib.progress import LOG_VARIABLE
-from lib.study import ledger_commands
+from lib.study import completion, ledger_commands
 from lib.study.catalogue import (
     Catalogue,
     Notebook,
@@ -36,6 +37,7 @@ from lib.study.shell import Failure, Json, Root, explained
 from lib.study.terminal import Board
 
 RECORDS_VARIABLE = "STUDY_RECORDS_LOG"
+EXECUTOR_VARIABLE = "STUDY_EXECUTOR"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -79,7 +81,10 @@ def main() -> None:
 @app.command("list")
 def list_notebooks(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Only these notebooks; by default all.")
+        list[str] | None,
+        typer.Argument(
+            help="Only these notebooks; by default all.", autocompletion=completion.notebooks
+        ),
     ] = None,
     as_json: Json = False,
     root: Root = None,
@@ -100,9 +105,15 @@ def list_notebooks(
 @app.command(cls=PairCommand)
 def run(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Notebooks, as `study list` names them.")
+        list[str] | None,
+        typer.Argument(
+            help="Notebooks, as `study list` names them.", autocompletion=completion.notebooks
+        ),
     ] = None,
-    profile: Annotated[str, typer.Option(help="The profile to start from.")] = "quick",
+    profile: Annotated[
+        str,
+        typer.Option(help="The profile to start from.", autocompletion=completion.profiles),
+    ] = "quick",
     parameter: Annotated[
         list[str] | None,
         typer.Option(
@@ -111,6 +122,7 @@ def run(
             "--set",
             metavar="NAME VALUE",
             help="Set a parameter, -p NAME VALUE or --set NAME=VALUE; may be repeated.",
+            autocompletion=completion.parameters,
         ),
     ] = None,
     document: Annotated[
@@ -120,6 +132,17 @@ def run(
     everything: Annotated[bool, typer.Option("--all", help="Run all notebooks.")] = False,
     output: Annotated[
         Path | None, typer.Option(help="Folder of the executed copies; _build/runs by default.")
+    ] = None,
+    executor: Annotated[
+        str | None,
+        typer.Option(
+            help="Where runs are trained: processes, processes:N, threads:N, or the workers of "
+            "dask://HOST:PORT; by default $STUDY_EXECUTOR, else one after the other.",
+            autocompletion=completion.executors,
+        ),
+    ] = None,
+    log: Annotated[
+        Path | None, typer.Option(help="File to which the lines of progress are appended.")
     ] = None,
     root: Root = None,
 ) -> None:
@@ -134,7 +157,8 @@ def run(
         given = parse_pairs(parameter or [], document or [])
         settings = catalogue.settings(chosen, profile, given)
         folder = output or catalogue.root / "_build" / "runs"
-        for path in _run(catalogue, chosen, settings, folder, {}):
+        environment = {} if executor is None else {EXECUTOR_VARIABLE: _checked(executor)}
+        for path in _run(catalogue, chosen, settings, folder, environment, log):
             typer.echo(path)
 
 
@@ -173,6 +197,19 @@ def full(root: Root = None) -> None:
         _build(found, "published")
 
 
+@app.command()
+def links(root: Root = None) -> None:
+    """Write what follows from the repository's address in pyproject.toml; print what changed."""
+    with explained():
+        found = find_root(root or Path.cwd())
+        try:
+            changed = write_links(found, list(load_catalogue(found).notebooks))
+        except AddressError as error:
+            raise StudyError(str(error)) from error
+        for path in changed:
+            typer.echo(path)
+
+
 def _make(
     root: Path,
     profile: str,
@@ -194,13 +231,14 @@ def _run(
     settings: Mapping[str, Values],
     folder: Path,
     environment: Mapping[str, str],
+    kept_log: Path | None = None,
 ) -> list[Path]:
     """Execute ``notebooks`` one after the other; return the executed copies."""
     targets = [folder.absolute() / notebook.path.name for notebook in notebooks]
     for notebook, target in zip(notebooks, targets, strict=True):
         if target.resolve() == notebook.path.resolve():
             raise StudyError(f"{folder} holds the source notebooks: choose another --output")
-    board = Board(len(notebooks))
+    board = Board(len(notebooks), kept_log)
     for notebook, target in zip(notebooks, targets, strict=True):
         values = settings[notebook.name]
         with board.notebook(notebook.name) as log:
@@ -208,6 +246,16 @@ def _run(
             replaced = _replacements(catalogue.root, values)
             execute(notebook.path, target, values, variables, replaced)
     return targets
+
+
+def _checked(executor: str) -> str:
+    """Return the name of an executor that can be had."""
+    from lib.training.executors import ExecutorError, check_executor
+
+    try:
+        return check_executor(executor)
+    except ExecutorError as error:
+        raise StudyError(f"--executor: {error}") from error
 
 
 def _replacements(root: Path, values: Values) -> dict[str, str]:

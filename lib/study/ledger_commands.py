@@ -244,7 +244,7 @@ def _say_what_is_left_out(shown: int, found: int, unused: int) -> None:
         typer.echo(f"{shown} of {found:,}; --limit 0 shows all", err=True)
     if unused:
         typer.echo(
-            f"{unused:,} records more are here and not used: damaged, or made by code that gave other "
+            f"{unused:,} records more are here and not used: damaged, or made by code with other "
             "numbers (another RESULTS_VERSION); their runs are trained again when needed",
             err=True,
         )
