@@ -37,7 +37,7 @@ def constants(config: RunConfig) -> str:
     """Say which constants of a configuration differ from the defaults, in a few words.
 
     >>> constants(RunConfig(temperature=0.085, seed=3, learning_rate=3e-3))
-    'temperature=0.085, learning_rate=0.003'
+    'learning_rate=0.003, temperature=0.085'
     """
     changed = config.model_dump(mode="json", exclude_defaults=True)
     order = {name: changed[name] for name in RunConfig.model_fields if name in changed}

@@ -79,7 +79,7 @@ def test_an_address_is_read_from_the_one_place(published):
         assert read_address(published) == ADDRESS
     for wrong in ("https://example.org/o/n", "github.com/o/n", "https://github.com/o"):
         project.write_text(f'[project]\nversion = "1"\n[project.urls]\nRepository = "{wrong}"')
-        with pytest.raises(AddressError, match="https://github.com/OWNER/NAME"):
+        with pytest.raises(AddressError, match=r"https://github\.com/OWNER/NAME"):
             read_address(published)
     project.unlink()
     assert read_address(published) is None
@@ -146,6 +146,7 @@ def platform(tmp_path):
     """A platform that brings torch, numpy and papermill, and a pip that notes what it is asked."""
     site = tmp_path / "site"
     (site / "pip").mkdir(parents=True)
+    (site / "pip" / "__init__.py").touch()
     (site / "pip" / "__main__.py").write_text(FAKE_PIP)
     brought = {"torch": "2.5.1+cu121", "numpy": "2.0.2", "altair": "4.2.2", "pandas": "2.2.2"}
     for name, version in brought.items():

@@ -17,7 +17,6 @@ from test_training import MIXED, assert_same_numbers, config, fresh
 
 from lib.methods import tune_methods
 from lib.parameters import validate
-from lib.runs import RunConfig
 from lib.training import TrainingError, spread, sweep, train
 from lib.training.executors import Cluster, ExecutorError, Processes, check_executor, opened
 from lib.tuning import replicate, results_table
@@ -52,16 +51,15 @@ def marks(tmp_path):
 class Immediate(Executor):
     """Does each call when it is submitted."""
 
+    workers = 4
+
     def __init__(self):
         self.submitted = []
 
     def submit(self, fn, /, *args, **kwargs):
-        self.submitted.append(args[1])
+        self.submitted.append(args[1:3])
         future = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except BaseException as error:
-            future.set_exception(error)
+        future.set_result(fn(*args, **kwargs))
         return future
 
 
@@ -95,7 +93,7 @@ def test_runs_whose_worker_always_dies_are_named_and_the_others_kept(features, t
     assert len(list(folder.iterdir())) == 1 + spread.RESUBMISSIONS
     lost = [c for c in configs if f"seed {c.seed}" in str(e.value)]
     assert {c for c in configs if store.get(c)} == set(configs) - set(lost)
-    assert len(lost) <= 2  # those of one stack
+    assert len(lost) == 3  # those of one stack
 
 
 def test_a_broken_executor_is_tried_a_bounded_number_of_times(features, tmp_path):
@@ -148,19 +146,47 @@ def test_an_interruption_cancels_what_has_not_begun_and_keeps_what_is_done(
 
 
 def test_a_defect_in_a_worker_is_no_lost_worker(features, tmp_path):
-    executor = Immediate()
-    bad = replace(features, text=features.text[:, :0])
-    with pytest.raises((ValueError, RuntimeError, IndexError)):
-        train([config()], store=fresh(tmp_path, "x"), features=bad, device="cpu", executor=executor)
-    assert len(executor.submitted) == 1
+    class Defective(Executor):
+        calls = 0
+
+        def submit(self, fn, /, *args, **kwargs):
+            self.calls += 1
+            future = Future()
+            future.set_exception(MemoryError("a defect"))
+            return future
+
+    executor = Defective()
+    with pytest.raises(MemoryError, match="a defect"):
+        train(
+            [config()], store=fresh(tmp_path, "x"), features=features, device="cpu",
+            executor=executor,
+        )  # fmt: skip
+    assert executor.calls == 1
+
+
+def test_an_executor_that_refuses_is_lost_too(features, tmp_path):
+    class Refusing(Executor):
+        def submit(self, fn, /, *args, **kwargs):
+            raise BrokenExecutor("gone")
+
+    with pytest.raises(TrainingError, match="1 of 1 runs went down"):
+        train(
+            [config()], store=fresh(tmp_path, "x"), features=features, device="cpu",
+            executor=Refusing(),
+        )  # fmt: skip
 
 
 def test_every_worker_gets_a_stack_and_only_the_replayed_runs_it_needs(features, tmp_path):
-    executor = Immediate()
-    executor.workers = 4
+    executor, replays = Immediate(), [one for one in MIXED if one.source]
     configs = [config(seed=seed) for seed in range(8)]
-    train(configs, store=fresh(tmp_path, "x"), features=features, device="cpu", executor=executor)
-    assert [len(stack) for stack in executor.submitted] == [2, 2, 2, 2]
+    options = {"store": fresh(tmp_path, "x"), "features": features, "device": "cpu"}
+    train(configs, executor=executor, **options)
+    assert [(len(stack), sources) for stack, sources in executor.submitted] == [(2, {})] * 4
+    train([one.source for one in replays], executor="serial", **options)
+    executor.submitted.clear()
+    train(replays, executor=executor, **options)
+    sent = {c: set(sources) for stack, sources in executor.submitted for c in stack}
+    assert sent == {one: {one.source} for one in replays}
 
 
 def test_a_worker_with_other_code_or_without_the_data_refuses(features, tmp_path):
@@ -324,4 +350,3 @@ def test_a_record_says_which_code_made_it(serial):
     from lib.version import code_version
 
     assert {record.made["code"] for record in serial} == {code_version()}
-    assert RunConfig().run_id == RunConfig().run_id_at(1)

@@ -25,6 +25,7 @@ TERMS_HELP = (
     "Which runs: NAME=VALUE, as in corpus=flickr8k seed='0|1' gamma=10; or a method by itself."
 )
 NAMES_SHOWN = 10
+UNLIMITED = 10_000
 Terms = Annotated[list[str] | None, typer.Argument(metavar="TERM", help=TERMS_HELP)]
 
 
@@ -235,7 +236,7 @@ def _print(rows: Sequence[dict[str, str]]) -> None:
     console = Console()
     if not console.is_terminal:
         # A pipe has no width: a row stays a line.
-        console = Console(width=max(200, console.width), soft_wrap=True)
+        console = Console(width=UNLIMITED)
     console.print(table)
 
 

@@ -94,8 +94,7 @@ def spread(
                         break
                     stack, losses = waiting.pop()
                     needed = {c.source: sources[c.source] for c in stack if c.source}
-                    call = (place, stack, needed, code_version())
-                    flying[executor.submit(train_elsewhere, *call)] = stack, losses
+                    flying[_submit(executor, place, stack, needed)] = stack, losses
                 done, _ = wait(flying, return_when=FIRST_COMPLETED)
                 down = False
                 for future in done:
@@ -140,6 +139,18 @@ def train_elsewhere(
                 "$STUDY_HOME, or pass lib.training.executors.Cluster, which sends the data"
             ) from error
     return train_stack(stack, parcel.unpack(), sources)
+
+
+def _submit(
+    executor: Executor, place: Any, stack: list[RunConfig], needed: Sources
+) -> "Future[Any]":
+    try:
+        return executor.submit(train_elsewhere, place, stack, needed, code_version())
+    except BrokenExecutor as error:
+        # It broke a moment ago, and nobody has asked for its results since.
+        broken: Future[Any] = Future()
+        broken.set_exception(error)
+        return broken
 
 
 @contextmanager

@@ -34,5 +34,5 @@ def test_an_unusable_address_stops_the_build(small_root):
     (small_root / "pyproject.toml").write_text(
         '[project]\nversion = "1"\n[project.urls]\nRepository = "https://example.org/o/n"\n'
     )
-    with pytest.raises(BookError, match="https://github.com/OWNER/NAME"):
+    with pytest.raises(BookError, match=r"https://github\.com/OWNER/NAME"):
         build("published", small_root)
