@@ -116,7 +116,7 @@ def test_a_broken_executor_is_tried_a_bounded_number_of_times(features, tmp_path
 
 
 def test_an_interruption_cancels_what_has_not_begun_and_keeps_what_is_done(
-    serial, features, tmp_path
+    serial, features, tmp_path, capsys
 ):
     class Interrupted(Executor):
         """Answers once, holds the next, and is interrupted at the third."""
@@ -138,6 +138,7 @@ def test_an_interruption_cancels_what_has_not_begun_and_keeps_what_is_done(
     with pytest.raises(KeyboardInterrupt):
         train(configs, executor=executor, **options)
     assert executor.held[1].cancelled()
+    assert "the same call goes on from there" in capsys.readouterr().err
     kept = store.records()
     assert 0 < len(kept) < len(configs)
     resumed = train(configs, executor="serial", **options)

@@ -89,23 +89,24 @@ def test_every_notebook_begins_alone_with_the_wheel(alone, site):
 import json, pathlib
 import lib
 assert pathlib.Path(lib.__file__).is_relative_to({str(site)!r}), lib.__file__
-from lib.parameters import ParameterError
+from lib.parameters import ParameterError, defaults
 for name in {NAMES!r}:
     cells = json.loads(pathlib.Path(name + ".ipynb").read_text())["cells"]
     codes = [c for c in cells if c["cell_type"] == "code"]
     place = [i for i, c in enumerate(codes) if "parameters" in c["metadata"].get("tags", [])][0]
     sources = ["".join(c["source"]) for c in codes]
+    count, value = next((n, v) for n, v in defaults(name).items() if type(v) is int)
     # Set-up, parameters, what papermill injects, the check, the imports.
-    first = [*sources[:place + 1], 'seeds = "7"', *sources[place + 1:place + 3]]
+    injected = f'{{count}} = "{{value + 1}}"'
     values = {{"__name__": "__main__"}}
-    for source in first:
+    for source in [*sources[:place + 1], injected, *sources[place + 1:place + 3]]:
         exec(source, values)
-    assert values["parameters"].seeds == values["seeds"] == 7, name
+    assert getattr(values["parameters"], count) == values[count] == value + 1, name
     try:
-        exec("epohcs = 1", values)
+        exec(f"{{count}}z = 1", values)
         exec(sources[place + 1], values)
     except ParameterError as error:
-        assert "did you mean 'epochs'" in str(error), name
+        assert f"did you mean {{count!r}}" in str(error), name
     else:
         raise AssertionError(name + " takes any name")
 print("all")

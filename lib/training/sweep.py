@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 from lib.datasets import load_corpus
@@ -100,7 +101,7 @@ def train(
         stale = sum(records[config] is not None for config in due)
         if stale:
             say(f"{stale} finished runs are of other content of {source[0]}: trained again")
-        with opened(executor) as chosen:
+        with _telling_how_to_go_on(), opened(executor) as chosen:
             replayed = _replayed(due, store=store, executor=chosen or "serial", **options)
             with Progress(f"training on {source[0]}", total=len(due)) as progress:
                 for outcome in _outcomes(due, loaded, replayed, chosen, device):
@@ -123,6 +124,15 @@ def train(
             "lacks memory: use fewer on a machine."
         )
     return [record for config in configs if (record := records[config]) is not None]
+
+
+@contextmanager
+def _telling_how_to_go_on() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("interrupted: finished runs are kept, and the same call goes on from there")
+        raise
 
 
 def _outcomes(
