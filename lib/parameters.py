@@ -277,6 +277,19 @@ class RivalsParameters(MethodOptions, TrainingOptions, TowerOptions, CorpusOptio
     caption_counts: list[Annotated[int, Field(ge=2)]] = Field([2, 5], min_length=1)
 
 
+class ScalingParameters(TrainingOptions, TowerOptions, CorpusOptions):
+    """The notebook ``scaling``: the same sweep on more workers."""
+
+    seeds: int = Field(8, ge=2)
+    train_images: int = Field(800, ge=2)
+    temperature: float = Field(0.1, gt=0)
+    learning_rate: float = Field(3e-3, gt=0)
+    workers: list[Count] = Field([1, 2], min_length=1)
+    planned_runs: int = Field(2000, ge=1)
+    planned_workers: list[Count] = Field([1, 3, 10, 30, 100, 300, 1000], min_length=1)
+    megabytes_a_second: float = Field(100.0, gt=0)
+
+
 MODELS: Mapping[str, type[Parameters]] = {
     "corpus": CorpusParameters,
     "baseline": BaselineParameters,
@@ -289,6 +302,7 @@ MODELS: Mapping[str, type[Parameters]] = {
     "embeddings": EmbeddingsParameters,
     "sensitivity": SensitivityParameters,
     "rivals": RivalsParameters,
+    "scaling": ScalingParameters,
 }
 
 

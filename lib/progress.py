@@ -41,6 +41,15 @@ def track(iterable: Iterable[T], description: str, total: int | None = None) -> 
             progress.advance()
 
 
+def say(text: str) -> None:
+    """Tell the person who waits one thing: a line in the log, the notebook or the terminal.
+
+    Like progress, it never reaches a notebook that is executed for the book.
+    """
+    log = os.environ.get(LOG_VARIABLE)
+    _write_line(text, Path(log) if log else None)
+
+
 class Progress:
     """A piece of work that advances; use it as a context manager. Threads may share one.
 
@@ -130,13 +139,7 @@ class _Lines:
         self._write(_line(progress, seconds, "stopped after" if failed else "done in"))
 
     def _write(self, line: str) -> None:
-        # Showing progress must never be the reason why the work itself fails.
-        with suppress(OSError):
-            if self.log is not None:
-                with self.log.open("a", encoding="utf-8") as stream:
-                    stream.write(line + "\n")
-            else:
-                print(line, file=_plain_stream(), flush=True)
+        _write_line(line, self.log)
 
 
 class _Bar:
@@ -152,21 +155,34 @@ class _Bar:
             bars.MofNCompleteColumn(),
             bars.TimeElapsedColumn(),
             bars.TimeRemainingColumn(),
+            bars.TextColumn("{task.fields[rate]}", markup=False),
             bars.TextColumn("{task.fields[note]}", markup=False),
             console=Console(stderr=True),
         )
-        self.task = self.bar.add_task(progress.description, total=progress.total, note="")
+        self.task = self.bar.add_task(progress.description, total=progress.total, note="", rate="")
+        self.started = time.monotonic()
         self.bar.start()
 
     def update(self, progress: Progress) -> None:
-        self.bar.update(self.task, completed=progress.done, note=progress.note)
+        rate = _rate(progress.done, time.monotonic() - self.started)
+        self.bar.update(self.task, completed=progress.done, note=progress.note, rate=rate)
 
     def stop(self, progress: Progress, failed: bool) -> None:
         self.bar.stop()
 
 
+def _write_line(line: str, log: Path | None) -> None:
+    # Showing progress must never be the reason why the work itself fails.
+    with suppress(OSError):
+        if log is not None:
+            with log.open("a", encoding="utf-8") as stream:
+                stream.write(line + "\n")
+        else:
+            print(line, file=_plain_stream(), flush=True)
+
+
 def _line(progress: Progress, seconds: float, ending: str = "") -> str:
-    """Return one line such as ``train: 12/100 (12 %), loss 0.31, 80 s left``."""
+    """Return one line: ``train: 12/100 (12 %), loss 0.31, 1.5 a second, about 80 s left``."""
     share = f" ({100 * progress.done // progress.total} %)" if progress.total else ""
     of_total = "" if progress.total is None else f"/{progress.total}"
     parts = [f"{progress.description}: {progress.done}{of_total}{share}"]
@@ -174,10 +190,22 @@ def _line(progress: Progress, seconds: float, ending: str = "") -> str:
         parts.append(progress.note)
     if ending:
         parts.append(f"{ending} {seconds:.0f} s")
-    elif progress.total and progress.done:
+    elif progress.done:
+        parts.append(_rate(progress.done, seconds))
+    if not ending and progress.total and progress.done:
         remaining = seconds * max(progress.total - progress.done, 0) / progress.done
         parts.append(f"about {remaining:.0f} s left")
     return ", ".join(parts).replace("\n", " ")
+
+
+def _rate(done: int, seconds: float) -> str:
+    """Return a rate in the unit in which it is a readable number.
+
+    >>> _rate(23, 10.0), _rate(3, 60.0)
+    ('2.3 a second', '3.0 a minute')
+    """
+    a_second = done / max(seconds, 1e-3)
+    return f"{a_second:.1f} a second" if a_second >= 1 else f"{60 * a_second:.1f} a minute"
 
 
 def _plain_stream() -> TextIO:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -237,8 +237,12 @@ class RunConfig(BaseModel):
     @property
     def run_id(self) -> str:
         """The run's name in the store: a hash of this configuration and the results' version."""
+        return self.run_id_at(RESULTS_VERSION)
+
+    def run_id_at(self, results_version: int) -> str:
+        """Return the name that the run has, or had, at a results' version."""
         canonical = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
-        return hashlib.sha256(f"{RESULTS_VERSION} {canonical}".encode()).hexdigest()[:20]
+        return hashlib.sha256(f"{results_version} {canonical}".encode()).hexdigest()[:20]
 
     @property
     def method(self) -> str:
@@ -301,7 +305,7 @@ class RunRecord:
         steps: (steps, len(STEP_COLUMNS)) float32.
         collapsed: Whether the chosen model's test embeddings have all but one direction in common.
         seconds: Wall time of the run's share of its stack; never part of a comparison.
-        made: Versions, device and date, for the reader of the record alone.
+        made: Versions, of the code too, device and date, for the reader of the record alone.
     """
 
     config: RunConfig
@@ -355,6 +359,15 @@ class Store:
             _note_use("run", run_id)
         return record
 
+    def outdated(self, config: RunConfig) -> bool:
+        """Say whether this machine holds the run as an older version of the code made it."""
+        older = range(1, RESULTS_VERSION)
+        return any(self._path(config.run_id_at(version)).exists() for version in older)
+
+    def is_published(self, config: RunConfig) -> bool:
+        """Say whether the published records hold the run: they are looked up first."""
+        return config.run_id in self._bundled()
+
     def put(self, record: RunRecord) -> None:
         """Keep a finished run."""
         body = json.dumps(_to_json(record), allow_nan=False, separators=(",", ":"))
@@ -370,6 +383,12 @@ class Store:
             if record is not None:
                 found.setdefault(record.config.run_id, record)
         return [found[run_id] for run_id in sorted(found)]
+
+    def unused(self, records: Iterable[RunRecord]) -> int:
+        """Return how many of this machine's files :meth:`records` passed over: damaged ones, and
+        those that the code of another results' version made."""
+        names = {record.config.run_id for record in records}
+        return sum(path.stem not in names for path in self.folder.glob("??/*.json"))
 
     def table(
         self, name: str, key: Mapping[str, Any], compute: Callable[[], pd.DataFrame]
@@ -404,15 +423,9 @@ class Store:
 
     def _read(self, path: Path) -> RunRecord | None:
         try:
-            text = path.read_text(encoding="utf-8")
+            record = read_record(path)
         except FileNotFoundError:
             return None
-        try:
-            envelope = json.loads(text)
-            body = text[text.index('"run":') + 6 : text.rindex("}")]
-            if hashlib.sha256(body.encode()).hexdigest() != envelope["sha256"]:
-                raise ValueError("its checksum does not fit")
-            record = _from_json(envelope["run"])
         except (ValueError, KeyError, TypeError) as error:
             warnings.warn(f"run record {path} is damaged ({error}); not used", stacklevel=3)
             return None
@@ -421,7 +434,11 @@ class Store:
 
     def _bundled(self) -> dict[str, RunRecord]:
         if self._bundle is None:
-            self._bundle = {} if self._published is None else _read_bundle(self._published)
+            folder = self._published
+            named: Iterable[tuple[str, RunRecord]] = ()
+            if folder is not None and (folder / "runs.parquet").exists():
+                named = read_bundle(folder)
+            self._bundle = {name: r for name, r in named if r.config.run_id == name}
         return self._bundle
 
 
@@ -458,28 +475,44 @@ def export_records(records: Iterable[RunRecord], folder: Path) -> None:
             table.to_parquet(partial, index=False, compression="zstd")
 
 
-def _read_bundle(folder: Path) -> dict[str, RunRecord]:
-    if not (folder / "runs.parquet").exists():
-        return {}
+def read_record(path: Path) -> RunRecord:
+    """Read a file that :meth:`Store.put` wrote.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError, KeyError, TypeError: It is damaged.
+    """
+    text = path.read_text(encoding="utf-8")
+    envelope = json.loads(text)
+    body = text[text.index('"run":') + 6 : text.rindex("}")]
+    if hashlib.sha256(body.encode()).hexdigest() != envelope["sha256"]:
+        raise ValueError("its checksum does not fit")
+    return _from_json(envelope["run"])
+
+
+def read_bundle(folder: Path) -> Iterator[tuple[str, RunRecord]]:
+    """Yield the name of each run that :func:`export_records` wrote to ``folder``, with its record.
+
+    Of another results' version, the name is not the record's ``run_id``.
+    """
     runs = pd.read_parquet(folder / "runs.parquet")
     epochs = dict(list(pd.read_parquet(folder / "epochs.parquet").groupby("run_id", sort=False)))
     steps = dict(list(pd.read_parquet(folder / "steps.parquet").groupby("run_id", sort=False)))
-    found = {}
     for row in runs.to_dict("records"):
-        record = RunRecord(
-            config=RunConfig.model_validate_json(row["config"]),
-            corpus_fingerprint=row["corpus_fingerprint"],
-            best_epoch=int(row["best_epoch"]),
-            test={name: float(row[name]) for name in TEST_COLUMNS},
-            epochs=epochs[row["run_id"]][list(EPOCH_COLUMNS)].to_numpy(np.float64),
-            steps=steps[row["run_id"]][list(STEP_COLUMNS)].to_numpy(np.float32),
-            collapsed=bool(row["collapsed"]),
-            seconds=float(row["seconds"]),
-            made=json.loads(row["made"]),
+        yield (
+            row["run_id"],
+            RunRecord(
+                config=RunConfig.model_validate_json(row["config"]),
+                corpus_fingerprint=row["corpus_fingerprint"],
+                best_epoch=int(row["best_epoch"]),
+                test={name: float(row[name]) for name in TEST_COLUMNS},
+                epochs=epochs[row["run_id"]][list(EPOCH_COLUMNS)].to_numpy(np.float64),
+                steps=steps[row["run_id"]][list(STEP_COLUMNS)].to_numpy(np.float32),
+                collapsed=bool(row["collapsed"]),
+                seconds=float(row["seconds"]),
+                made=json.loads(row["made"]),
+            ),
         )
-        if record.config.run_id == row["run_id"]:
-            found[row["run_id"]] = record
-    return found
 
 
 def _published_folder() -> Path | None:

@@ -19,7 +19,7 @@ def study_home(tmp_path_factory, monkeypatch):
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("STUDY_HOME", str(home))
     monkeypatch.setenv("STUDY_RECORDS", "")
-    for variable in ("STUDY_PROGRESS_LOG", "STUDY_RECORDS_LOG"):
+    for variable in ("STUDY_PROGRESS_LOG", "STUDY_RECORDS_LOG", "STUDY_EXECUTOR"):
         monkeypatch.delenv(variable, raising=False)
     return home
 

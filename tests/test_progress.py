@@ -40,10 +40,10 @@ def test_lines_are_at_most_one_every_ten_seconds_and_the_last(clock, capsys):
             shown.advance(note=f"step {step}")
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        "train: 10/40 (25 %), step 9, about 30 s left",
-        "train: 20/40 (50 %), step 19, about 20 s left",
-        "train: 30/40 (75 %), step 29, about 10 s left",
-        "train: 40/40 (100 %), step 39, about 0 s left",
+        "train: 10/40 (25 %), step 9, 1.0 a second, about 30 s left",
+        "train: 20/40 (50 %), step 19, 1.0 a second, about 20 s left",
+        "train: 30/40 (75 %), step 29, 1.0 a second, about 10 s left",
+        "train: 40/40 (100 %), step 39, 1.0 a second, about 0 s left",
         "train: 40/40 (100 %), step 39, done in 40 s",
     ]
 
@@ -87,6 +87,16 @@ def test_a_terminal_gets_a_bar_that_takes_text_literally(monkeypatch):
     assert "train [bold]" in terminal.getvalue()
     assert "rSum [/] 3" in terminal.getvalue()
     assert "2/2" in terminal.getvalue()
+
+
+def test_a_saying_goes_where_the_lines_go(tmp_path, monkeypatch, capsys):
+    progress.say("3 runs are trained again")
+    assert capsys.readouterr() == ("", "3 runs are trained again\n")
+    log = tmp_path / "progress.log"
+    monkeypatch.setenv("STUDY_PROGRESS_LOG", str(log))
+    progress.say("3 runs are trained again")
+    assert capsys.readouterr() == ("", "")
+    assert log.read_text() == "3 runs are trained again\n"
 
 
 def test_threads_share_one_progress(capsys):

@@ -159,7 +159,7 @@ def test_published_files_are_small(results):
 
 
 def test_the_notebooks_execute_again_without_corpus_and_training(results, tmp_path, root):
-    """From the committed records alone, to the same bytes."""
+    """From the committed records alone and from another folder, to the same bytes."""
     environment = {
         **os.environ,
         "STUDY_HOME": str(tmp_path / "home"),
@@ -169,7 +169,7 @@ def test_the_notebooks_execute_again_without_corpus_and_training(results, tmp_pa
     subprocess.run(
         [sys.executable, "-m", "lib.study", "run", "--all", "--profile", "full",
          "--output", str(tmp_path / "again"), "--root", str(root)],
-        env=environment, check=True, capture_output=True, text=True,
+        cwd=tmp_path, env=environment, check=True, capture_output=True, text=True,
     )  # fmt: skip
     for name in NAMES:
         again = (tmp_path / "again" / f"{name}.ipynb").read_bytes()

@@ -94,6 +94,84 @@ def test_run_sends_checked_values_of_the_right_types(study, no_kernel):
     assert result.stdout.split() == [str(corpus[1]), str(baseline[1])]
 
 
+def test_set_is_another_way_to_write_p(study, no_kernel):
+    assert study_command("run", "corpus", "--set", "epochs=3", "-p", "seeds", "4").exit_code == 0
+    assert no_kernel[0][2] == {"epochs": 3, "seeds": 4}
+
+
+def test_the_executor_reaches_the_kernel(study, no_kernel):
+    assert study_command("run", "corpus", "--executor", "threads:2").exit_code == 0
+    assert no_kernel[0][3]["STUDY_EXECUTOR"] == "threads:2"
+    assert study_command("run", "corpus").exit_code == 0
+    assert "STUDY_EXECUTOR" not in no_kernel[1][3]
+
+
+def test_the_log_keeps_the_lines_of_each_notebook(study, monkeypatch, tmp_path):
+    def execute(source, target, parameters, environment, replaced):
+        with Path(environment["STUDY_PROGRESS_LOG"]).open("a") as log:
+            log.write("training: 1/2 (50 %)\ntraining: 2/2 (100 %)\n")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text('{"cells": []}')
+
+    monkeypatch.setattr("lib.study.commands.execute", execute)
+    log = tmp_path / "logs" / "study.log"
+    for _ in range(2):
+        assert study_command("run", "corpus", "baseline", "--log", log).exit_code == 0
+    lines = log.read_text().splitlines()
+    assert len(lines) == 12
+    assert lines[:2] == ["corpus: training: 1/2 (50 %)", "corpus: training: 2/2 (100 %)"]
+    assert lines[2].startswith("corpus: done in ")
+    assert lines[3].startswith("baseline: ")
+
+
+def test_list_shows_only_the_notebooks_that_are_named(study):
+    listed = json.loads(study_command("list", "baseline", "--json").stdout)
+    assert [entry["name"] for entry in listed] == ["baseline"]
+    unknown = study_command("list", "basline")
+    assert (unknown.exit_code, "did you mean 'baseline'" in unknown.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "last", "found"),
+    [
+        ("study run ", "ma", ["main-comparison"]),
+        ("study run --profile ", "f", ["full"]),
+        ("study run corpus -p ", "epo", ["epochs"]),
+        ("study run --executor ", "da", ["dask://"]),
+        ("study ", "comp", ["compare"]),
+        ("study list ", "b", ["baseline"]),
+    ],
+)
+def test_a_shell_completes_what_there_is(study, monkeypatch, words, last, found):
+    monkeypatch.setenv("_STUDY_COMPLETE", "complete_zsh")
+    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", words + last)
+    result = CliRunner().invoke(app, [], prog_name="study")
+    for word in found:
+        assert word in result.output
+
+
+def test_outside_of_a_study_nothing_is_completed_and_nothing_fails(tmp_path, monkeypatch):
+    from lib.study import completion
+
+    monkeypatch.chdir(tmp_path)
+    assert completion.notebooks("") == completion.profiles("") == []
+    assert "epochs" in completion.parameters("")
+
+
+def test_links_writes_what_the_address_says_once(study):
+    (study / "pyproject.toml").write_text(
+        '[project]\nversion = "1.0"\n[project.urls]\nRepository = "https://github.com/o/n"\n'
+    )
+    (study / "README.md").write_text("# A\n<!-- study links -->\n<!-- /study links -->\n")
+    result = study_command("links")
+    assert result.exit_code == 0, result.output
+    assert len(result.stdout.split()) == 4
+    assert "github/o/n/blob/v1.0/notebooks/corpus.ipynb" in (study / "README.md").read_text()
+    assert study_command("links").stdout == ""
+    (study / "README.md").write_text("")
+    assert study_command("links").exit_code == 2
+
+
 def test_run_all_goes_to_the_folder_that_is_named(study, no_kernel, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = study_command("run", "--all", "--root", study, "--output", "mine")
@@ -126,6 +204,8 @@ def test_paths_of_this_machine_are_named_for_removal(study, no_kernel):
         (["run", "corpus", "--yaml", "[1]"], "expected a mapping"),
         (["run", "corpsu"], "unknown notebook 'corpsu' (did you mean 'corpus'?)"),
         (["run", "corpus", "--profile", "fast"], "unknown profile 'fast'"),
+        (["run", "corpus", "--executor", "cluster"], "there is no executor 'cluster'"),
+        (["run", "corpus", "--set", "epochs"], "needs a value"),
         (["run", "corpus", "--output", "notebooks"], "choose another --output"),
         (["run"], "name a notebook, or --all"),
         (["run", "corpus", "--epochs", "3"], "--epochs"),

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from lib.address import AddressError, read_address
 from lib.book.errors import BookError
 from lib.findings import Edition
 
@@ -52,7 +53,7 @@ def build(edition: Edition, root: Path) -> Path:
             shutil.rmtree(stale, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     unfinished.touch()
-    _run_sphinx(source, html)
+    _run_sphinx(source, html, _address(root))
     _remove_stale(html, names)
     if problems := check_pages(html):
         raise BookError("\n".join(problems))
@@ -95,7 +96,18 @@ def _banner(findings: Path) -> str:
     return html_text.escape(f"Quick edition: {', '.join(made_of)} — not the published result.")
 
 
-def _run_sphinx(source: Path, html: Path) -> None:
+def _address(root: Path) -> dict[str, str]:
+    """Return the settings from which pages link to their notebooks, none without an address."""
+    try:
+        address = read_address(root)
+    except AddressError as error:
+        raise BookError(str(error)) from error
+    if address is None:
+        return {}
+    return {"study_repository": address.repository, "study_tag": address.tag}
+
+
+def _run_sphinx(source: Path, html: Path, address: dict[str, str]) -> None:
     from jupyter_book.sphinx import build_sphinx  # type: ignore[import-untyped]
 
     said = io.StringIO()
@@ -108,6 +120,7 @@ def _run_sphinx(source: Path, html: Path) -> None:
             confoverrides={
                 "external_toc_path": (source / "_toc.yml").as_posix(),
                 "latex_individualpages": False,
+                **address,
             },
             warningiserror=True,
             keep_going=True,

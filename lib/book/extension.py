@@ -6,7 +6,7 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from lib.book import answers, equations, figures, scoreboard, values
+from lib.book import answers, equations, figures, launch, scoreboard, values
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -14,6 +14,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     answers.setup(app)
     equations.setup(app)
     figures.setup(app)
+    launch.setup(app)
     scoreboard.setup(app)
     values.setup(app)
     return {

@@ -1,12 +1,13 @@
-"""The command line: ``study list``, ``run``, ``book``, ``quick`` and ``full``."""
+"""The command line: ``study list``, ``run``, ``book``, ``quick`` and ``full``.
+
+Those that read and write run records are in :mod:`lib.study.ledger_commands`.
+"""
 
 import json
-import logging
 import re
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,9 +18,10 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand
 
-from lib.findings import Edition, FindingError, write_findings
-from lib.parameters import ParameterError
+from lib.address import AddressError, write_links
+from lib.findings import Edition, write_findings
 from lib.progress import LOG_VARIABLE
+from lib.study import completion, ledger_commands
 from lib.study.catalogue import (
     Catalogue,
     Notebook,
@@ -29,14 +31,13 @@ from lib.study.catalogue import (
     load_catalogue,
     parse_pairs,
 )
-from lib.study.execution import NotebookFailure, execute
+from lib.study.execution import execute
 from lib.study.records import publish_picture, publish_records
+from lib.study.shell import Failure, Json, Root, explained
 from lib.study.terminal import Board
 
-USAGE = 2
-FAILURE = 1
-INTERRUPTED = 130
 RECORDS_VARIABLE = "STUDY_RECORDS_LOG"
+EXECUTOR_VARIABLE = "STUDY_EXECUTOR"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,14 +45,11 @@ app = typer.Typer(
     help="Run the study's notebooks and build its book.",
 )
 
-Root = Annotated[
-    Path | None,
-    typer.Option(help="The study's folder; by default the working folder or one above it."),
-]
 
-
-class BuildFailure(RuntimeError):
-    """The book could not be built; the text says why."""
+app.command()(ledger_commands.runs)
+app.command()(ledger_commands.compare)
+app.command()(ledger_commands.export)
+app.command()(ledger_commands.merge)
 
 
 class PairCommand(TyperCommand):
@@ -82,19 +80,24 @@ def main() -> None:
 
 @app.command("list")
 def list_notebooks(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Only these notebooks; by default all.", autocompletion=completion.notebooks
+        ),
+    ] = None,
+    as_json: Json = False,
     root: Root = None,
 ) -> None:
     """List the notebooks with their parameters, defaults and what the full profile changes."""
-    with _explained():
+    with explained():
         catalogue = load_catalogue(find_root(root or Path.cwd()))
+        chosen = catalogue.select(names or list(catalogue.notebooks))
     if as_json:
-        typer.echo(
-            json.dumps([_entry(catalogue, n) for n in catalogue.notebooks.values()], indent=2)
-        )
+        typer.echo(json.dumps([_entry(catalogue, notebook) for notebook in chosen], indent=2))
         return
     console = Console()
-    for notebook in catalogue.notebooks.values():
+    for notebook in chosen:
         console.print(Text(f"{notebook.name} — {notebook.title}", style="bold"))
         console.print(_table(notebook, catalogue.profiles))
 
@@ -102,13 +105,24 @@ def list_notebooks(
 @app.command(cls=PairCommand)
 def run(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Notebooks, as `study list` names them.")
+        list[str] | None,
+        typer.Argument(
+            help="Notebooks, as `study list` names them.", autocompletion=completion.notebooks
+        ),
     ] = None,
-    profile: Annotated[str, typer.Option(help="The profile to start from.")] = "quick",
+    profile: Annotated[
+        str,
+        typer.Option(help="The profile to start from.", autocompletion=completion.profiles),
+    ] = "quick",
     parameter: Annotated[
         list[str] | None,
         typer.Option(
-            "--parameter", "-p", metavar="NAME VALUE", help="Set a parameter; may be repeated."
+            "--parameter",
+            "-p",
+            "--set",
+            metavar="NAME VALUE",
+            help="Set a parameter, -p NAME VALUE or --set NAME=VALUE; may be repeated.",
+            autocompletion=completion.parameters,
         ),
     ] = None,
     document: Annotated[
@@ -119,10 +133,21 @@ def run(
     output: Annotated[
         Path | None, typer.Option(help="Folder of the executed copies; _build/runs by default.")
     ] = None,
+    executor: Annotated[
+        str | None,
+        typer.Option(
+            help="Where runs are trained: processes, processes:N, threads:N, or the workers of "
+            "dask://HOST:PORT; by default $STUDY_EXECUTOR, else one after the other.",
+            autocompletion=completion.executors,
+        ),
+    ] = None,
+    log: Annotated[
+        Path | None, typer.Option(help="File to which the lines of progress are appended.")
+    ] = None,
     root: Root = None,
 ) -> None:
     """Run notebooks, each to an executed copy. Finished training runs are found, not repeated."""
-    with _explained():
+    with explained():
         catalogue = load_catalogue(find_root(root or Path.cwd()))
         if not names and not everything:
             raise StudyError(
@@ -132,7 +157,8 @@ def run(
         given = parse_pairs(parameter or [], document or [])
         settings = catalogue.settings(chosen, profile, given)
         folder = output or catalogue.root / "_build" / "runs"
-        for path in _run(catalogue, chosen, settings, folder, {}):
+        environment = {} if executor is None else {EXECUTOR_VARIABLE: _checked(executor)}
+        for path in _run(catalogue, chosen, settings, folder, environment, log):
             typer.echo(path)
 
 
@@ -144,14 +170,14 @@ def book(
     root: Root = None,
 ) -> None:
     """Build the book from the executed notebooks, running none, and print its address."""
-    with _explained():
+    with explained():
         _build(find_root(root or Path.cwd()), edition)
 
 
 @app.command()
 def quick(root: Root = None) -> None:
     """Run everything at the quick profile and build the quick edition; prints its address."""
-    with _explained():
+    with explained():
         found = find_root(root or Path.cwd())
         _make(found, "quick", found / "_build" / "quick" / "results", "quick")
         _build(found, "quick")
@@ -160,7 +186,7 @@ def quick(root: Root = None) -> None:
 @app.command()
 def full(root: Root = None) -> None:
     """Run everything at the full profile and build the published edition; prints its address."""
-    with _explained():
+    with explained():
         found = find_root(root or Path.cwd())
         results = found / "book" / "results"
         with tempfile.TemporaryDirectory(prefix="study-") as scratch:
@@ -169,6 +195,19 @@ def full(root: Root = None) -> None:
             publish_records(log, results / "records")
         publish_picture(results / "main-comparison.ipynb", results / "main-comparison.svg")
         _build(found, "published")
+
+
+@app.command()
+def links(root: Root = None) -> None:
+    """Write what follows from the repository's address in pyproject.toml; print what changed."""
+    with explained():
+        found = find_root(root or Path.cwd())
+        try:
+            changed = write_links(found, list(load_catalogue(found).notebooks))
+        except AddressError as error:
+            raise StudyError(str(error)) from error
+        for path in changed:
+            typer.echo(path)
 
 
 def _make(
@@ -192,13 +231,14 @@ def _run(
     settings: Mapping[str, Values],
     folder: Path,
     environment: Mapping[str, str],
+    kept_log: Path | None = None,
 ) -> list[Path]:
     """Execute ``notebooks`` one after the other; return the executed copies."""
     targets = [folder.absolute() / notebook.path.name for notebook in notebooks]
     for notebook, target in zip(notebooks, targets, strict=True):
         if target.resolve() == notebook.path.resolve():
             raise StudyError(f"{folder} holds the source notebooks: choose another --output")
-    board = Board(len(notebooks))
+    board = Board(len(notebooks), kept_log)
     for notebook, target in zip(notebooks, targets, strict=True):
         values = settings[notebook.name]
         with board.notebook(notebook.name) as log:
@@ -206,6 +246,16 @@ def _run(
             replaced = _replacements(catalogue.root, values)
             execute(notebook.path, target, values, variables, replaced)
     return targets
+
+
+def _checked(executor: str) -> str:
+    """Return the name of an executor that can be had."""
+    from lib.training.executors import ExecutorError, check_executor
+
+    try:
+        return check_executor(executor)
+    except ExecutorError as error:
+        raise StudyError(f"--executor: {error}") from error
 
 
 def _replacements(root: Path, values: Values) -> dict[str, str]:
@@ -221,30 +271,8 @@ def _build(root: Path, edition: Edition) -> None:
     try:
         page = build(edition, root)
     except BookError as error:
-        raise BuildFailure(str(error)) from error
+        raise Failure(str(error)) from error
     typer.echo(page.absolute().as_uri())
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Turn what can go wrong into a message and an exit status; a traceback means a defect."""
-    try:
-        yield
-    except (StudyError, ParameterError) as error:
-        typer.echo(f"study: {error}", err=True)
-        raise typer.Exit(USAGE) from error
-    except (NotebookFailure, FindingError, BuildFailure) as error:
-        typer.echo(f"study: {error}", err=True)
-        raise typer.Exit(FAILURE) from error
-    except KeyboardInterrupt as error:
-        # The kernel's sudden end leaves unfinished tasks, of which asyncio would print a trace.
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        typer.echo(
-            "\nstudy: stopped. Finished training runs are kept; "
-            "the same command goes on from there.",
-            err=True,
-        )
-        raise typer.Exit(INTERRUPTED) from error
 
 
 def _entry(catalogue: Catalogue, notebook: Notebook) -> dict[str, Any]:

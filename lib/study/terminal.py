@@ -24,11 +24,13 @@ class Board:
 
     Args:
         total: The number of notebooks.
+        log: A file to which every line is appended as well.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, log: Path | None = None) -> None:
         self.total = total
         self.done = 0
+        self.log = log
 
     @contextmanager
     def notebook(self, name: str) -> Iterator[Path]:
@@ -38,11 +40,27 @@ class Board:
         with (
             tempfile.TemporaryDirectory(prefix="study-") as scratch,
             self._view(place) as show,
-            follow(Path(scratch) / "progress.log", show),
+            follow(Path(scratch) / "progress.log", self._kept(name, show)),
         ):
             yield Path(scratch) / "progress.log"
         self.done += 1
-        typer.echo(f"{place}: done in {time.monotonic() - started:.0f} s", err=True)
+        ended = f"done in {time.monotonic() - started:.0f} s"
+        typer.echo(f"{place}: {ended}", err=True)
+        self._kept(name, lambda line: None)(ended)
+
+    def _kept(self, name: str, show: Callable[[str], None]) -> Callable[[str], None]:
+        """Return what shows a line and appends it, with its notebook, to the log."""
+        log = self.log
+        if log is None:
+            return show
+
+        def show_and_keep(line: str) -> None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("a", encoding="utf-8") as stream:
+                stream.write(f"{name}: {line}\n")
+            show(line)
+
+        return show_and_keep
 
     @contextmanager
     def _view(self, place: str) -> Iterator[Callable[[str], None]]:

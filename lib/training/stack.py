@@ -22,6 +22,7 @@ from lib.seeds import torch_generator
 from lib.training.data import Gallery, Pairs, TrainingData, batches
 from lib.training.objective import Objective
 from lib.training.schedules import Sources
+from lib.version import code_version
 
 RSUM = TEST_COLUMNS.index("rsum")
 
@@ -236,6 +237,7 @@ def circumstances(device: torch.device) -> dict[str, str]:
     """Return what a record says of how it was made: date, device, versions."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
+        "code": code_version(),
         "date": datetime.date.today().isoformat(),
         "device": f"{device.type} ({name})",
         "python": platform.python_version(),

@@ -1,22 +1,22 @@
 """A list of runs in, their records out: what is finished is looked up, the rest is trained."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
 
 from lib.datasets import load_corpus
 from lib.encoders import Features, extract_features, resolve_device
 from lib.models import DualEncoder
 from lib.noise import training_features
-from lib.progress import Progress
+from lib.progress import Progress, say
 from lib.runs import RunConfig, RunRecord, Store
 from lib.training.data import TrainingData
 from lib.training.end_to_end import Material, load_material, train_runs
+from lib.training.executors import opened, workers_of
+from lib.training.schedules import Sources
+from lib.training.spread import Outcome, Parcel, TrainingError, spread
 from lib.training.stack import fit_stack, train_stack
-
-
-class TrainingError(RuntimeError):
-    """A run did not end in numbers that may be published."""
-
 
 Version = Literal["clean", "captions", "images"]
 Source = tuple[str, str, str, str, Version, str]
@@ -29,6 +29,14 @@ STACK_MEMORY = {"cpu": 4 << 30, "cuda": 16 << 30}
 """Bytes that a stack's similarity matrices and batches may take, by kind of device."""
 
 
+class Loaded(NamedTuple):
+    """A corpus as runs train on it: the features, of its noisy version too, and both as data."""
+
+    clean: Features
+    noisy: Features | None
+    data: TrainingData
+
+
 def train(
     configs: Sequence[RunConfig],
     *,
@@ -36,10 +44,13 @@ def train(
     features: Features | None = None,
     corpus_root: str = "",
     device: str = "auto",
+    executor: Executor | str | None = None,
 ) -> list[RunRecord]:
     """Return the records of runs, training those that the store does not hold.
 
-    A finished run is kept at once: an interruption loses at most the runs in flight.
+    A finished run is kept at once: an interruption loses at most the runs in flight. Where a run
+    is trained changes none of its numbers, on the same kind of hardware. Runs that train their
+    towers do so in this process, whatever the executor.
 
     Args:
         configs: The runs, in any order; equal ones are trained once.
@@ -47,52 +58,108 @@ def train(
         features: Tower outputs to use instead of loading the configurations' corpus.
         corpus_root: Folder of a corpus on disk; empty, the usual places.
         device: ``"auto"`` takes a GPU where there is one.
+        executor: Where to train: an executor, which stays open, or a name as
+            :func:`lib.training.executors.opened` knows them; default, what ``$STUDY_EXECUTOR``
+            names, else this process.
 
     Returns:
         One record a configuration, in the order given.
 
     Raises:
-        ValueError: A configuration asks for more images than the split has, or the device or the
-            corpus cannot be used; nothing is trained then.
-        TrainingError: The loss of some runs stopped being finite; the others are kept.
+        ValueError: A configuration asks for more images than the split has, or the device, the
+            executor or the corpus cannot be used; nothing is trained then.
+        TrainingError: The loss of some runs stopped being finite, or they were lost with their
+            workers again and again; the others are kept.
     """
     store = store or Store()
-    options: dict[str, Any] = {"features": features, "corpus_root": corpus_root, "device": device}
     records = {config: store.get(config) for config in dict.fromkeys(configs)}
-    failures: list[str] = []
-    missing = [config for config, record in records.items() if record is None]
+    contents: dict[Source, set[str]] = {}
+    for config, record in records.items():
+        if record is not None:
+            contents.setdefault(_source(config), set()).add(record.corpus_fingerprint)
+    # Records that tell of different contents of one corpus need a look at what it holds now.
+    missing = [
+        config
+        for config, record in records.items()
+        if record is None or len(contents[_source(config)]) > 1
+    ]
+    if not missing:
+        return [record for config in configs if (record := records[config]) is not None]
+    outdated = sum(store.outdated(config) for config in missing)
+    if outdated:
+        say(f"{outdated} finished runs were made by code that gave other numbers: trained again")
+    diverged: list[str] = []
+    lost: list[str] = []
+
+    def keep(record: RunRecord) -> None:
+        store.put(record)
+        records[record.config] = record
+
     # Everything that can be refused is refused before the first run starts.
-    for source, data in _load(missing, **options).items():
+    options: dict[str, Any] = {"features": features, "corpus_root": corpus_root, "device": device}
+    for source, loaded in _load(missing, **options).items():
         # A record of other corpus content must not be compared with what is trained now.
+        fingerprint = loaded.data.corpus_fingerprint
         due = [
             config
             for config, record in records.items()
             if _source(config) == source
-            and (record is None or record.corpus_fingerprint != data.corpus_fingerprint)
+            and (record is None or record.corpus_fingerprint != fingerprint)
         ]
-        replayed = _replayed(due, store=store, **options)
-
-        def keep(record: RunRecord) -> None:
-            store.put(record)
-            records[record.config] = record
-
-        if isinstance(data, Material):
-            failures += train_runs(due, data, replayed, keep)
-            continue
-        with Progress(f"training on {source[0]}", total=len(due)) as progress:
-            for stack in _stacks(due, data):
-                done, lost = train_stack(stack, data, replayed)
-                failures += lost
-                for finished in done:
-                    keep(finished)
-                progress.advance(len(stack), note=_best(records.values()))
-    if failures:
+        stale = sum(records[config] is not None for config in due)
+        if stale:
+            say(f"{stale} finished runs are of other content of {source[0]}: trained again")
+        with _telling_how_to_go_on(), opened(executor) as chosen:
+            replayed = _replayed(due, store=store, executor=chosen or "serial", **options)
+            if isinstance(loaded, Material):
+                diverged += train_runs(due, loaded, replayed, keep)
+                continue
+            with Progress(f"training on {source[0]}", total=len(due)) as progress:
+                for outcome in _outcomes(due, loaded, replayed, chosen, device):
+                    for finished in outcome.records:
+                        keep(finished)
+                    diverged += outcome.diverged
+                    lost += [f"{c.method}, seed {c.seed}" for c in outcome.stack if outcome.lost]
+                    progress.advance(len(outcome.stack), note=_best(records.values()))
+    if diverged:
         raise TrainingError(
-            f"{len(failures)} of {len(configs)} runs diverged and are not kept: "
-            + "; ".join(failures)
+            f"{len(diverged)} of {len(configs)} runs diverged and are not kept: "
+            + "; ".join(diverged)
             + ". Lower the learning rate or raise the temperature."
         )
+    if lost:
+        raise TrainingError(
+            f"{len(lost)} of {len(configs)} runs went down with their workers every time they were "
+            f"tried: {'; '.join(lost)}. The others are kept. A worker that is killed most often "
+            "lacks memory: use fewer on a machine."
+        )
     return [record for config in configs if (record := records[config]) is not None]
+
+
+@contextmanager
+def _telling_how_to_go_on() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("interrupted: finished runs are kept, and the same call goes on from there")
+        raise
+
+
+def _outcomes(
+    configs: Sequence[RunConfig],
+    loaded: Loaded,
+    replayed: Sources,
+    executor: Executor | None,
+    device: str,
+) -> Iterator[Outcome]:
+    """Train runs here or on an executor; yield what became of each stack as it ends."""
+    if executor is None:
+        for stack in _stacks(configs, loaded.data):
+            yield Outcome(stack, *train_stack(stack, loaded.data, replayed))
+    elif configs:
+        stacks = list(_stacks(configs, loaded.data, workers_of(executor)))
+        parcel = Parcel(loaded.clean, loaded.noisy, device)
+        yield from spread(executor, parcel, stacks, replayed)
 
 
 def trained(
@@ -127,8 +194,8 @@ def trained(
     options: dict[str, Any] = {"features": features, "corpus_root": corpus_root, "device": device}
     replayed = _replayed(configs, store=store or Store(), **options)
     distinct = list(dict.fromkeys(configs))
-    for source, data in _load(distinct, **options).items():
-        assert isinstance(data, TrainingData)
+    for source, loaded in _load(distinct, **options).items():
+        data = loaded.data
         due = [config for config in distinct if _source(config) == source]
         with Progress(f"training again on {source[0]}", total=len(due)) as progress:
             for stack in _stacks(due, data):
@@ -150,10 +217,10 @@ def _replayed(
 
 def _load(
     configs: Sequence[RunConfig], *, features: Features | None, corpus_root: str, device: str
-) -> "dict[Source, TrainingData | Material]":
+) -> "dict[Source, Loaded | Material]":
     """Load what configurations train on, and refuse those that it is too small for."""
     chosen = resolve_device(device)
-    loaded: dict[Source, TrainingData | Material] = {}
+    loaded: dict[Source, Loaded | Material] = {}
     for source in sorted({_source(config) for config in configs}):
         name, on_bad_sample, image_tower, text_tower, version, towers = source
         if towers:
@@ -165,10 +232,9 @@ def _load(
         if version != "clean":
             corpus = load_corpus(name, **corpus_options(name, on_bad_sample, corpus_root))
             noisy = training_features(corpus, version, image_tower, text_tower, device)
-        loaded[source] = TrainingData.of(clean, chosen, noisy)
+        loaded[source] = Loaded(clean, noisy, TrainingData.of(clean, chosen, noisy))
     for config in configs:
-        data = loaded[_source(config)]
-        _check_size(config, data.data if isinstance(data, Material) else data)
+        _check_size(config, loaded[_source(config)].data)
     return loaded
 
 
@@ -216,8 +282,11 @@ def _check_size(config: RunConfig, data: TrainingData) -> None:
         )
 
 
-def _stacks(configs: Sequence[RunConfig], data: TrainingData) -> Iterator[list[RunConfig]]:
-    """Yield lists of runs that differ in seed, temperature, schedule, loss and noise alone."""
+def _stacks(
+    configs: Sequence[RunConfig], data: TrainingData, workers: int = 1
+) -> Iterator[list[RunConfig]]:
+    """Yield lists of runs that differ in seed, temperature, schedule, loss and noise alone, short
+    enough for every worker to get one."""
     groups: dict[RunConfig, list[RunConfig]] = {}
     neutral = {
         "seed": 0,
@@ -237,6 +306,7 @@ def _stacks(configs: Sequence[RunConfig], data: TrainingData) -> Iterator[list[R
     for shape, members in groups.items():
         pairs = shape.batch_size * shape.captions_at_once
         per_run = 4 * (3 * evaluation + 6 * pairs * data.image.shape[1])
-        size = max(1, min(STACK_SIZE[kind], STACK_MEMORY[kind] // per_run))
+        share = -(-len(members) // workers)
+        size = max(1, min(STACK_SIZE[kind], STACK_MEMORY[kind] // per_run, share))
         for start in range(0, len(members), size):
             yield members[start : start + size]

@@ -1,0 +1,42 @@
+"""An executor some of whose workers die, and what it has them do."""
+
+import os
+import signal
+from concurrent.futures import Executor
+from pathlib import Path
+
+
+class Saboteur(Executor):
+    """Hands calls on to another executor, so that chosen ones kill their worker.
+
+    Args:
+        inner: The executor.
+        folder: Where a killed worker leaves its mark.
+        dies: Says of the number and the runs of a call whether its worker dies.
+        again: Whether it dies every time, and not the first time alone.
+    """
+
+    def __init__(self, inner, folder: Path, dies, again=False):
+        self.inner, self.folder, self.dies, self.again = inner, folder, dies, again
+        self.workers = inner.workers
+        self.calls = 0
+        if hasattr(inner, "send"):
+            self.send = inner.send
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.calls += 1
+        if not self.dies(self.calls, args[1]):
+            return self.inner.submit(fn, *args)
+        return self.inner.submit(die, str(self.folder), self.again, fn, *args)
+
+    def shutdown(self, wait=True, *, cancel_futures=False):
+        self.inner.shutdown(wait=wait, cancel_futures=cancel_futures)
+
+
+def die(folder, again, fn, *args):
+    """Kill this worker; where it happened before, do the work instead, unless ``again``."""
+    marks = Path(folder)
+    if again or not any(marks.iterdir()):
+        (marks / str(os.getpid())).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return fn(*args)
