@@ -144,7 +144,7 @@ def difference_layers(
     points = base.mark_point(size=60, opacity=1).encode(
         alt.X("estimate:Q"), rows, verdict_colour(), tooltip=tooltip
     )
-    layers: alt.LayerChart = alt.layer(band, zero, bars, points)
+    layers: alt.LayerChart = band + zero + bars + points
     return layers
 
 
@@ -172,7 +172,7 @@ def difference_chart(
                 tooltip=[alt.Tooltip("mean(paper):Q", title="the paper's gain")],
             )
         )
-        layers = alt.layer(claim, *layers.layer, data=layers.data)
+        layers += claim
     layers = layers.properties(width=205, height=alt.Step(24))
     dashed = ", dashed: the paper's gain" if gains else ""
     metrics = list(dict.fromkeys(table["metric"]))
