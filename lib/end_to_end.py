@@ -1,7 +1,7 @@
 """The chapter on towers that are trained end to end: its settings, comparisons and verdict."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
@@ -15,7 +15,9 @@ from lib.tuning import Tuning, temperature_grid, tune
 from lib.verdicts import PAPER_METHOD, against_each
 
 FIXED = "fixed"
-FROZEN, BLOCKS, SCRATCH = "frozen", "last blocks", "from scratch"
+FROZEN: Final = "frozen"
+BLOCKS: Final = "last blocks"
+SCRATCH: Final = "from scratch"
 
 
 def base_config(parameters: EndToEndParameters, setting: str) -> RunConfig:

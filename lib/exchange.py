@@ -74,7 +74,7 @@ def write_records(records: Sequence[RunRecord], folder: Path, form: Format) -> l
     files = [folder / "runs.csv"]
     write_atomic(files[0], runs_table(ordered).to_csv(index=False))
     for name in ("epoch", "step"):
-        parts = []
+        parts: list[str] = []
         for record in ordered:
             table = record.epoch_table() if name == "epoch" else record.step_table()
             table.insert(0, "run_id", record.config.run_id)

@@ -55,9 +55,9 @@ class ScheduleConfig(BaseModel):
     signal: Literal["variance", "entropy", "spread"]
     actuator: Literal["direction", "magnitude", "sharpness", "sample"]
     gamma: float = 1.0
-    beta: float = Field(0.9, ge=0, lt=1)
-    warmup: int = Field(0, ge=0)
-    target: float | None = Field(None, gt=0)
+    beta: float = Field(default=0.9, ge=0, lt=1)
+    warmup: int = Field(default=0, ge=0)
+    target: float | None = Field(default=None, gt=0)
 
 
 class ConstantConfig(BaseModel):
@@ -125,9 +125,9 @@ class TowersConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     trained: Literal["last blocks", "from scratch"]
-    learning_rate: float | None = Field(None, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0)
     augmentation: Literal["none", "crop and flip"] = "none"
-    least_count: int = Field(1, ge=1)
+    least_count: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
     def _blocks_see_no_pixels(self) -> "TowersConfig":

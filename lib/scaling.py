@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def measure_times(
         with opened(f"processes:{count}" if count else "serial") as pool:
             if pool is not None:
                 _start(pool, count)
-            records, seconds = _timed(lambda pool=pool: _train_anew(configs, pool, options))
+            records, seconds = _timed(partial(_train_anew, configs, pool, options))
         serial = records if serial is None else serial
         same = [not difference(a, b) for a, b in zip(serial, records, strict=True)]
         rows.append(
@@ -90,7 +91,7 @@ def measure_costs(config: RunConfig, **options: Any) -> pd.DataFrame:
     _, call = _timed(lambda: [pool.submit(os.getpid).result() for _ in range(CALLS)])
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder=Path(folder))
-        _, keep = _timed(lambda: [store.put(record) for _ in range(CALLS)])
+        _, keep = _timed(partial(_keep, store, record))
         stored = next(store.folder.glob("??/*.json")).stat().st_size
     row = {
         "start": start,
@@ -204,6 +205,11 @@ def _train_anew(
         none = Path(folder) / "none"
         store = Store(folder=Path(folder) / "runs", published=none)
         return train(configs, store=store, executor=pool or "serial", **options)
+
+
+def _keep(store: Store, record: RunRecord) -> None:
+    for _ in range(CALLS):
+        store.put(record)
 
 
 def _start(pool: Executor, count: int) -> None:

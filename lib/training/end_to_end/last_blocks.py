@@ -127,7 +127,7 @@ def split_image_tower(tower: ImageTower) -> tuple[Callable[[Tensor], Tensor], nn
         )
     before = nn.Sequential(model.conv_stem, model.bn1, *list(model.blocks)[:-1])
     last = nn.Sequential(model.blocks[-1], model.conv_head, model.bn2, model.global_pool)
-    return before, last.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return before, last.to(memory_format=torch.channels_last)
 
 
 def split_text_tower(tower: TextTower) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,9 +59,10 @@ class Material(ABC):
 def row_numbers(corpus: Corpus, device: torch.device) -> TrainingData:
     """Return a corpus as row numbers."""
     owner = [row for row, sample in enumerate(corpus.samples) for _ in sample.captions]
+    numbers: list[NDArray[Any]] = [np.arange(n)[:, None] for n in (len(corpus.samples), len(owner))]
     rows = Features(
-        image=np.arange(len(corpus.samples))[:, None],
-        text=np.arange(len(owner))[:, None],
+        image=numbers[0],
+        text=numbers[1],
         caption_owner=np.array(owner, dtype=np.int64),
         image_ids=tuple(sample.id for sample in corpus.samples),
         splits=tuple(sample.split for sample in corpus.samples),

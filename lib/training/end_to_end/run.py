@@ -76,7 +76,7 @@ class EndToEndModel(nn.Module):
         self.eval()
         image = [
             self.heads.image(self._features(self.towers.image, rows))
-            for rows in gallery.image[:, 0].split(EVALUATION_BATCH)
+            for rows in torch.split(gallery.image[:, 0], EVALUATION_BATCH)
         ]
         captions = gallery.text[:, 0]
         order = torch.from_numpy(
@@ -84,7 +84,7 @@ class EndToEndModel(nn.Module):
         ).to(captions.device)
         sorted_text = [
             self.heads.text(self._features(self.towers.text, rows))
-            for rows in captions[order].split(EVALUATION_BATCH)
+            for rows in torch.split(captions[order], EVALUATION_BATCH)
         ]
         text = torch.empty(len(captions), sorted_text[0].shape[1], device=captions.device)
         text[order] = torch.cat(sorted_text)

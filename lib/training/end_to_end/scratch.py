@@ -126,7 +126,7 @@ def resnet18() -> nn.Module:
                 old.in_channels, old.out_channels, 3, old.stride, padding=1, bias=False
             )
             setattr(block, name, new)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return network.to(memory_format=torch.channels_last)  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
