@@ -62,11 +62,13 @@ class Catalogue:
         root: The study's folder.
         notebooks: By name.
         profiles: By profile and notebook, the parameters that differ from the defaults.
+        chapters: Names of the notebooks that the book's table of contents lists, in its order.
     """
 
     root: Path
     notebooks: Mapping[str, Notebook]
     profiles: Mapping[str, Mapping[str, Values]]
+    chapters: tuple[str, ...]
 
     def select(self, names: Sequence[str]) -> list[Notebook]:
         """Return the notebooks of those names, in the order of the book, each once.
@@ -136,7 +138,8 @@ def load_catalogue(root: Path) -> Catalogue:
     in_book = [name for name in _toc_names(root / "_toc.yml") if name in found]
     order = dict.fromkeys([*in_book, *found])
     notebooks = {name: read_notebook(found[name]) for name in order}
-    return Catalogue(root, notebooks, load_profiles(root / "notebooks" / "profiles.yml"))
+    profiles = load_profiles(root / "notebooks" / "profiles.yml")
+    return Catalogue(root, notebooks, profiles, tuple(in_book))
 
 
 def load_profiles(path: Path) -> dict[str, dict[str, Values]]:

@@ -129,7 +129,9 @@ def run(
         list[str] | None,
         typer.Option("--yaml", "-y", metavar="YAML", help="Set parameters, as a YAML mapping."),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Run all notebooks.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Run all chapters of the book.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option(help="Folder of the executed copies; _build/runs by default.")
     ] = None,
@@ -153,7 +155,7 @@ def run(
             raise StudyError(
                 f"name a notebook, or --all; there are {', '.join(catalogue.notebooks)}"
             )
-        chosen = catalogue.select(list(catalogue.notebooks) if everything else names or [])
+        chosen = catalogue.select(catalogue.chapters if everything else names or [])
         given = parse_pairs(parameter or [], document or [])
         settings = catalogue.settings(chosen, profile, given)
         folder = output or catalogue.root / "_build" / "runs"
@@ -217,9 +219,9 @@ def _make(
     edition: Edition,
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Execute every notebook at ``profile`` into ``results``, and collect what they found."""
+    """Execute every chapter at ``profile`` into ``results``, and collect what they found."""
     catalogue = load_catalogue(root)
-    chosen = list(catalogue.notebooks.values())
+    chosen = catalogue.select(catalogue.chapters)
     settings = catalogue.settings(chosen, profile, {})
     executed = _run(catalogue, chosen, settings, results, environment or {})
     write_findings(executed, results / "findings.json", edition)
