@@ -21,7 +21,9 @@ from lib.statistics import compare_methods, comparison_table
 from lib.tuning import Tuning, temperature_grid, tune
 from lib.verdicts import PRIMARY, overall
 
-Scheduled = Literal["nothing", "temperature", "weights of the directions", "loss"]
+Scheduled = Literal[
+    "nothing", "temperature", "weights of the directions", "weights and size of the loss", "loss"
+]
 
 STUDY: dict[str, Scheduled] = {
     "fixed": "nothing",
@@ -34,7 +36,8 @@ STUDY: dict[str, Scheduled] = {
 RIVALS: dict[str, Scheduled] = {
     "cosine temperature": "temperature",
     "individual temperatures": "temperature",
-    "uncertainty weighting": "weights of the directions",
+    # Its two weights may fall together.
+    "uncertainty weighting": "weights and size of the loss",
     "analytic uncertainty": "weights of the directions",
     "dynamic weight average": "weights of the directions",
     "GradNorm": "weights of the directions",

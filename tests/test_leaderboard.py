@@ -145,7 +145,7 @@ def test_the_verdict_names_what_is_better_and_by_setting_what():
     table = compare(board(**gains), margin=0.3)
     assert set(table["metric"]) == {"i2t R@1", "t2i R@1", "mean recall"}
     text = verdict(table)
-    assert "by mean recall: learned τ (temperature, +1." in text
+    assert "the gain in mean recall: learned τ (temperature, +1." in text
     assert text.index("learned τ (") < text.index("cosine temperature (")
     assert "Of 2 that set the temperature: 2 better" in text
     assert "Of 1 that set the weights of the directions: 1 equivalent" in text
