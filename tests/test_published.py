@@ -150,7 +150,7 @@ def test_no_photograph_and_no_caption_is_published(results, flickr8k_root):
 
 
 def test_published_files_are_small(results):
-    assert sum(path.stat().st_size for path in results.rglob("*") if path.is_file()) < 10_000_000
+    assert sum(path.stat().st_size for path in results.rglob("*") if path.is_file()) < 20_000_000
     for table in (results / "records").glob("*.parquet"):
         numbers = pd.read_parquet(table).drop(
             columns=["run_id", "config", "corpus_fingerprint", "made"], errors="ignore"
