@@ -177,8 +177,11 @@ def test_the_page_shows_the_whole_board_best_first(tuned, replicated):
     chart = leaderboard_chart(compared, 0.3).to_dict()
     titles = [block["title"]["text"] for block in chart["vconcat"]]
     assert titles == [
-        f"sets the {kind}" for kind in ("temperature", "weights of the directions", "loss")
-    ]
+        f"sets the {kind}"
+        for kind in (
+            "temperature", "weights of the directions", "weights and size of the loss", "loss"
+        )
+    ]  # fmt: skip
 
 
 def test_a_steps_cost_is_a_multiple_of_the_fixed_losss(monkeypatch):
