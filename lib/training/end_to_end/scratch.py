@@ -92,7 +92,9 @@ class ScratchTowers(Towers):
         packed = pack_padded_sequence(
             embedded, length.clamp(min=1), batch_first=True, enforce_sorted=False
         )
-        state = self.recurrent(packed)[1]
+        # Cheap, and not every GPU's recurrences take half precision.
+        with torch.autocast(embedded.device.type, enabled=False):
+            state = self.recurrent(packed)[1]
         last: Tensor = (state[0] if isinstance(state, tuple) else state)[-1]
         return last
 
@@ -134,9 +136,10 @@ def initialise(module: nn.Module, draws: torch.Generator) -> None:
     """Draw the weights of a network as torchvision and torch do by default, from a generator."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(
-                part.weight, mode="fan_out", nonlinearity="relu", generator=draws
-            )
+            # A weight is filled in the order of its memory, which must not matter.
+            drawn = torch.empty(part.weight.shape)
+            nn.init.kaiming_normal_(drawn, mode="fan_out", nonlinearity="relu", generator=draws)
+            part.weight.copy_(drawn)
         elif isinstance(part, nn.Embedding):
             part.weight.normal_(generator=draws)
             part.weight[PADDING] = 0
