@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from lib.datasets import load_corpus
 from lib.encoders import extract_features
-from lib.runs import RunConfig, ScheduleConfig, Store, TowersConfig
+from lib.end_to_end import chance_rsum
+from lib.runs import TEST_COLUMNS, RunConfig, ScheduleConfig, Store, TowersConfig
 from lib.seeds import generator, torch_generator
 from lib.training import end_to_end, sweep, train, trained
 from lib.training.data import TrainingData
@@ -172,10 +173,9 @@ def test_draws_are_those_of_frozen_towers(material, blocks):
                 np.testing.assert_array_equal(rows, other)
 
 
-@pytest.mark.xfail(reason="training from scratch is not yet what a plain loop gives", strict=False)
 def test_a_fixed_run_from_scratch_is_a_plain_loop(material, corpus):
     """ResNet-18, a GRU and cross entropy, written out; the draws alone are shared."""
-    one = config(epochs=2, learning_rate=1e-3)
+    one = config(epochs=2, learning_rate=1e-4)
     run = Run(one, material, {})
     run.train_epoch()
     run.train_epoch()
@@ -246,10 +246,10 @@ def test_a_fixed_run_from_scratch_is_a_plain_loop(material, corpus):
             loss.backward()
             optimiser.step()
             losses.append(loss.item())
-    # Rounding grows from step to step, by Adam's division above all.
+    # Rounding grows from step to step, by Adam's division above all: hence the small rate.
     seen = torch.cat(run.steps)[:, 0].numpy()
     np.testing.assert_allclose(seen[:2], losses[:2], rtol=1e-4)
-    np.testing.assert_allclose(seen, losses, rtol=0.05)
+    np.testing.assert_allclose(seen, losses, rtol=0.01)
 
 
 @pytest.mark.usefixtures("use")
@@ -359,9 +359,8 @@ def test_augmentation_shifts_and_mirrors_whole_images():
     assert 70 < int(mirrored.sum()) < 130
 
 
-@pytest.mark.usefixtures("use")
-@pytest.mark.xfail(reason="training from scratch is not yet what a plain loop gives", strict=False)
-def test_towers_learn_from_scratch(material, tmp_path, corpus):
+@pytest.mark.xfail(reason="the loss of 24 scenes is 0.64 log 8 after twelve epochs", strict=True)
+def test_scenes_that_were_seen_come_back_from_scratch(material):
     """Scenes that were seen come back far above chance."""
     one = config(epochs=12, learning_rate=1e-3, embedding_dim=32)
     run = Run(one, material, {})
@@ -369,6 +368,17 @@ def test_towers_learn_from_scratch(material, tmp_path, corpus):
         run.train_epoch()
     losses = torch.stack(run.epochs)[:, 0]
     assert float(losses[-1]) < 0.5 * np.log(8)
+
+
+def test_towers_learn_from_scratch():
+    """Two hundred scenes teach what other scenes show, far above a random ranking."""
+    scenes = load_corpus("scenes", train=200, val=40, test=40, image_size=32)
+    material = end_to_end.load_material(scenes, "from scratch", "resnet18@32", "gru", CPU)
+    run = Run(config(train_images=200, batch_size=32, epochs=6, embedding_dim=32), material, {})
+    while not run.finished:
+        run.train_epoch()
+    metrics, _ = run.test()
+    assert metrics[TEST_COLUMNS.index("rsum")] > 1.6 * chance_rsum(40, 200)
 
 
 @pytest.mark.parametrize(
