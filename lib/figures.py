@@ -115,6 +115,8 @@ def difference_layers(
     *,
     named: Sequence[str] = (),
     decimals: int = 2,
+    scale: alt.Scale | None = None,
+    more: Sequence[alt.Tooltip] = (),
 ) -> alt.LayerChart:
     """Return a panel of paired differences with their intervals and the band of no difference.
 
@@ -125,6 +127,8 @@ def difference_layers(
         x_title: What is different, with its unit.
         named: Further columns that the tooltip shows.
         decimals: Of the tooltip's numbers.
+        scale: Of the differences; default, what they need.
+        more: What the tooltip ends with.
     """
     base = alt.Chart(table.assign(inside=margin, outside=-margin))
     rows = alt.Y(f"{y}:N").sort(list(dict.fromkeys(table[y]))).title(None).axis(labelLimit=220)
@@ -133,9 +137,11 @@ def difference_layers(
         *(f"{name}:N" for name in named),
         "verdict:N",
         *(alt.Tooltip(f"{c}:Q", format=f"+.{decimals}f") for c in ("estimate", "low", "high")),
+        *more,
     ]
+    x = alt.X("mean(outside):Q").title(x_title)
     band = base.mark_rect(opacity=0.12, color=GREY).encode(
-        alt.X("mean(outside):Q").title(x_title), alt.X2("mean(inside):Q")
+        x if scale is None else x.scale(scale), alt.X2("mean(inside):Q")
     )
     zero = base.mark_rule(color=GREY).encode(x=alt.datum(0))
     bars = base.mark_rule(strokeWidth=2).encode(

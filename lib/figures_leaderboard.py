@@ -3,8 +3,7 @@
 import altair as alt
 import pandas as pd
 
-from lib.charts import GREY
-from lib.figures import difference_table, verdict_colour
+from lib.figures import difference_layers, difference_table
 from lib.leaderboard import METRICS
 
 PANEL = 140
@@ -34,28 +33,16 @@ def leaderboard_chart(table: pd.DataFrame, margin: float) -> alt.VConcatChart:
 def _block(table: pd.DataFrame, kind: str, margin: float, reach: float) -> alt.FacetChart:
     ranked = table[table["metric"] == METRICS["mean_recall"]].sort_values("estimate")
     order = ranked["method"].tolist()[::-1]
-    base = alt.Chart(table.assign(inside=margin, outside=-margin))
-    y = alt.Y("method:N").sort(order).title(None).axis(labelLimit=170)
-    scale = alt.Scale(domain=[-reach, reach])
-    tooltip = [
-        "method:N",
-        "metric:N",
-        "verdict:N",
-        *(alt.Tooltip(f"{c}:Q", format="+.2f") for c in ("estimate", "low", "high")),
-        alt.Tooltip("p_adjusted:Q", title="p (Holm)", format=".3f"),
-    ]
-    band = base.mark_rect(opacity=0.12, color=GREY).encode(
-        alt.X("mean(outside):Q", scale=scale).title("difference in points"),
-        alt.X2("mean(inside):Q"),
+    layers = difference_layers(
+        table.set_index("method").loc[order].reset_index(),
+        margin,
+        "method",
+        "difference in points",
+        named=["metric"],
+        scale=alt.Scale(domain=[-reach, reach]),
+        more=[alt.Tooltip("p_adjusted:Q", title="p (Holm)", format=".3f")],
     )
-    zero = base.mark_rule(color=GREY).encode(x=alt.datum(0))
-    bars = base.mark_rule(strokeWidth=2).encode(
-        alt.X("low:Q"), alt.X2("high:Q"), y, verdict_colour()
-    )
-    points = base.mark_point(size=60, opacity=1).encode(
-        alt.X("estimate:Q"), y, verdict_colour(), tooltip=tooltip
-    )
-    layers = alt.layer(band, zero, bars, points).properties(width=PANEL, height=alt.Step(20))
+    layers = layers.properties(width=PANEL, height=alt.Step(20))
     return layers.facet(
         column=alt.Column("metric:N").title(None).sort(list(METRICS.values()))
     ).properties(title=alt.Title(f"sets the {kind}", fontSize=12, anchor="start"))

@@ -88,7 +88,7 @@ class Setting:
 
     def validation(self, seeds: Iterable[int]) -> float:
         """Return the mean validation rSum over some seeds."""
-        return float(pd.Series([_validation_rsum(self.records[seed]) for seed in seeds]).mean())
+        return float(pd.Series([self.records[seed].validation_rsum for seed in seeds]).mean())
 
 
 def settings(records: Iterable[RunRecord]) -> list[Setting]:
@@ -229,17 +229,13 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "method": record.config.method,
         **_flatten(record.config.model_dump(mode="json")),
         "best_epoch": record.best_epoch,
-        "validation_rsum": _validation_rsum(record),
+        "validation_rsum": record.validation_rsum,
         **{name: record.test[name] for name in TEST_COLUMNS},
         "collapsed": record.collapsed,
         "seconds": record.seconds,
         "corpus_fingerprint": record.corpus_fingerprint,
         **{f"made.{name}": value for name, value in sorted(record.made.items())},
     }
-
-
-def _validation_rsum(record: RunRecord) -> float:
-    return float(record.epochs[record.best_epoch - 1, -1])
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -318,6 +318,11 @@ class RunRecord:
     seconds: float
     made: Mapping[str, str]
 
+    @property
+    def validation_rsum(self) -> float:
+        """The validation rSum at the chosen epoch, in percent points: the run's greatest."""
+        return float(self.epochs[self.best_epoch - 1, -1])
+
     def epoch_table(self) -> pd.DataFrame:
         """Return the per-epoch series, one row an epoch, counted from 1."""
         table = pd.DataFrame(self.epochs, columns=list(EPOCH_COLUMNS))

@@ -13,9 +13,9 @@ from lib.findings import Recommendation
 from lib.methods import scheduled, tune_methods
 from lib.parameters import SensitivityParameters
 from lib.runs import RunConfig, RunRecord
-from lib.statistics import compare_pairs, comparison_table, paired_comparison
-from lib.tuning import Tuning, results_table, temperature_grid, tune
-from lib.verdicts import PAPER_METHOD, PRIMARY, estimates
+from lib.statistics import compare_pairs, paired_comparison
+from lib.tuning import results_table, temperature_grid, tune
+from lib.verdicts import PAPER_METHOD, PRIMARY, against_each, estimates
 
 FIXED = "fixed"
 DECAY = "fixed, decay"
@@ -90,7 +90,7 @@ def size_runs(replicated: Mapping[int, Mapping[str, Sequence[RunRecord]]]) -> pd
     ``validation_rsum`` at the epoch that was chosen."""
     tables = []
     for size, methods in replicated.items():
-        best = [float(r.epochs[:, -1].max()) for records in methods.values() for r in records]
+        best = [r.validation_rsum for records in methods.values() for r in records]
         tables.append(results_table(methods).assign(train_images=size, validation_rsum=best))
     return pd.concat(tables, ignore_index=True)
 
@@ -109,7 +109,7 @@ def against_fixed(runs: pd.DataFrame, margin: float) -> pd.DataFrame:
     named = _by_size(runs)
     cells = [(method, size) for size in sizes for method in _others(runs)]
     pairs = [(_at(method, size), _at(FIXED, size)) for method, size in cells]
-    compared = comparison_table(compare_pairs(named, pairs, list(PRIMARY), margin=margin), PRIMARY)
+    compared = against_each(named, pairs, margin)
     repeated = [cell for cell in cells for _ in PRIMARY]
     return compared.assign(
         method=[method for method, _ in repeated],
@@ -248,8 +248,7 @@ def recommend(
 def _best(
     candidates: Sequence[RunConfig], seeds: Sequence[int], options: Mapping[str, Any]
 ) -> RunConfig:
-    found: Tuning = tune({FIXED: candidates}, seeds, **options)
-    return found.chosen[FIXED]
+    return tune({FIXED: candidates}, seeds, **options).chosen[FIXED]
 
 
 def _by_size(runs: pd.DataFrame) -> pd.DataFrame:

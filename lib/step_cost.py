@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 import torch
 
-from lib.models import DualEncoder, ProjectionHead, matmul
+from lib.models import matmul
 from lib.runs import RunConfig
 from lib.training.objective import Objective
+from lib.training.stack import drawn_heads
 
 WIDTHS = (1280, 384)
 """Lengths of an image's and a caption's feature: those of EfficientNet-Lite0 and MiniLM."""
@@ -18,6 +19,7 @@ def cost_key(methods: Mapping[str, RunConfig], repeats: int) -> dict[str, object
     """Return what determines the table of :func:`step_costs`, for a store to find it by."""
     names = {"schedule", "loss", "captions_at_once", "learn_temperature", "learn_bias"}
     sizes = {"train_images", "batch_size", "embedding_dim", "hidden_layers", "hidden_features"}
+    sizes |= {"text_hidden_layers"}
     return {
         "widths": list(WIDTHS),
         "repeats": repeats,
@@ -55,20 +57,9 @@ def step_costs(methods: Mapping[str, RunConfig], repeats: int) -> pd.DataFrame:
 def _step(config: RunConfig) -> Callable[[], None]:
     """Return a training step, without the optimiser's part, on random features."""
     draws = torch.Generator().manual_seed(0)
-    heads = []
-    for width in WIDTHS:
-        head = ProjectionHead(
-            width,
-            config.embedding_dim,
-            hidden_layers=config.hidden_layers,
-            hidden_features=config.hidden_features,
-            batch_shape=(1,),
-        )
-        head.initialise([draws])
-        heads.append(head)
-    model = DualEncoder(*heads)
+    model = drawn_heads([config], WIDTHS, batch_shape=(1,))
     objective = Objective([config], {}, torch.device("cpu"))
-    shared = [head.weights[-1] for head in heads]
+    shared = [head.weights[-1] for head in (model.image, model.text)]
     images = min(config.batch_size, config.train_images)
     place = torch.arange(images).repeat_interleave(config.captions_at_once)[None]
     image, text = (torch.randn(1, place.shape[1], width, generator=draws) for width in WIDTHS)

@@ -56,7 +56,7 @@ def tune(
     rows = []
     for place, (method, candidate) in enumerate(tried):
         scores = pd.Series(
-            [_validation_rsum(r) for r in records[place * len(seeds) : (place + 1) * len(seeds)]]
+            [r.validation_rsum for r in records[place * len(seeds) : (place + 1) * len(seeds)]]
         )
         rows.append(
             {
@@ -179,10 +179,6 @@ def method_grids(
                 for constant in constants
             ]
     return grids
-
-
-def _validation_rsum(record: RunRecord) -> float:
-    return float(record.epochs[record.best_epoch - 1, -1])
 
 
 def _constants(config: RunConfig) -> dict[str, float | None]:

@@ -1,6 +1,7 @@
 """A made-up corpus as features: captions that tell of their image through a random linear map."""
 
 import numpy as np
+import pandas as pd
 
 from lib.encoders import Features
 
@@ -25,4 +26,22 @@ def synthetic_features(
         splits=("train",) * train + ("val",) * val + ("test",) * test,
         fingerprint=f"synthetic features {seed}",
         corpus_fingerprint=f"synthetic corpus {seed}",
+    )
+
+
+def levelled_runs(gains: dict[str, float], i2t: float, t2i: float) -> pd.DataFrame:
+    """Five seeds, each with a level of its own; a method is its gain in i2t above it, with a little
+    noise."""
+    wobble = [0.0, 0.02, -0.02, 0.01, -0.01]
+    return pd.DataFrame(
+        [
+            {
+                "method": method,
+                "seed": seed,
+                "i2t_r1": i2t + seed + gain + wobble[(seed + place) % 5],
+                "t2i_r1": t2i + seed + wobble[(seed + 2 * place) % 5],
+            }
+            for place, (method, gain) in enumerate(gains.items())
+            for seed in range(5)
+        ]
     )

@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from synthetic import levelled_runs
 
 from lib import controls
 from lib.runs import ConstantConfig, ReplayConfig, RunConfig, ScheduleConfig
@@ -38,21 +39,8 @@ def test_what_is_not_scheduled_has_no_controls():
         controls.controls(RunConfig(), "it")
 
 
-def runs(**levels) -> pd.DataFrame:
-    """Runs at given mean recalls, each seed with the same level of its own and a little noise."""
-    wobble = {0: 0.0, 1: 0.02, 2: -0.02, 3: 0.01, 4: -0.01}
-    return pd.DataFrame(
-        [
-            {
-                "method": method,
-                "seed": seed,
-                "i2t_r1": 10 + seed + level + wobble[(seed + place) % 5],
-                "t2i_r1": 8 + seed + wobble[(seed + 2 * place) % 5],
-            }
-            for place, (method, level) in enumerate(levels.items())
-            for seed in range(5)
-        ]
-    )
+def runs(**levels):
+    return levelled_runs(levels, i2t=10, t2i=8)
 
 
 def chain(mean, path, adaptive):

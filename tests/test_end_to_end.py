@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from synthetic import levelled_runs
 
 from lib import end_to_end
 from lib.parameters import EndToEndParameters
@@ -53,20 +54,7 @@ def test_every_method_gets_the_same_budget(monkeypatch):
 
 
 def runs(**gains):
-    """Five seeds, each with its own level; a method is its gain above, with a little noise."""
-    wobble = [0.0, 0.02, -0.02, 0.01, -0.01]
-    return pd.DataFrame(
-        [
-            {
-                "method": method,
-                "seed": seed,
-                "i2t_r1": 5 + seed + gain + wobble[(seed + place) % 5],
-                "t2i_r1": 4 + seed + wobble[(seed + 2 * place) % 5],
-            }
-            for place, (method, gain) in enumerate(gains.items())
-            for seed in range(5)
-        ]
-    )
+    return levelled_runs(gains, i2t=5, t2i=4)
 
 
 @pytest.fixture

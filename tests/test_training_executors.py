@@ -96,17 +96,21 @@ def test_runs_whose_worker_always_dies_are_named_and_the_others_kept(features, t
     assert len(lost) == 3  # those of one stack
 
 
+class Failing(Executor):
+    """Answers every call with the same error."""
+
+    def __init__(self, error):
+        self.error, self.calls = error, 0
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.calls += 1
+        future = Future()
+        future.set_exception(self.error)
+        return future
+
+
 def test_a_broken_executor_is_tried_a_bounded_number_of_times(features, tmp_path):
-    class Broken(Executor):
-        calls = 0
-
-        def submit(self, fn, /, *args, **kwargs):
-            self.calls += 1
-            future = Future()
-            future.set_exception(BrokenExecutor("gone"))
-            return future
-
-    executor = Broken()
+    executor = Failing(BrokenExecutor("gone"))
     with pytest.raises(TrainingError, match="2 of 2 runs went down"):
         train(
             [config(seed=0), config(seed=1)],
@@ -147,16 +151,7 @@ def test_an_interruption_cancels_what_has_not_begun_and_keeps_what_is_done(
 
 
 def test_a_defect_in_a_worker_is_no_lost_worker(features, tmp_path):
-    class Defective(Executor):
-        calls = 0
-
-        def submit(self, fn, /, *args, **kwargs):
-            self.calls += 1
-            future = Future()
-            future.set_exception(MemoryError("a defect"))
-            return future
-
-    executor = Defective()
+    executor = Failing(MemoryError("a defect"))
     with pytest.raises(MemoryError, match="a defect"):
         train(
             [config()], store=fresh(tmp_path, "x"), features=features, device="cpu",

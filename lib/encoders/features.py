@@ -134,10 +134,7 @@ def _image_rows(corpus: Corpus, tower: ImageTower, device: torch.device) -> Rows
 
 
 def _caption_rows(corpus: Corpus, tower: TextTower, device: torch.device) -> Rows:
-    captions = [caption for sample in corpus.samples for caption in sample.captions]
-    # Equal captions get one row of work and equal features: they tie exactly in a ranking.
-    distinct = sorted(set(captions), key=lambda caption: (len(caption), caption))
-    position = {caption: row for row, caption in enumerate(distinct)}
+    distinct, row = distinct_captions(corpus)
     key = _key(corpus.fingerprint, tower.fingerprint)
     values = cached_rows(
         key,
@@ -146,7 +143,18 @@ def _caption_rows(corpus: Corpus, tower: TextTower, device: torch.device) -> Row
         tower.dim,
         lambda start, stop: tower(distinct[start:stop], device),
     )
-    return Rows(values[[position[caption] for caption in captions]], key)
+    return Rows(values[row], key)
+
+
+def distinct_captions(corpus: Corpus) -> tuple[list[str], NDArray[np.int64]]:
+    """Return the captions that differ, short ones first, and for each caption which of them it is.
+
+    Equal captions get one row of work and equal features: they tie exactly in a ranking.
+    """
+    captions = [caption for sample in corpus.samples for caption in sample.captions]
+    distinct = sorted(set(captions), key=lambda caption: (len(caption), caption))
+    position = {caption: row for row, caption in enumerate(distinct)}
+    return distinct, np.array([position[caption] for caption in captions], dtype=np.int64)
 
 
 def _key(*parts: str) -> str:

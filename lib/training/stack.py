@@ -48,14 +48,19 @@ class Fitted:
     lost: list[str]
 
 
-def _build_model(
-    configs: Sequence[RunConfig], data: TrainingData, pairs: Sequence[Pairs]
+def drawn_heads(
+    configs: Sequence[RunConfig], widths: tuple[int, int], batch_shape: tuple[int, ...] = ()
 ) -> DualEncoder:
-    """Build the stack's heads: drawn by each run's seed, standardised on each run's pairs."""
+    """Return heads of the shape that runs share, each run's drawn by its seed, on the CPU.
+
+    Args:
+        configs: The runs of a stack, or a single one.
+        widths: Length of an image's and of a caption's feature.
+        batch_shape: The stack's leading axis; none for a run alone.
+    """
     shape = configs[0]
     text_layers = shape.text_hidden_layers
     layers = shape.hidden_layers, shape.hidden_layers if text_layers is None else text_layers
-    widths = data.image.shape[1], data.text.shape[1]
     heads = []
     for name, width, hidden_layers in zip(("image", "text"), widths, layers, strict=True):
         head = ProjectionHead(
@@ -64,18 +69,26 @@ def _build_model(
             hidden_layers=hidden_layers,
             hidden_features=shape.hidden_features,
             dropout=shape.dropout,
-            batch_shape=(len(configs),),
+            batch_shape=batch_shape,
         )
         head.initialise([torch_generator(c.seed, "initialisation", name) for c in configs])
-        heads.append(head.to(data.device))
-    model = DualEncoder(*heads)
+        heads.append(head)
+    return DualEncoder(*heads)
+
+
+def _build_model(
+    configs: Sequence[RunConfig], data: TrainingData, pairs: Sequence[Pairs]
+) -> DualEncoder:
+    """Build the stack's heads: drawn by each run's seed, standardised on each run's pairs."""
+    widths = data.image.shape[1], data.text.shape[1]
+    model = drawn_heads(configs, widths, batch_shape=(len(configs),)).to(data.device)
     for run, own in enumerate(pairs):
         image, text = (
             torch.from_numpy(rows).to(data.device) for rows in (own.image, own.all_captions())
         )
         model.image.standardise(data.image[image], run)
         model.text.standardise(data.text[text], run)
-    if not shape.centre:
+    if not configs[0].centre:
         model.image.mean.zero_()
         model.text.mean.zero_()
     return model

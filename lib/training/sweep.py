@@ -269,7 +269,7 @@ def _source(config: RunConfig) -> Source:
 
 
 def _best(records: Iterable[RunRecord | None]) -> str:
-    best = max((float(r.epochs[:, -1].max()) for r in records if r is not None), default=0.0)
+    best = max((r.validation_rsum for r in records if r is not None), default=0.0)
     return f"best validation rSum {best:.1f}"
 
 

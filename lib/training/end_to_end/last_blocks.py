@@ -19,7 +19,7 @@ from lib.encoders import (
     load_image_tower,
     load_text_tower,
 )
-from lib.encoders.features import cached_rows
+from lib.encoders.features import cached_rows, distinct_captions
 from lib.runs import RunConfig
 from lib.training.data import Pairs, TrainingData
 from lib.training.end_to_end.material import Material, Towers, row_numbers
@@ -202,11 +202,10 @@ def _token_states(
     corpus: Corpus, tower: TextTower, device: torch.device
 ) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
     """Return the tokens' states, and where each caption's start and how many they are."""
-    captions = [caption for sample in corpus.samples for caption in sample.captions]
-    distinct = sorted(set(captions), key=lambda caption: (len(caption), caption))
+    distinct, own = distinct_captions(corpus)
     options = {"truncation": True, "max_length": 128}
     tokens = tower.tokenizer(distinct, **options)["input_ids"]
-    lengths = np.array([len(own) for own in tokens], dtype=np.int64)
+    lengths = np.array([len(numbers) for numbers in tokens], dtype=np.int64)
     tower.model.to(device)
 
     @torch.inference_mode()
@@ -225,8 +224,6 @@ def _token_states(
         encode,
         KEPT_AS,
     )
-    place = {caption: row for row, caption in enumerate(distinct)}
-    own = np.array([place[caption] for caption in captions], dtype=np.int64)
     return rows, (np.cumsum(lengths) - lengths)[own], lengths[own]
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.files import atomic_path
-from lib.models import DualEncoder, ProjectionHead, matmul
+from lib.models import matmul
 from lib.runs import RunConfig
 from lib.schedulers import variance
 from lib.seeds import generator, torch_generator
@@ -20,7 +20,7 @@ from lib.training.data import Gallery, Pairs, batches
 from lib.training.end_to_end.material import Material, Towers
 from lib.training.objective import Objective
 from lib.training.schedules import Sources
-from lib.training.stack import RSUM, test_metrics
+from lib.training.stack import RSUM, drawn_heads, test_metrics
 
 EVALUATION_BATCH = 250
 """Images, or captions of like length, that are embedded at a time in an evaluation."""
@@ -34,23 +34,10 @@ class EndToEndModel(nn.Module):
     def __init__(self, config: RunConfig, material: Material, pairs: Pairs) -> None:
         super().__init__()
         self.towers: Towers = material.towers(config, pairs)
-        text_layers = config.text_hidden_layers
-        layers = config.hidden_layers, config.hidden_layers if text_layers is None else text_layers
-        heads = []
-        for name, width, hidden in zip(("image", "text"), self.towers.widths, layers, strict=True):
-            head = ProjectionHead(
-                width,
-                config.embedding_dim,
-                hidden_layers=hidden,
-                hidden_features=config.hidden_features,
-                dropout=config.dropout,
-            )
-            head.initialise([torch_generator(config.seed, "initialisation", name)])
-            heads.append(head.to(material.data.device))
-        self.heads = DualEncoder(*heads)
+        self.heads = drawn_heads([config], self.towers.widths).to(material.data.device)
         seen = self.towers.standardisation(pairs)
         if seen is not None:
-            for head, features in zip(heads, seen, strict=True):
+            for head, features in zip((self.heads.image, self.heads.text), seen, strict=True):
                 head.standardise(features)
                 if not config.centre:
                     head.mean.zero_()
