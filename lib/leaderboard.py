@@ -22,7 +22,12 @@ from lib.tuning import Tuning, temperature_grid, tune
 from lib.verdicts import PRIMARY, overall
 
 Scheduled = Literal[
-    "nothing", "temperature", "weights of the directions", "weights and size of the loss", "loss"
+    "nothing",
+    "temperature",
+    "weights of the directions",
+    "weights and size of the loss",
+    "loss",
+    "captions of a step",
 ]
 
 STUDY: dict[str, Scheduled] = {
@@ -50,7 +55,12 @@ RIVALS: dict[str, Scheduled] = {
 }
 """Other papers' methods on the board, and what each sets in place of the fixed loss's."""
 
-SETS: dict[str, Scheduled] = {**STUDY, **RIVALS}
+MORE_CAPTIONS, MULTI_POSITIVE = "fixed, more captions", "multi-positive loss"
+
+CONTROLS: dict[str, Scheduled] = {MORE_CAPTIONS: "captions of a step"}
+"""No paper's method: what a rival brings beside its rule, without the rule."""
+
+SETS: dict[str, Scheduled] = {**STUDY, **RIVALS, **CONTROLS}
 
 METRICS = {**PRIMARY, "mean_recall": "mean recall"}
 """What is compared: the two R@1 of the paper's claims, and rSum divided by its six recalls."""
@@ -75,7 +85,7 @@ SYMBOLS = {
 
 
 def rival_grids(parameters: RivalsParameters, fixed: RunConfig) -> dict[str, list[RunConfig]]:
-    """Return the candidates of every rival, by name.
+    """Return the candidates of every rival and of the controls, by name.
 
     Args:
         parameters: The notebook's.
@@ -143,12 +153,13 @@ def rival_grids(parameters: RivalsParameters, fixed: RunConfig) -> dict[str, lis
         ),
         "sigmoid loss": grid(*sigmoids),
         "sigmoid loss, learned": grid(*(one | learned for one in sigmoids)),
-        "multi-positive loss": grid(
+        MULTI_POSITIVE: grid(
             *(
                 {"loss": "multi_positive", "captions_at_once": count}
                 for count in parameters.caption_counts
             )
         ),
+        MORE_CAPTIONS: grid(*({"captions_at_once": count} for count in parameters.caption_counts)),
     }
 
 
@@ -213,11 +224,30 @@ def compare(runs: pd.DataFrame, margin: float) -> pd.DataFrame:
     Returns:
         Rows as :func:`lib.verdicts.against` gives them, with ``sets``.
     """
-    averaged = runs.assign(mean_recall=runs["rsum"] / 6)
     table = comparison_table(
-        compare_methods(averaged, "fixed", list(METRICS), margin=margin), METRICS
+        compare_methods(averaged(runs), "fixed", list(METRICS), margin=margin), METRICS
     )
     return table.assign(sets=table["method"].map(SETS))
+
+
+def averaged(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs with ``mean_recall``, their ``rsum`` divided by its six recalls."""
+    return runs.assign(mean_recall=runs["rsum"] / 6)
+
+
+def compare_captions(runs: pd.DataFrame, margin: float) -> pd.DataFrame:
+    """Compare the multi-positive loss with the fixed loss on as many captions.
+
+    Args:
+        runs, margin: As for :func:`compare`.
+
+    Returns:
+        Rows as :func:`lib.verdicts.against` gives them, a Holm family of their own.
+    """
+    pair = averaged(runs[runs["method"].isin([MULTI_POSITIVE, MORE_CAPTIONS])])
+    return comparison_table(
+        compare_methods(pair, MORE_CAPTIONS, list(METRICS), margin=margin), METRICS
+    )
 
 
 def relative_weights(replicated: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:

@@ -147,7 +147,9 @@ class RunConfig(BaseModel):
     :data:`RESULTS_VERSION`.
 
     A batch has ``batch_size`` images, each with ``captions_at_once`` captions; these are drawn from
-    the image's first ``captions_per_image``, or from all of them.
+    the image's first ``captions_per_image``, or from all of them. With several at once the loss
+    ``info_nce`` is its mean over as many batches of one caption an image, so that no caption of an
+    image is another's negative.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -201,10 +203,20 @@ class RunConfig(BaseModel):
         if self.learn_bias and self.loss != "sigmoid":
             raise ValueError(f"learn_bias is for the loss sigmoid; {self.loss} has no bias")
         several = self.captions_at_once > 1
-        if several != (self.loss == "multi_positive"):
+        if not several and self.loss == "multi_positive":
             raise ValueError(
-                "captions_at_once must be 2 or more with the loss multi_positive and 1 with any "
-                f"other, to which an image's second caption is a negative; with {self.loss} it is "
+                "captions_at_once must be 2 or more with the loss multi_positive; it is "
+                f"{self.captions_at_once}"
+            )
+        if several and self.loss not in ("multi_positive", "info_nce"):
+            raise ValueError(
+                "captions_at_once must be 1 with any loss but multi_positive and info_nce: to the "
+                f"others an image's second caption is a negative; with {self.loss} it is "
+                f"{self.captions_at_once}"
+            )
+        if several and self.schedule is not None:
+            raise ValueError(
+                f"captions_at_once must be 1 with a schedule; with {self.method} it is "
                 f"{self.captions_at_once}"
             )
         if isinstance(self.schedule, READS_INFO_NCE) and self.loss != "info_nce":
@@ -257,7 +269,8 @@ class RunConfig(BaseModel):
             case None if self.loss != "info_nce":
                 return self.loss
             case None:
-                return "learned τ" if self.learn_temperature else "fixed"
+                kind = "learned τ" if self.learn_temperature else "fixed"
+                return f"{kind}, more captions" if self.captions_at_once > 1 else kind
             case rival:
                 return RIVAL_NAMES[type(rival)]
 

@@ -10,10 +10,12 @@ from synthetic import synthetic_features
 
 from lib.figures_leaderboard import leaderboard_chart, leaderboard_table
 from lib.leaderboard import (
+    CONTROLS,
     RIVALS,
     SETS,
     STUDY,
     compare,
+    compare_captions,
     relative_weights,
     rival_grids,
     tune_field,
@@ -58,7 +60,7 @@ def test_every_rival_has_as_many_candidates_as_the_fixed_loss(profile):
     parameters = validate("rivals", profiles[profile].get("rivals", {}))
     fixed = RunConfig(learning_rate=0.003, temperature=0.125)
     grids = rival_grids(parameters, fixed)
-    assert list(grids) == list(RIVALS)
+    assert list(grids) == [*RIVALS, *CONTROLS]
     assert {len(grid) for grid in grids.values()} == {len(parameters.temperatures)}
     for name, grid in grids.items():
         assert len({config.run_id for config in grid}) == len(grid), name
@@ -95,7 +97,7 @@ def test_a_budget_that_differs_is_refused(options):
 
 def test_the_field_holds_every_method_with_what_was_chosen(tuned):
     tuning, field = tuned
-    assert field["method"].tolist() == list(SETS) == [*STUDY, *RIVALS]
+    assert field["method"].tolist() == list(SETS) == [*STUDY, *RIVALS, *CONTROLS]
     assert list(tuning.chosen) == list(SETS)
     assert (tuning.table.groupby("method")["chosen"].sum() == 1).all()
     about = field.set_index("method")
@@ -103,7 +105,8 @@ def test_the_field_holds_every_method_with_what_was_chosen(tuned):
     assert about.loc["learned τ", "constants"].startswith("start at τ = ")
     assert about.loc["cosine temperature", "constants"].startswith("low = ")
     assert about.loc["sigmoid loss", "constants"].startswith("b = ")
-    assert "captions an image = " in about.loc["multi-positive loss", "constants"]
+    for several in ("multi-positive loss", "fixed, more captions"):
+        assert "captions an image = " in about.loc[several, "constants"]
     learned = tuning.chosen["sigmoid loss, learned"]
     assert (learned.learn_bias, learned.learn_temperature) == (True, True)
 
@@ -157,6 +160,16 @@ def test_the_verdict_says_so_if_nothing_is_better():
     assert text.startswith("No method is shown to be better than the tuned fixed loss.")
 
 
+def test_more_positives_are_compared_with_as_many_captions():
+    gains = {"fixed, more captions": 0.9, "multi-positive loss": 1.5, "GradNorm": 3.0}
+    table = compare_captions(board(**gains), margin=0.3)
+    assert set(table["method"]) == {"multi-positive loss"}
+    assert set(table["baseline"]) == {"fixed, more captions"}
+    assert len(table) == 3
+    assert table["estimate"].to_numpy() == pytest.approx(0.6, abs=0.05)
+    assert set(table["verdict"]) == {"improves"}
+
+
 def test_mean_recall_is_a_sixth_of_rsum():
     runs = board(GradNorm=0.5)
     table = compare(runs, margin=0.3).set_index("metric")
@@ -179,7 +192,8 @@ def test_the_page_shows_the_whole_board_best_first(tuned, replicated):
     assert titles == [
         f"sets the {kind}"
         for kind in (
-            "temperature", "weights of the directions", "weights and size of the loss", "loss"
+            "temperature", "weights of the directions", "weights and size of the loss", "loss",
+            "captions of a step",
         )
     ]  # fmt: skip
 

@@ -49,6 +49,7 @@ RIVALS = {
     "hardest negatives": config(loss="hardest_negatives", loss_constant=0.3),
     "sigmoid": config(loss="sigmoid", loss_constant=-2.0, learn_bias=True, learn_temperature=True),
     "multi-positive": config(loss="multi_positive", captions_at_once=3),
+    "more captions": config(captions_at_once=3),
 }
 OTHERS = [
     config(),
@@ -266,6 +267,14 @@ class MultiPositive(Plain):
         return self.combine(losses)
 
 
+class MoreCaptions(Plain):
+    def loss(self, similarity, image, step):
+        batches = [similarity[draw::3, draw::3] for draw in range(3)]
+        assert all(len(set(image[draw::3])) == len(batches[0]) for draw in range(3))
+        losses = [self.directions(batch) for batch in batches]
+        return self.combine([sum(both) / 3 for both in zip(*losses, strict=True)])
+
+
 PLAIN: dict[str, Callable[[nn.ModuleList], Plain]] = {
     "cosine": Cosine,
     "uncertainty": Uncertainty,
@@ -278,6 +287,7 @@ PLAIN: dict[str, Callable[[nn.ModuleList], Plain]] = {
     "hardest negatives": HardestNegatives,
     "sigmoid": Sigmoid,
     "multi-positive": MultiPositive,
+    "more captions": MoreCaptions,
 }
 
 
@@ -416,7 +426,11 @@ def test_new_fields_keep_the_names_of_old_runs():
     ("changes", "message"),
     [
         ({"learn_bias": True}, "learn_bias is for the loss sigmoid; info_nce has no bias"),
-        ({"captions_at_once": 2}, "captions_at_once must be .* with info_nce it is 2"),
+        ({"captions_at_once": 2, "loss": "decoupled"}, "must be 1 .* with decoupled it is 2"),
+        (
+            {"captions_at_once": 2, "schedule": UncertaintyConfig(rate=0.1)},
+            "captions_at_once must be 1 with a schedule; with uncertainty weighting it is 2",
+        ),
         ({"loss": "multi_positive"}, "captions_at_once must be 2 or more .* it is 1"),
         (
             {"schedule": DynamicWeightAverageConfig(softness=1, period=1), "loss": "decoupled"},

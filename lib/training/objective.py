@@ -138,6 +138,7 @@ class _Part:
 
     def __init__(self, name: str, configs: Sequence[RunConfig], device: torch.device) -> None:
         self._loss = LOSSES[name]
+        self._copies = 1 if self._loss.grouped else configs[0].captions_at_once
         self._constant: Tensor | None = None
         self.learned: list[nn.Parameter] = []
         if self._loss.default is None:
@@ -153,8 +154,21 @@ class _Part:
         constant = self._constant
         if self.learned and constant is not None:
             constant = torch.where(self._is_learned, self.learned[0], constant)
+        if self._copies > 1:
+            return self._of_each_draw(similarity, temperature)
         group = place if self._loss.grouped else None
         return self._loss(similarity, temperature, constant, group=group)
+
+    def _of_each_draw(self, similarity: Tensor, temperature: Tensor) -> Tensor:
+        """Return the losses where an image's first captions meet first ones alone, and so on.
+
+        An image's copies follow one another, so that a pair's place is image · copies + draw.
+        """
+        runs, pairs = similarity.shape[0], similarity.shape[-1]
+        of_images = (pairs // self._copies, self._copies)
+        draws = similarity.view(runs, *of_images, *of_images).diagonal(dim1=2, dim2=4)
+        losses = self._loss(draws.movedim(-1, 1), temperature[:, None])
+        return losses.movedim(1, -1).reshape(runs, 2, pairs)
 
 
 class _Balance:
