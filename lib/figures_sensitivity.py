@@ -23,7 +23,7 @@ def size_chart(table: pd.DataFrame, margin: float) -> alt.FacetChart:
         .axis(values=sorted(int(n) for n in table["train_images"].unique()), format=",d")
     )
     colour = alt.Color("method:N").title(None).sort(methods)
-    colour = colour.legend(symbolOpacity=1)
+    colour = colour.legend(symbolOpacity=1, labelLimit=0)
     band = base.mark_area(opacity=0.12, color=GREY).encode(
         alt.Y("mean(outside):Q").title("difference in points"), alt.Y2("mean(inside):Q")
     )
@@ -58,7 +58,7 @@ def factor_chart(table: pd.DataFrame, margin: float) -> alt.FacetChart:
     """
     table = table.assign(panel=table["method"] + " | " + table["metric"])
     layers = difference_layers(table, margin, "level", "points", named=["method"])
-    layers = layers.properties(width=115, height=alt.Step(18))
+    layers = layers.properties(width=92, height=alt.Step(18))
     panels = list(
         dict.fromkeys(table.sort_values("method", kind="stable", ascending=False)["panel"])
     )
