@@ -250,6 +250,20 @@ def compare_captions(runs: pd.DataFrame, margin: float) -> pd.DataFrame:
     )
 
 
+def captions_verdict(table: pd.DataFrame) -> str:
+    """Say what the multi-positive loss adds to the captions that it brings.
+
+    Args:
+        table: What :func:`compare_captions` returns.
+    """
+    said = ", ".join(
+        f"{row.metric} {signed(row.estimate)} [{signed(row.low)}, {signed(row.high)}] "
+        f"({row.verdict})"
+        for row in table.itertuples()
+    )
+    return f"Against the fixed loss on as many captions, the multi-positive loss changes: {said}."
+
+
 def relative_weights(replicated: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
     """Return the weight of image → text where both are scaled to the sum 2, through training.
 

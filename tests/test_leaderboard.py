@@ -14,6 +14,7 @@ from lib.leaderboard import (
     RIVALS,
     SETS,
     STUDY,
+    captions_verdict,
     compare,
     compare_captions,
     relative_weights,
@@ -168,6 +169,9 @@ def test_more_positives_are_compared_with_as_many_captions():
     assert len(table) == 3
     assert table["estimate"].to_numpy() == pytest.approx(0.6, abs=0.05)
     assert set(table["verdict"]) == {"improves"}
+    said = captions_verdict(table)
+    assert "as many captions" in said
+    assert said.count("(improves)") == 3
 
 
 def test_mean_recall_is_a_sixth_of_rsum():
