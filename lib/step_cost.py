@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 import torch
 
-from lib.models import matmul
 from lib.runs import RunConfig
 from lib.training.objective import Objective
-from lib.training.stack import drawn_heads
+from lib.training.stack import drawn_heads, pair_similarities
 
 WIDTHS = (1280, 384)
 """Lengths of an image's and a caption's feature: those of EfficientNet-Lite0 and MiniLM."""
@@ -61,14 +60,15 @@ def _step(config: RunConfig) -> Callable[[], None]:
     objective = Objective([config], {}, torch.device("cpu"))
     shared = [head.weights[-1] for head in (model.image, model.text)]
     images = min(config.batch_size, config.train_images)
-    place = torch.arange(images).repeat_interleave(config.captions_at_once)[None]
-    image, text = (torch.randn(1, place.shape[1], width, generator=draws) for width in WIDTHS)
-    image = image[:, place[0]]
+    copies = config.captions_at_once
+    place = torch.arange(images).repeat_interleave(copies)[None]
+    image = torch.randn(1, images, WIDTHS[0], generator=draws)
+    text = torch.randn(1, images * copies, WIDTHS[1], generator=draws)
 
     def step() -> None:
         model.zero_grad()
         embedded = model(image, text)
-        loss, _ = objective(matmul(embedded.image, embedded.text.mT), place, shared)
+        loss, _ = objective(pair_similarities(embedded, copies), place, shared)
         torch.autograd.backward(loss.sum())
 
     return step

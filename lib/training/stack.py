@@ -94,6 +94,18 @@ def _build_model(
     return model
 
 
+def pair_similarities(embedded: Embeddings, copies: int) -> Tensor:
+    """Return the similarities (..., P, P) of a batch's pairs, each image being in several of them.
+
+    Args:
+        embedded: Images (..., B, d), each once, and their captions (..., P, d) in the same order,
+            P = B · copies.
+        copies: Captions of an image; its row stands for each of its pairs.
+    """
+    similarity = matmul(embedded.image, embedded.text.mT)
+    return similarity if copies == 1 else similarity.repeat_interleave(copies, dim=-2)
+
+
 def test_metrics(image: Tensor, text: Tensor, owner: Tensor) -> Tensor:
     """Return (R, len(TEST_COLUMNS)) metrics of embeddings (R, N, d) and (R, M, d)."""
     # From embeddings, so that equal ones tie exactly: a collapsed run must score chance.
@@ -151,7 +163,8 @@ def fit_stack(configs: Sequence[RunConfig], data: TrainingData, sources: Sources
         dropout = [torch_generator(config.seed, "dropout") for config in configs]
 
     validation = _Examination(model, data.validation)
-    batched = batches(shape.train_images, shape.batch_size, shape.captions_at_once)
+    copies = shape.captions_at_once
+    batched = batches(shape.train_images, shape.batch_size, copies)
     # To zero after the last step, without restarts (Loshchilov and Hutter, ICLR 2017, eq. 5).
     decay = None
     if shape.learning_rate_decay == "cosine":
@@ -173,8 +186,9 @@ def fit_stack(configs: Sequence[RunConfig], data: TrainingData, sources: Sources
         )
         epoch_steps = []
         for batch in batched:
-            embedded = model(data.image[images[:, batch]], data.text[captions[:, batch]], dropout)
-            similarity = matmul(embedded.image, embedded.text.mT)
+            own = images[:, batch][:, ::copies]
+            embedded = model(data.image[own], data.text[captions[:, batch]], dropout)
+            similarity = pair_similarities(embedded, copies)
             loss, used = objective(similarity, places[:, batch], shared)
             optimiser.zero_grad()
             torch.autograd.backward(loss.sum())
