@@ -19,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from lib.environment import RECORDS_VARIABLE
 from lib.files import atomic_path, home, write_atomic
 from lib.losses import LOSSES
 from lib.rival_configs import (
@@ -590,7 +591,7 @@ def _published_folder() -> Path | None:
 
 def _note_use(kind: str, name: str) -> None:
     """Append what an execution used to ``$STUDY_RECORDS_LOG``, from which it is published."""
-    log = os.environ.get("STUDY_RECORDS_LOG")
+    log = os.environ.get(RECORDS_VARIABLE)
     if log:
         with Path(log).open("a", encoding="utf-8") as file:
             file.write(f"{kind} {name}\n")
