@@ -48,9 +48,10 @@ env: ## make the environment in .venv, unless it is current
 study: env ## run the study at the quick profile and build the book: minutes, no download
 	@$(RUN) lib.study quick
 
-# A process a core with a thread each: the tests' matrices are too small to share.
+# A process a core with a thread each: the tests' matrices are too small to share. Files stay in the
+# order that tests/conftest.py gives them: the long ones first.
 test: check ## check style and types, then run every test
-	@OMP_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadfile
+	@OMP_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: env ## check style and types
 	@$(RUN) ruff check

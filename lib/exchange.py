@@ -153,7 +153,7 @@ def _open(source: Path) -> tuple[list[tuple[str, RunRecord | str]], list[Path]]:
     folder = source.parent if source.name == "runs.parquet" else source
     if (folder / "runs.parquet").is_file():
         try:
-            return list(read_bundle(folder)), sorted((folder / "tables").glob("*.parquet"))
+            return list(read_bundle(folder).items()), sorted((folder / "tables").glob("*.parquet"))
         except (OSError, ValueError, KeyError) as error:
             raise ExchangeError(f"{folder} holds damaged records: {error}") from error
     for runs in (source / "runs", source):

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from lib.environment import RECORDS_VARIABLE
 from lib.files import atomic_path, home, write_atomic
 from lib.losses import LOSSES
 from lib.rival_configs import (
@@ -365,12 +367,12 @@ class Store:
     def __init__(self, folder: Path | None = None, published: Path | None = None) -> None:
         self.folder = home() / "runs" if folder is None else folder
         self._published = _published_folder() if published is None else published
-        self._bundle: dict[str, RunRecord] | None = None
+        self._bundle: Bundle | None = None
 
     def get(self, config: RunConfig) -> RunRecord | None:
         """Return the finished run of a configuration, or None."""
         run_id = config.run_id
-        record = self._bundled().get(run_id)
+        record = self._bundled(run_id)
         if record is None:
             record = self._read(self._path(run_id))
         if record is not None:
@@ -384,7 +386,7 @@ class Store:
 
     def is_published(self, config: RunConfig) -> bool:
         """Say whether the published records hold the run: they are looked up first."""
-        return config.run_id in self._bundled()
+        return self._bundled(config.run_id) is not None
 
     def put(self, record: RunRecord) -> None:
         """Keep a finished run."""
@@ -395,7 +397,8 @@ class Store:
 
     def records(self) -> list[RunRecord]:
         """Return every finished run of the current results' version, in order of run id."""
-        found = dict(self._bundled())
+        bundled = {name: self._bundled(name) for name in self._opened()}
+        found = {name: record for name, record in bundled.items() if record is not None}
         for path in self.folder.glob("??/*.json"):
             record = self._read(path)
             if record is not None:
@@ -450,13 +453,15 @@ class Store:
         # A record of another results' version hashes to another id.
         return record if record.config.run_id == path.stem else None
 
-    def _bundled(self) -> dict[str, RunRecord]:
+    def _bundled(self, run_id: str) -> RunRecord | None:
+        record = self._opened().get(run_id)
+        return record if record is not None and record.config.run_id == run_id else None
+
+    def _opened(self) -> "Bundle":
         if self._bundle is None:
             folder = self._published
-            named: Iterable[tuple[str, RunRecord]] = ()
-            if folder is not None and (folder / "runs.parquet").exists():
-                named = read_bundle(folder)
-            self._bundle = {name: r for name, r in named if r.config.run_id == name}
+            there = folder is not None and (folder / "runs.parquet").exists()
+            self._bundle = read_bundle(folder) if folder is not None and there else Bundle()
         return self._bundle
 
 
@@ -508,29 +513,86 @@ def read_record(path: Path) -> RunRecord:
     return _from_json(envelope["run"])
 
 
-def read_bundle(folder: Path) -> Iterator[tuple[str, RunRecord]]:
-    """Yield the name of each run that :func:`export_records` wrote to ``folder``, with its record.
+class Bundle(Mapping[str, RunRecord]):
+    """The runs that :func:`export_records` wrote: the name of each to its record.
 
-    Of another results' version, the name is not the record's ``run_id``.
+    A record is made when it is first asked for, since a notebook asks for few of thousands. Of
+    another results' version, the name is not the record's ``run_id``.
+
+    Args:
+        runs: Name to the run's row of ``runs.parquet``.
+        epochs: Name to per-epoch series, as :class:`RunRecord` has them.
+        steps: Name to per-step series.
     """
-    runs = pd.read_parquet(folder / "runs.parquet")
-    epochs = dict(list(pd.read_parquet(folder / "epochs.parquet").groupby("run_id", sort=False)))
-    steps = dict(list(pd.read_parquet(folder / "steps.parquet").groupby("run_id", sort=False)))
-    for row in runs.to_dict("records"):
-        yield (
-            row["run_id"],
-            RunRecord(
+
+    def __init__(
+        self,
+        runs: Mapping[str, Mapping[Any, Any]] = MappingProxyType({}),
+        epochs: Mapping[str, NDArray[np.float64]] = MappingProxyType({}),
+        steps: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
+    ) -> None:
+        self._runs, self._epochs, self._steps = runs, epochs, steps
+        self._made: dict[str, RunRecord] = {}
+
+    def __getitem__(self, name: str) -> RunRecord:
+        if name not in self._made:
+            row = self._runs[name]
+            self._made[name] = RunRecord(
                 config=RunConfig.model_validate_json(row["config"]),
                 corpus_fingerprint=row["corpus_fingerprint"],
                 best_epoch=int(row["best_epoch"]),
-                test={name: float(row[name]) for name in TEST_COLUMNS},
-                epochs=epochs[row["run_id"]][list(EPOCH_COLUMNS)].to_numpy(np.float64),
-                steps=steps[row["run_id"]][list(STEP_COLUMNS)].to_numpy(np.float32),
+                test={column: float(row[column]) for column in TEST_COLUMNS},
+                epochs=self._epochs[name],
+                steps=self._steps[name],
                 collapsed=bool(row["collapsed"]),
                 seconds=float(row["seconds"]),
                 made=json.loads(row["made"]),
-            ),
-        )
+            )
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._runs)
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._runs
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Open what :func:`export_records` wrote to ``folder``.
+
+    Raises:
+        OSError: A file is missing or no Parquet.
+        KeyError: A column is missing.
+        ValueError: A run is there twice, has no series, or its series lies in pieces.
+    """
+    runs = pd.read_parquet(folder / "runs.parquet").set_index("run_id")
+    if twice := runs.index[runs.index.duplicated()].tolist():
+        raise ValueError(f"{folder / 'runs'}.parquet has the run {twice[0]} twice")
+    epochs = _series(folder / "epochs.parquet", EPOCH_COLUMNS, np.float64)
+    steps = _series(folder / "steps.parquet", STEP_COLUMNS, np.float32)
+    for name, series in (("epochs", epochs), ("steps", steps)):
+        if lacking := runs.index.difference(list(series)).tolist():
+            raise ValueError(f"{folder / name}.parquet has no rows of the run {lacking[0]}")
+    return Bundle(runs.to_dict("index"), epochs, steps)
+
+
+def _series(path: Path, columns: tuple[str, ...], kind: type[Any]) -> dict[str, NDArray[Any]]:
+    """Return each run's rows as a part of one array: a copy a run would take seconds."""
+    table = pd.read_parquet(path)
+    numbers = table[list(columns)].to_numpy(kind)
+    codes, names = pd.factorize(table["run_id"])
+    # Codes count the runs in the order in which they appear.
+    if (torn := np.flatnonzero(np.diff(codes) < 0)).size:
+        raise ValueError(f"{path}: the rows of run {names[codes[torn[0] + 1]]} lie in pieces")
+    ends = np.cumsum(np.bincount(codes, minlength=len(names))).tolist()
+    starts = [0, *ends]
+    return {
+        name: numbers[starts[i] : end]
+        for i, (name, end) in enumerate(zip(names, ends, strict=True))
+    }
 
 
 def _published_folder() -> Path | None:
@@ -542,7 +604,7 @@ def _published_folder() -> Path | None:
 
 def _note_use(kind: str, name: str) -> None:
     """Append what an execution used to ``$STUDY_RECORDS_LOG``, from which it is published."""
-    log = os.environ.get("STUDY_RECORDS_LOG")
+    log = os.environ.get(RECORDS_VARIABLE)
     if log:
         with Path(log).open("a", encoding="utf-8") as file:
             file.write(f"{kind} {name}\n")

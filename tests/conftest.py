@@ -11,6 +11,14 @@ settings.register_profile("study", max_examples=40, deadline=None, derandomize=T
 settings.load_profile("study")
 
 ROOT = Path(__file__).resolve().parent.parent
+LONG = ("test_published.py", "test_ways_in.py", "test_training_executors.py")
+"""Files of tests that take longest. Files are the units that processes take, in this order: one of
+these at the end would keep one process busy for minutes and the others idle."""
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the long files; pytest keeps the order of the others."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """The store: what is put in is got out, damage is found, nothing is half-written."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from lib.runs import (
     ScheduleConfig,
     Store,
     export_records,
+    read_bundle,
 )
 
 
@@ -122,6 +124,50 @@ def test_exported_records_are_found_without_the_machines_own(tmp_path):
         1,
         2,
     ]
+
+
+def rewrite(path, change):
+    change(pd.read_parquet(path)).to_parquet(path, index=False)
+
+
+def test_exported_series_of_different_lengths_are_told_apart(tmp_path):
+    kept = [record(seed=seed) for seed in range(3)]
+    kept = [replace(one, steps=one.steps[i:] + i) for i, one in enumerate(kept)]
+    export_records(kept, tmp_path)
+    bundle = read_bundle(tmp_path)
+    assert list(bundle) == sorted(one.config.run_id for one in kept)
+    for one in kept:
+        assert_same(bundle[one.config.run_id], one)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("steps", lambda t: t.iloc[[0, *range(2, len(t)), 1]], "steps.parquet: .* lie in pieces"),
+        ("steps", lambda t: t[t["run_id"] != t["run_id"][0]], "steps.parquet has no rows of"),
+        ("runs", lambda t: pd.concat([t, t.iloc[:1]]), "runs.parquet has the run .* twice"),
+        ("epochs", lambda t: t.drop(columns="rsum"), "rsum"),
+    ],
+)
+def test_exported_series_that_are_not_whole_are_refused(tmp_path, file, change, said):
+    export_records([record(seed=seed) for seed in range(3)], tmp_path)
+    rewrite(tmp_path / f"{file}.parquet", change)
+    with pytest.raises((ValueError, KeyError), match=said):
+        read_bundle(tmp_path)
+
+
+def test_only_the_published_runs_that_are_asked_for_are_parsed(tmp_path):
+    kept = [record(seed=seed) for seed in range(2)]
+    export_records(kept, tmp_path)
+    other = kept[1].config.run_id
+    rewrite(
+        tmp_path / "runs.parquet",
+        lambda t: t.assign(config=t["config"].where(t["run_id"] != other, "{")),
+    )
+    store = Store(folder=tmp_path / "none", published=tmp_path)
+    assert_same(store.get(kept[0].config), kept[0])
+    with pytest.raises(ValidationError):
+        store.get(kept[1].config)
 
 
 def test_export_does_not_depend_on_the_order(tmp_path):

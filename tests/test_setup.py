@@ -1,5 +1,6 @@
 """The set-up: pins that agree with each other, and an environment that is made once."""
 
+import json
 import os
 import re
 import shutil
@@ -79,6 +80,32 @@ def test_conda_users_get_the_same_versions(root, project):
     assert conda == ["python=3.11", "pip"]
     assert Requirement(f"python{project['requires-python']}").specifier.contains("3.11")
     assert environment["channels"] == ["conda-forge"]
+
+
+def test_the_container_is_made_of_what_is_here(root, project):
+    """No daemon is needed to see that the sources exist, the Python is the one of the conda
+    environment, and Binder's conditions hold: its user's name and number, no root at the end."""
+    text = (root / "Dockerfile").read_text().replace("\\\n", " ")
+    instructions = [line.split() for line in text.splitlines() if line[:1].isupper()]
+    ignored = (root / ".dockerignore").read_text().split()
+    for copy in (step for step in instructions if step[0] == "COPY"):
+        *sources, _ = (word for word in copy[1:] if not word.startswith("--"))
+        for source in sources:
+            assert (root / source).exists(), source
+            assert source not in ignored
+    (image,) = (step[1] for step in instructions if step[0] == "FROM")
+    python = yaml.safe_load((root / "environment.yml").read_text())["dependencies"][0]
+    assert image == f"{python.replace('=', ':')}-slim"
+    assert {step[1].split("=")[0] for step in instructions if step[0] == "ARG"} >= {
+        "NB_USER",
+        "NB_UID",
+    }
+    assert [step for step in instructions if step[0] == "USER"] == [["USER", "${NB_UID}"]]
+    assert instructions.index(["USER", "${NB_UID}"]) > max(
+        place for place, step in enumerate(instructions) if step[0] in ("RUN", "COPY")
+    )
+    command = json.loads(text[text.rindex("CMD ") + 4 :])
+    assert (root / command[-1].partition("=")[2]).is_dir()
 
 
 def test_continuous_integration_runs_the_test_command(root):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +18,13 @@ from test_training import MIXED, assert_same_numbers, config, fresh
 
 from lib.methods import tune_methods
 from lib.parameters import validate
+from lib.study.catalogue import load_catalogue
 from lib.training import TrainingError, spread, sweep, train
 from lib.training.executors import Cluster, ExecutorError, Processes, check_executor, opened
 from lib.tuning import replicate, results_table
 from lib.verdicts import against
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -277,17 +281,16 @@ def test_an_interrupted_sweep_ends_the_processes_that_it_opened():
     assert ended(worker)
 
 
-QUICK = {
-    "train_images": 50, "seeds": 3, "tuning_seeds": 1, "epochs": 2, "batch_size": 16,
-    "embedding_dim": 8, "temperatures": [0.1, 0.2], "learning_rates": [0.01, 0.02],
-    "scheduled_temperatures": [0.2], "variance_targets": [1.0, 2.0], "entropy_targets": [0.5, 0.9],
-    "signals": ["variance", "entropy"], "actuators": ["direction", "sharpness"],
-}  # fmt: skip
+REDUCED = {"epochs": 2}
+"""What the test changes of the quick profile: at its 15 epochs, training its 134 runs twice would
+take two minutes. Methods, candidates, seeds, and the sizes of subset, batch and embedding are the
+profile's."""
 
 
 def main_comparison(features, store, executor):
-    """The table of the main comparison, in small."""
-    parameters = validate("main-comparison", QUICK)
+    """The tables of the main comparison, from the notebook's own calls at the quick profile."""
+    profile = load_catalogue(ROOT).profiles["quick"].get("main-comparison", {})
+    parameters = validate("main-comparison", {**profile, **REDUCED})
     methods = [f"{s} × {a}" for a in parameters.actuators for s in parameters.signals]
     options = {"store": store, "features": features, "device": "cpu", "executor": executor}
     tuning = tune_methods(parameters, ["fixed", "learned τ", *methods], **options)
@@ -295,23 +298,51 @@ def main_comparison(features, store, executor):
     return runs, against(runs, "fixed", parameters.margin)
 
 
-def test_a_cluster_with_a_killed_worker_gives_the_table_of_the_main_comparison(
-    features, tmp_path, monkeypatch
-):
-    """Two worker processes of a dask cluster; one is killed on the way."""
+@pytest.fixture
+def cluster_of():
+    """A function that starts a dask cluster of so many processes on this machine."""
     distributed = pytest.importorskip("distributed")
+    with ExitStack() as opened_here:
+
+        def start(workers):
+            local = distributed.LocalCluster(
+                n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None
+            )
+            opened_here.enter_context(local)
+            cluster = Cluster(local.scheduler_address)
+            opened_here.callback(cluster.shutdown)
+            return cluster
+
+        yield start
+
+
+def test_a_cluster_with_a_killed_worker_gives_the_table_of_the_main_comparison(
+    cluster_of, tmp_path
+):
+    """Two worker processes of a dask cluster, one killed on the way. Features are made up, for 800
+    training images as in the quick profile, since the towers' work isn't spread."""
+    features = synthetic_features(train=800, val=60, test=60)
     expected = main_comparison(features, fresh(tmp_path, "serial"), "serial")
     folder = marks(tmp_path)
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
-    ) as local:
-        cluster = Cluster(local.scheduler_address)
-        executor = Saboteur(cluster, folder, lambda number, _: number == 4)
-        found = main_comparison(features, fresh(tmp_path, "cluster"), executor)
-        cluster.shutdown()
+    executor = Saboteur(cluster_of(2), folder, lambda number, _: number == 4)
+    found = main_comparison(features, fresh(tmp_path, "cluster"), executor)
     assert len(list(folder.iterdir())) == 1
     for one, other in zip(expected, found, strict=True):
         pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+def test_data_that_went_down_with_the_only_worker_are_sent_again(
+    serial, features, cluster_of, tmp_path
+):
+    """The scheduler holds no copy of what it scatters, so the worker that replaces it has none."""
+    folder = marks(tmp_path)
+    executor = Saboteur(cluster_of(1), folder, lambda number, _: number == 2)
+    found = train(
+        MIXED, store=fresh(tmp_path, "x"), features=features, device="cpu", executor=executor
+    )
+    assert len(list(folder.iterdir())) == 1
+    for one, other in zip(serial, found, strict=True):
+        assert_same_numbers(one, other)
 
 
 def test_no_scheduler_is_said_in_words(monkeypatch):

@@ -1,7 +1,9 @@
-"""Notebooks that are opened alone, with only the wheel installed, in a folder with nothing else.
+"""Ways in: plain papermill, ``study run``, alone with only the wheel, from another folder.
 
-``study run`` on all of them, from another folder, is in test_published.py; here one goes through
-plain papermill to its end, and of the others the cells before the work are run.
+Through each of them every notebook is prepared by the program itself and run up to its work:
+set-up, parameters, check and imports. Whole executions, each of which takes a kernel, are of two
+notebooks here, alone with the wheel through plain papermill, and of every chapter in
+test_published.py, through ``study run`` from another folder.
 """
 
 import json
@@ -13,13 +15,18 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+from click.testing import CliRunner
+from papermill.__main__ import papermill as papermill_command
+from typer.testing import CliRunner as StudyRunner
 
 from lib.parameters import defaults
 from lib.study.catalogue import load_catalogue
+from lib.study.commands import app
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 CHEAPEST = "baseline"
+WHOLE = (CHEAPEST, "corpus")
 
 
 @pytest.fixture(scope="module")
@@ -59,19 +66,18 @@ def test_the_wheel_holds_the_package_and_nothing_of_the_machine(site):
     assert {path.name for path in site.iterdir()} == {"lib", next(site.glob("*.dist-info")).name}
 
 
-def test_a_notebook_alone_with_the_wheel_runs_through_plain_papermill(alone, site, monkeypatch):
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_notebook_alone_with_the_wheel_runs_through_plain_papermill(alone, name, monkeypatch):
     """At the published profile, whose runs are on record, so that none is trained."""
     monkeypatch.setenv("STUDY_RECORDS", str(ROOT / "book" / "results" / "records"))
-    profile = load_catalogue(ROOT).profiles["full"][CHEAPEST]
-    given = json.dumps(dict(profile))
-    (alone / "one.ipynb").write_bytes((ROOT / "notebooks" / f"{CHEAPEST}.ipynb").read_bytes())
+    given = json.dumps(dict(load_catalogue(ROOT).profiles["full"][name]))
+    (alone / "one.ipynb").write_bytes((ROOT / "notebooks" / f"{name}.ipynb").read_bytes())
     subprocess.run(
         [sys.executable, "-m", "papermill", "one.ipynb", "out.ipynb", "--no-progress-bar",
          "--log-level", "ERROR", "-y", given],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
-    published = ROOT / "book" / "results" / f"{CHEAPEST}.ipynb"
-    assert shown(alone / "out.ipynb") == shown(published)
+    assert shown(alone / "out.ipynb") == shown(ROOT / "book" / "results" / f"{name}.ipynb")
     assert sorted(path.name for path in alone.iterdir()) == ["one.ipynb", "out.ipynb"]
 
 
@@ -80,39 +86,74 @@ def shown(path):
     return [cell.get("outputs", []) for cell in nbformat.read(path, as_version=4).cells]
 
 
-def test_every_notebook_begins_alone_with_the_wheel(alone, site):
-    """Set-up, parameters, check and imports of each, in one process, as papermill would give them:
-    a safe value as text, then a name that does not exist."""
-    for name in NAMES:
-        (alone / f"{name}.ipynb").write_bytes((ROOT / "notebooks" / f"{name}.ipynb").read_bytes())
-    code = f"""
-import json, pathlib
+def by_papermill(source, target, name, value):
+    words = [str(source), str(target), "--prepare-only", "--no-progress-bar", "-r", name, value]
+    result = CliRunner().invoke(papermill_command, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+
+
+def alone_by_papermill(source, target, name, value):
+    Path(source.name).write_bytes(source.read_bytes())
+    by_papermill(source.name, target, name, value)
+
+
+def by_study_run(source, target, name, value):
+    words = ["run", source.stem, "-p", name, value, "--root", str(ROOT), "--output", target.parent]
+    result = StudyRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+
+
+BEGIN = """
+import json, pathlib, sys
 import lib
-assert pathlib.Path(lib.__file__).is_relative_to({str(site)!r}), lib.__file__
-from lib.parameters import ParameterError, defaults
-for name in {NAMES!r}:
-    cells = json.loads(pathlib.Path(name + ".ipynb").read_text())["cells"]
+site, given = sys.argv[1], json.loads(sys.argv[2])
+assert pathlib.Path(lib.__file__).is_relative_to(site), lib.__file__
+from lib.parameters import ParameterError
+for path in sorted(pathlib.Path("prepared").glob("*.ipynb")):
+    cells = json.loads(path.read_text())["cells"]
     codes = [c for c in cells if c["cell_type"] == "code"]
     place = [i for i, c in enumerate(codes) if "parameters" in c["metadata"].get("tags", [])][0]
+    assert "injected-parameters" in codes[place + 1]["metadata"]["tags"], path
     sources = ["".join(c["source"]) for c in codes]
-    count, value = next((n, v) for n, v in defaults(name).items() if type(v) is int)
-    # Set-up, parameters, what papermill injects, the check, the imports.
-    injected = f'{{count}} = "{{value + 1}}"'
-    values = {{"__name__": "__main__"}}
-    for source in [*sources[:place + 1], injected, *sources[place + 1:place + 3]]:
+    name, value = given[path.stem]
+    values = {"__name__": "__main__"}
+    for source in sources[:place + 4]:
         exec(source, values)
-    assert getattr(values["parameters"], count) == values[count] == value + 1, name
+    assert getattr(values["parameters"], name) == values[name] == value, path
+    assert type(values[name]) is int, path
     try:
-        exec(f"{{count}}z = 1", values)
-        exec(sources[place + 1], values)
+        exec(f"{name}z = 1", values)
+        exec(sources[place + 2], values)
     except ParameterError as error:
-        assert f"did you mean {{count!r}}" in str(error), name
+        assert f"did you mean {name!r}" in str(error), path
     else:
-        raise AssertionError(name + " takes any name")
-print("all")
+        raise AssertionError(f"{path} takes any name")
+    print(path.stem)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout == "all\n", done.stderr
+
+
+@pytest.mark.parametrize("way", [by_papermill, alone_by_papermill, by_study_run])
+def test_every_notebook_begins_by_each_way_in(alone, site, way, monkeypatch):
+    """All in one process of the wheel's package; a count comes as text, as from a command line,
+    then a name that does not exist. The sources lie in another folder, but for ``alone``."""
+
+    def prepare(source, target, parameters, *_):
+        target.parent.mkdir(exist_ok=True)
+        papermill.execute_notebook(str(source), str(target), dict(parameters), prepare_only=True)
+
+    monkeypatch.setattr("lib.study.commands.execute", prepare)
+    (alone / "prepared").mkdir()
+    given = {}
+    for name in NAMES:
+        count, value = next((n, v) for n, v in defaults(name).items() if type(v) is int)
+        given[name] = count, value + 1
+        target = alone / "prepared" / f"{name}.ipynb"
+        way(ROOT / "notebooks" / f"{name}.ipynb", target, count, str(value + 1))
+    done = subprocess.run(
+        [sys.executable, "-c", BEGIN, str(site), json.dumps(given)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.split() == NAMES, done.stderr
 
 
 def test_papermill_from_another_folder_refuses_what_the_check_refuses(alone):

@@ -19,6 +19,7 @@ from rich.text import Text
 from typer.core import TyperCommand
 
 from lib.address import AddressError, write_links
+from lib.environment import EXECUTOR_VARIABLE, RECORDS_VARIABLE
 from lib.findings import Edition, write_findings
 from lib.progress import LOG_VARIABLE
 from lib.study import completion, ledger_commands
@@ -35,9 +36,6 @@ from lib.study.execution import execute
 from lib.study.records import publish_picture, publish_records
 from lib.study.shell import Failure, Json, Root, explained
 from lib.study.terminal import Board
-
-RECORDS_VARIABLE = "STUDY_RECORDS_LOG"
-EXECUTOR_VARIABLE = "STUDY_EXECUTOR"
 
 app = typer.Typer(
     no_args_is_help=True,

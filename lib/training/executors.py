@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
-VARIABLE = "STUDY_EXECUTOR"
-"""Environment variable that names the executor of sweeps that are given none."""
+from lib.environment import EXECUTOR_VARIABLE
+
 NAMES = "serial, processes, processes:N, threads, threads:N, dask://HOST:PORT, dask:///FILE.json"
 SECONDS_TO_JOIN = 120
 """How long a cluster may take until its first worker is there."""
@@ -65,7 +65,7 @@ def opened(executor: Executor | str | None) -> Iterator[Executor | None]:
     if isinstance(executor, Executor):
         yield executor
         return
-    name = check_executor(executor or os.environ.get(VARIABLE) or "serial")
+    name = check_executor(executor or os.environ.get(EXECUTOR_VARIABLE) or "serial")
     if name == "serial":
         yield None
         return
