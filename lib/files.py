@@ -1,12 +1,16 @@
 """Where the study keeps what it computes, and how a file is written whole or not at all."""
 
+import glob
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
+
+if os.name == "posix":
+    import fcntl
 
 
 def home() -> Path:
@@ -26,12 +30,12 @@ def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a path beside ``target`` to write to, and move it onto ``target`` on success.
 
     A reader sees the old file or the whole new one, never a part: the data reach the disk before
-    the rename does. On an exception the partial file is removed and ``target`` left as it was.
+    the rename does. On an exception the partial file is removed and ``target`` left as it was; what
+    a killed process left is removed by the next one that writes ``target``.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial")
-    os.close(handle)
-    partial = Path(name)
+    _remove_abandoned(target)
+    handle, partial = _new_partial(target)
     try:
         yield partial
         with partial.open("rb") as written:
@@ -40,12 +44,55 @@ def atomic_path(target: Path) -> Iterator[Path]:
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def write_atomic(target: Path, data: bytes | str) -> None:
     """Write ``data`` to ``target``, whole or not at all; text is written as UTF-8."""
     with atomic_path(target) as partial:
         partial.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def _new_partial(target: Path) -> tuple[int, Path]:
+    """Make an empty file beside ``target``; it is locked until its handle is closed."""
+    while True:
+        handle, name = tempfile.mkstemp(
+            dir=target.parent, prefix=f".{target.name}.", suffix=".partial"
+        )
+        # Between its making and its locking, another process may take it for an abandoned one.
+        if not _lock(handle, wait=True) or _is_at(handle, Path(name)):
+            return handle, Path(name)
+        os.close(handle)
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove what writers of ``target`` left that were killed: their locks died with them."""
+    for path in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
+        with suppress(OSError):
+            handle = os.open(path, os.O_RDWR)
+            try:
+                if _lock(handle, wait=False) and _is_at(handle, path):
+                    path.unlink()
+            finally:
+                os.close(handle)
+
+
+def _lock(handle: int, *, wait: bool) -> bool:
+    """Lock a file; False where another process holds it, or the system has no such locks."""
+    if os.name != "posix":
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except OSError:
+        return False
 
 
 def _umask() -> int:

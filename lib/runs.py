@@ -18,7 +18,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lib.files import atomic_path, home, write_atomic
+from lib.files import home, write_atomic
+from lib.leases import Leases
 from lib.losses import LOSSES
 from lib.rival_configs import (
     INDIVIDUAL_BOUNDS,
@@ -29,6 +30,7 @@ from lib.rival_configs import (
     IndividualTemperatureConfig,
     RivalConfig,
 )
+from lib.tables import DamagedTableError, read_table, table_purpose, write_table
 
 RESULTS_VERSION = 1
 """Raise this when a change to the code changes the numbers of a run: no older record is then used.
@@ -323,6 +325,12 @@ class RunRecord:
         """The validation rSum at the chosen epoch, in percent points: the run's greatest."""
         return float(self.epochs[self.best_epoch - 1, -1])
 
+    @property
+    def finite(self) -> bool:
+        """Whether every number of it is finite; only then may it be kept."""
+        numbers = (self.epochs, self.steps, np.array(list(self.test.values()), dtype=np.float64))
+        return all(bool(np.isfinite(array).all()) for array in numbers)
+
     def epoch_table(self) -> pd.DataFrame:
         """Return the per-epoch series, one row an epoch, counted from 1."""
         table = pd.DataFrame(self.epochs, columns=list(EPOCH_COLUMNS))
@@ -354,6 +362,11 @@ class Store:
         self._published = _published_folder() if published is None else published
         self._bundle: dict[str, RunRecord] | None = None
 
+    @property
+    def leases(self) -> Leases:
+        """Who is at work on what in this store."""
+        return Leases(self.folder / "leases")
+
     def get(self, config: RunConfig) -> RunRecord | None:
         """Return the finished run of a configuration, or None."""
         run_id = config.run_id
@@ -374,7 +387,16 @@ class Store:
         return config.run_id in self._bundled()
 
     def put(self, record: RunRecord) -> None:
-        """Keep a finished run."""
+        """Keep a finished run.
+
+        Raises:
+            ValueError: It holds numbers that are not finite.
+        """
+        if not record.finite:
+            raise ValueError(
+                f"run {record.config.run_id} ({record.config.method}, seed {record.config.seed}) "
+                "holds numbers that are not finite, so it is not kept"
+            )
         body = json.dumps(_to_json(record), allow_nan=False, separators=(",", ":"))
         digest = hashlib.sha256(body.encode()).hexdigest()
         write_atomic(self._path(record.config.run_id), f'{{"sha256":"{digest}","run":{body}}}\n')
@@ -400,6 +422,8 @@ class Store:
     ) -> pd.DataFrame:
         """Return a computed table of numbers, computing it where no store holds it.
 
+        Of two processes that want it at the same time, one computes it and the other waits.
+
         Args:
             name: What it is, a word for the file name.
             key: What determines it, values that JSON can hold.
@@ -411,17 +435,18 @@ class Store:
         places = [self.folder.parent / "tables" / file]
         if self._published is not None:
             places.insert(0, self._published / "tables" / file)
-        for place in places:
-            if place.exists():
-                try:
-                    return pd.read_parquet(place)
-                except (OSError, ValueError) as error:
-                    warnings.warn(f"{place} is damaged ({error}); made again", stacklevel=2)
-        table = compute()
-        with atomic_path(places[-1]) as partial:
-            table.to_parquet(partial, index=False)
-        # Read back, so that a first and a later reader see the same types.
-        return pd.read_parquet(places[-1])
+        found = _first_intact(places, file)
+        while found is None:
+            with self.leases.take([file]) as taken:
+                # It may have been made between that look and this lease.
+                found = _first_intact(places[-1:], file) if places[-1].exists() else None
+                if found is None and taken:
+                    write_table(places[-1], compute(), file)
+                    # Read back, so that a first and a later reader see the same types.
+                    return read_table(places[-1], file)
+            if found is None:
+                self.leases.wait([file])
+        return found
 
     def _path(self, run_id: str) -> Path:
         return self.folder / run_id[:2] / f"{run_id}.json"
@@ -431,7 +456,7 @@ class Store:
             record = read_record(path)
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, IsADirectoryError) as error:
             warnings.warn(f"run record {path} is damaged ({error}); not used", stacklevel=3)
             return None
         # A record of another results' version hashes to another id.
@@ -442,7 +467,7 @@ class Store:
             folder = self._published
             named: Iterable[tuple[str, RunRecord]] = ()
             if folder is not None and (folder / "runs.parquet").exists():
-                named = read_bundle(folder)
+                named = _read_published(folder)
             self._bundle = {name: r for name, r in named if r.config.run_id == name}
         return self._bundle
 
@@ -475,9 +500,9 @@ def export_records(records: Iterable[RunRecord], folder: Path) -> None:
         table = pd.DataFrame(np.concatenate(arrays), columns=list(columns))
         table.insert(0, "run_id", np.repeat(ids, [len(array) for array in arrays]))
         tables[name] = table
-    for name, table in tables.items():
-        with atomic_path(folder / f"{name}.parquet") as partial:
-            table.to_parquet(partial, index=False, compression="zstd")
+    # What names the runs comes last: it is what the others must fit.
+    for name in ("epochs", "steps", "runs"):
+        write_table(folder / f"{name}.parquet", tables[name], _bundle_purpose(name, ids))
 
 
 def read_record(path: Path) -> RunRecord:
@@ -499,10 +524,28 @@ def read_bundle(folder: Path) -> Iterator[tuple[str, RunRecord]]:
     """Yield the name of each run that :func:`export_records` wrote to ``folder``, with its record.
 
     Of another results' version, the name is not the record's ``run_id``.
+
+    Raises:
+        FileNotFoundError: One of its three files is missing.
+        ValueError: One of them is damaged, or they are not of one export; it is named.
     """
-    runs = pd.read_parquet(folder / "runs.parquet")
-    epochs = dict(list(pd.read_parquet(folder / "epochs.parquet").groupby("run_id", sort=False)))
-    steps = dict(list(pd.read_parquet(folder / "steps.parquet").groupby("run_id", sort=False)))
+    first = folder / "runs.parquet"
+    purposes = {name: table_purpose(folder / f"{name}.parquet") for name in _BUNDLE}
+    runs = read_table(first, purposes["runs"])
+    _check_columns(first, runs, ("run_id", "config", *TEST_COLUMNS))
+    if purposes["runs"]:
+        for name in _BUNDLE:
+            if purposes[name] != _bundle_purpose(name, list(runs["run_id"])):
+                raise DamagedTableError(f"{folder / f'{name}.parquet'} is of another export")
+    series: dict[str, dict[str, pd.DataFrame]] = {}
+    for name, columns in (("epochs", EPOCH_COLUMNS), ("steps", STEP_COLUMNS)):
+        path = folder / f"{name}.parquet"
+        table = read_table(path, purposes[name])
+        _check_columns(path, table, ("run_id", *columns))
+        series[name] = dict(list(table.groupby("run_id", sort=False)))
+        if lacking := [name for name in runs["run_id"] if name not in series[path.stem]]:
+            raise DamagedTableError(f"{path} is damaged (it lacks run {lacking[0]})")
+    epochs, steps = series["epochs"], series["steps"]
     for row in runs.to_dict("records"):
         yield (
             row["run_id"],
@@ -518,6 +561,39 @@ def read_bundle(folder: Path) -> Iterator[tuple[str, RunRecord]]:
                 made=json.loads(row["made"]),
             ),
         )
+
+
+_BUNDLE = ("epochs", "steps", "runs")
+
+
+def _bundle_purpose(name: str, ids: Iterable[str]) -> str:
+    """Say what a file of an export is: its runs' names keep files of two exports apart."""
+    return f"{name} of {hashlib.sha256(' '.join(ids).encode()).hexdigest()}"
+
+
+def _check_columns(path: Path, table: pd.DataFrame, columns: Iterable[str]) -> None:
+    if lacking := [name for name in columns if name not in table]:
+        raise DamagedTableError(f"{path} is damaged (it has no column {', '.join(lacking)})")
+
+
+def _read_published(folder: Path) -> list[tuple[str, RunRecord]]:
+    try:
+        return list(read_bundle(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"the published records cannot be read: {error}. Restore {folder}, or set "
+            "STUDY_RECORDS to nothing to go on without them"
+        ) from error
+
+
+def _first_intact(places: Iterable[Path], purpose: str) -> pd.DataFrame | None:
+    for place in places:
+        if place.exists():
+            try:
+                return read_table(place, purpose)
+            except (OSError, DamagedTableError) as error:
+                warnings.warn(f"{error}; made again", stacklevel=3)
+    return None
 
 
 def _published_folder() -> Path | None:

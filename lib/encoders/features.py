@@ -203,9 +203,9 @@ def cached_rows(
                     _write(block, _encode_block(start, stop, ends, dim, encode, dtype))
                 progress.advance(stop - start)
         _write(whole, np.concatenate([np.load(block) for block in blocks]))
-        for block in blocks:
+        # Those of an interrupted start too, which may have been killed while it removed them.
+        for block in folder.glob("*block-*"):
             block.unlink(missing_ok=True)
-            _digest_path(block).unlink(missing_ok=True)
         found = _read(whole, shape, dtype)
     if found is None:
         raise OSError(f"{whole} was written and cannot be read back; check the disk")
@@ -252,7 +252,7 @@ def _read(path: Path, shape: Sequence[int], dtype: type[np.generic]) -> NDArray[
         array: NDArray[Any] | None = None
         if intact:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         array = None
     if array is None or array.shape != tuple(shape) or array.dtype != dtype:
         warnings.warn(f"{path} is damaged and is computed again", stacklevel=2)
