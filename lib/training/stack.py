@@ -192,11 +192,14 @@ def fit_stack(configs: Sequence[RunConfig], data: TrainingData, sources: Sources
         steps.append(block)
         losses = block[..., 0].double()
         metrics, finite, _ = validation.measure(alive)
-        for run in torch.nonzero(alive & ~(losses.isfinite().all(dim=0) & finite)).flatten():
-            bad = torch.nonzero(~losses[:, run].isfinite()).flatten()
+        sound = block.isfinite().all(dim=-1)
+        for run in torch.nonzero(alive & ~(sound.all(dim=0) & finite)).flatten():
+            bad = torch.nonzero(~sound[:, run]).flatten()
             step = f"step {int(bad[0]) + 1}" if bad.numel() else "its last step"
-            lost.append(f"{configs[run].method}, seed {configs[run].seed}: epoch {epoch}, {step}")
+            lost.append(not_finite(configs[run], f"epoch {epoch}, {step}"))
             alive[run] = False
+        if not alive.any():
+            break
         rsum = metrics[:, RSUM]
         better = rsum > best_rsum
         best_rsum = torch.where(better, rsum, best_rsum)
@@ -224,7 +227,10 @@ def train_stack(
     """Train runs of the same shapes together; return their records and what went wrong."""
     begun = time.perf_counter()
     fitted = fit_stack(configs, data, sources)
-    test, _, embedded = _Examination(fitted.model, data.test).measure(fitted.alive)
+    test, finite, embedded = _Examination(fitted.model, data.test).measure(fitted.alive)
+    for run in torch.nonzero(fitted.alive & ~finite).flatten():
+        fitted.lost.append(not_finite(configs[run], "embeddings of the test split"))
+        fitted.alive[run] = False
     epoch_series = fitted.epochs.cpu().numpy()
     step_series = fitted.steps.float().cpu().numpy()
     seconds = (time.perf_counter() - begun) / len(configs)
@@ -244,6 +250,11 @@ def train_stack(
         if fitted.alive[run]
     ]
     return records, fitted.lost
+
+
+def not_finite(config: RunConfig, where: str) -> str:
+    """Return how a message names a run and where its numbers stopped being finite."""
+    return f"{config.method}, seed {config.seed}: {where} (run {config.run_id})"
 
 
 def circumstances(device: torch.device) -> dict[str, str]:
