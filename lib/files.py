@@ -2,6 +2,7 @@
 
 import glob
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -44,7 +45,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
 
 
 def write_atomic(target: Path, data: bytes | str) -> None:
@@ -53,12 +55,36 @@ def write_atomic(target: Path, data: bytes | str) -> None:
         partial.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
-def _new_partial(target: Path) -> tuple[int, Path]:
-    """Make an empty file beside ``target``; it is locked until its handle is closed."""
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield a folder beside ``target`` to fill, and move it there on success.
+
+    On an exception it is removed. ``target`` must not exist, or be empty.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(target)
+    handle, partial = _new_partial(target, folder=True)
+    try:
+        yield partial
+        partial.chmod(0o777 & ~_umask())
+        partial.replace(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def _new_partial(target: Path, *, folder: bool = False) -> tuple[int | None, Path]:
+    """Make an empty file or folder beside ``target``; it is locked until its handle is closed."""
     while True:
-        handle, name = tempfile.mkstemp(
-            dir=target.parent, prefix=f".{target.name}.", suffix=".partial"
-        )
+        about = {"dir": target.parent, "prefix": f".{target.name}.", "suffix": ".partial"}
+        if not folder:
+            handle, name = tempfile.mkstemp(**about)
+        else:
+            name = tempfile.mkdtemp(**about)
+            if os.name != "posix":
+                return None, Path(name)
+            handle = os.open(name, os.O_RDONLY)
         # Between its making and its locking, another process may take it for an abandoned one.
         if not _lock(handle, wait=True) or _is_at(handle, Path(name)):
             return handle, Path(name)
@@ -69,10 +95,13 @@ def _remove_abandoned(target: Path) -> None:
     """Remove what writers of ``target`` left that were killed: their locks died with them."""
     for path in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
         with suppress(OSError):
-            handle = os.open(path, os.O_RDWR)
+            handle = os.open(path, os.O_RDONLY)
             try:
                 if _lock(handle, wait=False) and _is_at(handle, path):
-                    path.unlink()
+                    if path.is_dir():
+                        shutil.rmtree(path)
+                    else:
+                        path.unlink()
             finally:
                 os.close(handle)
 

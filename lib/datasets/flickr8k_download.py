@@ -1,7 +1,5 @@
 """Where Flickr8k can be downloaded from, and how a download becomes a corpus on disk."""
 
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from lib.datasets.archives import extract
 from lib.datasets.captions import read_lines
 from lib.datasets.download import Fetched, fetch, read_lock, write_lock
 from lib.datasets.report import DownloadError
+from lib.files import atomic_folder
 
 MIRROR = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k"
 
@@ -53,20 +52,13 @@ def download_flickr8k(
             # A start may have been killed between its last two steps.
             _discard(downloads, expected)
             return folder
-        for abandoned in folder.parent.glob(f".{folder.name}.*"):
-            shutil.rmtree(abandoned, ignore_errors=True)
-        staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
+        with atomic_folder(folder) as staging:
             arrived = []
             for name in expected.archives:
                 arrived.append(_obtain(f"{mirror.rstrip('/')}/{name}", downloads / name, lock))
                 _unpack(downloads / name, staging)
             _check_counts(staging, expected)
             write_lock(lock, arrived)
-            staging.chmod(0o755)
-            staging.rename(folder)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
         _discard(downloads, expected)
     return folder
 

@@ -131,7 +131,9 @@ def train(
                         for finished in outcome.records:
                             keep(finished)
                         diverged += outcome.diverged
-                        lost += [f"{c.method}, seed {c.seed}" for c in outcome.stack if outcome.lost]
+                        lost += [
+                            f"{c.method}, seed {c.seed}" for c in outcome.stack if outcome.lost
+                        ]
                         progress.advance(len(outcome.stack), note=_best(records.values()))
     if diverged:
         raise TrainingError(
