@@ -454,6 +454,8 @@ class Store:
     def _read(self, path: Path) -> RunRecord | None:
         try:
             record = read_record(path)
+            if not record.finite:
+                raise ValueError("it holds numbers that are not finite")
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, RecursionError, IsADirectoryError) as error:
@@ -578,7 +580,10 @@ def _check_columns(path: Path, table: pd.DataFrame, columns: Iterable[str]) -> N
 
 def _read_published(folder: Path) -> list[tuple[str, RunRecord]]:
     try:
-        return list(read_bundle(folder))
+        found = list(read_bundle(folder))
+        if bad := [name for name, record in found if not record.finite]:
+            raise DamagedTableError(f"run {bad[0]} holds numbers that are not finite")
+        return found
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
             f"the published records cannot be read: {error}. Restore {folder}, or set "

@@ -21,9 +21,14 @@ def killed_while_writing(manager, target, name=""):
 def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
     target = tmp_path / "a.txt"
     write_atomic(target, "old")
-    with pytest.raises(KeyboardInterrupt), atomic_path(target) as partial:
-        partial.write_text("new")
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with atomic_path(target) as partial:
+            partial.write_text("new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 

@@ -94,6 +94,8 @@ def train(
 
     def keep(record: RunRecord) -> None:
         store.put(record)
+        if record.collapsed:
+            say(f"{record.config.method}, seed {record.config.seed}: the model has collapsed")
         records[record.config] = record
 
     # Everything that can be refused is refused before the first run starts.
