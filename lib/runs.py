@@ -37,6 +37,9 @@ RESULTS_VERSION = 1
 A test pins the numbers of a small run, so that such a change does not pass unnoticed."""
 
 
+LARGEST = 1e9
+"""Above it a rate, and below its inverse a temperature, leaves the range of single precision."""
+
 LossName = Literal[
     "info_nce",
     "label_smoothing",
@@ -127,7 +130,7 @@ class TowersConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     trained: Literal["last blocks", "from scratch"]
-    learning_rate: float | None = Field(default=None, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0, le=LARGEST)
     augmentation: Literal["none", "crop and flip"] = "none"
     least_count: int = Field(default=1, ge=1)
 
@@ -169,10 +172,10 @@ class RunConfig(BaseModel):
     dropout: float = Field(0.0, ge=0, lt=1)
     batch_size: int = Field(128, ge=2)
     epochs: int = Field(20, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0, le=LARGEST)
     learning_rate_decay: Literal["none", "cosine"] = "none"
-    weight_decay: float = Field(0.01, ge=0)
-    temperature: float = Field(0.1, gt=0)
+    weight_decay: float = Field(0.01, ge=0, le=LARGEST)
+    temperature: float = Field(0.1, ge=1 / LARGEST, le=LARGEST)
     learn_temperature: bool = False
     schedule: ScheduleConfig | ConstantConfig | ReplayConfig | RivalConfig | None = None
     loss: LossName = "info_nce"

@@ -1,10 +1,11 @@
-"""Numbers that stop being finite: wherever it begins, the run is named and nothing of it is kept."""
+"""Numbers that are not finite: wherever it begins, the run is named and nothing of it kept."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from finished import finished
+from pydantic import ValidationError
 from synthetic import synthetic_features
 
 from lib.rival_configs import (
@@ -86,14 +87,14 @@ def test_every_schedule_meets_a_feature_that_is_not_finite():
 
 
 EXTREMES = [
-    {"learning_rate": 1e38},
-    {"learning_rate": 1e38, "learn_temperature": True},
-    {"learning_rate": 1e30, "hidden_layers": 2},
-    {"temperature": 1e-38},
-    {"temperature": 1e38},
-    {"weight_decay": 1e38},
-    {"loss": "sigmoid", "loss_constant": None, "learn_bias": True, "learning_rate": 1e38},
-    {"loss": "decoupled", "temperature": 1e-30},
+    {"learning_rate": 1e9},
+    {"learning_rate": 1e9, "learn_temperature": True},
+    {"learning_rate": 1e8, "hidden_layers": 2},
+    {"temperature": 1e-9},
+    {"temperature": 1e9},
+    {"weight_decay": 1e9},
+    {"loss": "sigmoid", "loss_constant": None, "learn_bias": True, "learning_rate": 1e9},
+    {"loss": "decoupled", "temperature": 1e-9},
     *(
         {"schedule": ScheduleConfig(signal="variance", actuator=actuator, gamma=gamma)}
         for actuator in ("direction", "magnitude", "sharpness", "sample")
@@ -114,6 +115,14 @@ def test_extreme_settings_give_finite_numbers_or_a_named_error(changes):
     else:
         assert record.finite
         assert 0 <= record.test["t2i_r1"] <= 100
+
+
+@pytest.mark.tries("bad number")
+@pytest.mark.parametrize("value", [0, -1, 1e10, np.nan, np.inf])
+@pytest.mark.parametrize("name", ["learning_rate", "temperature"])
+def test_what_single_precision_cannot_hold_is_refused_before_training(name, value):
+    with pytest.raises(ValidationError, match=name):
+        config(**{name: value})
 
 
 @pytest.mark.tries("bad number")

@@ -1,4 +1,4 @@
-"""Two processes with one store or cache: each piece of work is done once, and by whom is no matter."""
+"""Two processes with one store or cache: each piece of work is done once."""
 
 import os
 import signal

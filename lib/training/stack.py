@@ -198,8 +198,6 @@ def fit_stack(configs: Sequence[RunConfig], data: TrainingData, sources: Sources
             step = f"step {int(bad[0]) + 1}" if bad.numel() else "its last step"
             lost.append(not_finite(configs[run], f"epoch {epoch}, {step}"))
             alive[run] = False
-        if not alive.any():
-            break
         rsum = metrics[:, RSUM]
         better = rsum > best_rsum
         best_rsum = torch.where(better, rsum, best_rsum)
@@ -207,6 +205,8 @@ def fit_stack(configs: Sequence[RunConfig], data: TrainingData, sources: Sources
         for kept, parameter in zip(best_state, model.parameters(), strict=True):
             kept[better] = parameter.detach()[better]
         epochs.append(torch.cat([losses.mean(dim=0)[:, None], metrics[:, : RSUM + 1]], dim=-1))
+        if not alive.any():
+            break
 
     with torch.no_grad():
         for parameter, kept in zip(model.parameters(), best_state, strict=True):
