@@ -4,7 +4,7 @@ PYTHON ?= python3
 RUN := .venv/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help env study test check book full lab clean
+.PHONY: help env study test soak check book full lab clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -52,6 +52,10 @@ study: env ## run the study at the quick profile and build the book: minutes, no
 # order that tests/conftest.py gives them: the long ones first.
 test: check ## check style and types, then run every test
 	@OMP_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadfile --no-loadscope-reorder
+
+soak: env ## disturb everything at ROUNDS random moments, by default 200 of each kind of work
+	@OMP_NUM_THREADS=1 SOAK_ROUNDS=$(or $(ROUNDS),200) SOAK_SEED=$(or $(SEED),1) \
+	  $(RUN) pytest -n auto tests/test_soak.py tests/book/test_soak_book.py
 
 check: env ## check style and types
 	@$(RUN) ruff check

@@ -24,6 +24,7 @@ from lib.runs import (
     read_bundle,
     read_record,
 )
+from lib.tables import DamagedTableError, read_table, table_purpose
 
 Format = Literal["parquet", "csv"]
 
@@ -140,10 +141,8 @@ def fault(record: RunRecord) -> str:
         return f"its steps have the shape {record.steps.shape}"
     if set(record.test) != set(TEST_COLUMNS):
         return "its test metrics are not those of this version"
-    if not (np.isfinite(record.epochs).all() and np.isfinite(record.steps).all()):
+    if not record.finite:
         return "it holds numbers that are not finite"
-    if not np.isfinite(list(record.test.values())).all():
-        return "its test metrics are not finite"
     if record.best_epoch != 1 + int(np.argmax(record.epochs[:, -1])):
         return "its best epoch is not the one that validation chose"
     return ""
@@ -169,7 +168,7 @@ def _open(source: Path) -> tuple[list[tuple[str, RunRecord | str]], list[Path]]:
 def _read(path: Path) -> RunRecord | str:
     try:
         return read_record(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return f"damaged ({error})"
 
 
@@ -214,6 +213,11 @@ def _take(
 
 def _take_table(source: Path, merged: Merged, *, replace: bool, dry_run: bool) -> None:
     target = home() / "tables" / source.name
+    try:
+        read_table(source, table_purpose(source))
+    except (OSError, DamagedTableError) as error:
+        merged.unusable[source.name] = str(error)
+        return
     data = source.read_bytes()
     if target.exists():
         if target.read_bytes() == data:

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lib.environment import RECORDS_VARIABLE
-from lib.files import atomic_path, home, write_atomic
+from lib.files import home, write_atomic
+from lib.leases import Leases
 from lib.losses import LOSSES
 from lib.rival_configs import (
     INDIVIDUAL_BOUNDS,
@@ -31,11 +32,15 @@ from lib.rival_configs import (
     IndividualTemperatureConfig,
     RivalConfig,
 )
+from lib.tables import DamagedTableError, read_table, table_purpose, write_table
 
 RESULTS_VERSION = 1
 """Raise this when a change to the code changes the numbers of a run: no older record is then used.
 A test pins the numbers of a small run, so that such a change does not pass unnoticed."""
 
+
+LARGEST = 1e9
+"""Above it a rate, and below its inverse a temperature, leaves the range of single precision."""
 
 LossName = Literal[
     "info_nce",
@@ -127,7 +132,7 @@ class TowersConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     trained: Literal["last blocks", "from scratch"]
-    learning_rate: float | None = Field(default=None, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0, le=LARGEST)
     augmentation: Literal["none", "crop and flip"] = "none"
     least_count: int = Field(default=1, ge=1)
 
@@ -171,10 +176,10 @@ class RunConfig(BaseModel):
     dropout: float = Field(0.0, ge=0, lt=1)
     batch_size: int = Field(128, ge=2)
     epochs: int = Field(20, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0, le=LARGEST)
     learning_rate_decay: Literal["none", "cosine"] = "none"
-    weight_decay: float = Field(0.01, ge=0)
-    temperature: float = Field(0.1, gt=0)
+    weight_decay: float = Field(0.01, ge=0, le=LARGEST)
+    temperature: float = Field(0.1, ge=1 / LARGEST, le=LARGEST)
     learn_temperature: bool = False
     schedule: ScheduleConfig | ConstantConfig | ReplayConfig | RivalConfig | None = None
     loss: LossName = "info_nce"
@@ -338,6 +343,12 @@ class RunRecord:
         """The validation rSum at the chosen epoch, in percent points: the run's greatest."""
         return float(self.epochs[self.best_epoch - 1, -1])
 
+    @property
+    def finite(self) -> bool:
+        """Whether every number of it is finite; only then may it be kept."""
+        numbers = (self.epochs, self.steps, np.array(list(self.test.values()), dtype=np.float64))
+        return all(bool(np.isfinite(array).all()) for array in numbers)
+
     def epoch_table(self) -> pd.DataFrame:
         """Return the per-epoch series, one row an epoch, counted from 1."""
         table = pd.DataFrame(self.epochs, columns=list(EPOCH_COLUMNS))
@@ -369,6 +380,11 @@ class Store:
         self._published = _published_folder() if published is None else published
         self._bundle: Bundle | None = None
 
+    @property
+    def leases(self) -> Leases:
+        """Who is at work on what in this store."""
+        return Leases(self.folder / "leases")
+
     def get(self, config: RunConfig) -> RunRecord | None:
         """Return the finished run of a configuration, or None."""
         run_id = config.run_id
@@ -389,7 +405,16 @@ class Store:
         return self._bundled(config.run_id) is not None
 
     def put(self, record: RunRecord) -> None:
-        """Keep a finished run."""
+        """Keep a finished run.
+
+        Raises:
+            ValueError: It holds numbers that are not finite.
+        """
+        if not record.finite:
+            raise ValueError(
+                f"run {record.config.run_id} ({record.config.method}, seed {record.config.seed}) "
+                "holds numbers that are not finite, so it is not kept"
+            )
         body = json.dumps(_to_json(record), allow_nan=False, separators=(",", ":"))
         digest = hashlib.sha256(body.encode()).hexdigest()
         write_atomic(self._path(record.config.run_id), f'{{"sha256":"{digest}","run":{body}}}\n')
@@ -416,6 +441,8 @@ class Store:
     ) -> pd.DataFrame:
         """Return a computed table of numbers, computing it where no store holds it.
 
+        Of two processes that want it at the same time, one computes it and the other waits.
+
         Args:
             name: What it is, a word for the file name.
             key: What determines it, values that JSON can hold.
@@ -427,17 +454,18 @@ class Store:
         places = [self.folder.parent / "tables" / file]
         if self._published is not None:
             places.insert(0, self._published / "tables" / file)
-        for place in places:
-            if place.exists():
-                try:
-                    return pd.read_parquet(place)
-                except (OSError, ValueError) as error:
-                    warnings.warn(f"{place} is damaged ({error}); made again", stacklevel=2)
-        table = compute()
-        with atomic_path(places[-1]) as partial:
-            table.to_parquet(partial, index=False)
-        # Read back, so that a first and a later reader see the same types.
-        return pd.read_parquet(places[-1])
+        found = _first_intact(places, file)
+        while found is None:
+            with self.leases.take([file]) as taken:
+                # It may have been made between that look and this lease.
+                found = _first_intact(places[-1:], file) if places[-1].exists() else None
+                if found is None and taken:
+                    write_table(places[-1], compute(), file)
+                    # Read back, so that a first and a later reader see the same types.
+                    return read_table(places[-1], file)
+            if found is None:
+                self.leases.wait([file])
+        return found
 
     def _path(self, run_id: str) -> Path:
         return self.folder / run_id[:2] / f"{run_id}.json"
@@ -445,9 +473,11 @@ class Store:
     def _read(self, path: Path) -> RunRecord | None:
         try:
             record = read_record(path)
+            if not record.finite:
+                raise ValueError("it holds numbers that are not finite")
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, IsADirectoryError) as error:
             warnings.warn(f"run record {path} is damaged ({error}); not used", stacklevel=3)
             return None
         # A record of another results' version hashes to another id.
@@ -461,7 +491,7 @@ class Store:
         if self._bundle is None:
             folder = self._published
             there = folder is not None and (folder / "runs.parquet").exists()
-            self._bundle = read_bundle(folder) if folder is not None and there else Bundle()
+            self._bundle = _read_published(folder) if folder is not None and there else Bundle()
         return self._bundle
 
 
@@ -493,9 +523,9 @@ def export_records(records: Iterable[RunRecord], folder: Path) -> None:
         table = pd.DataFrame(np.concatenate(arrays), columns=list(columns))
         table.insert(0, "run_id", np.repeat(ids, [len(array) for array in arrays]))
         tables[name] = table
-    for name, table in tables.items():
-        with atomic_path(folder / f"{name}.parquet") as partial:
-            table.to_parquet(partial, index=False, compression="zstd")
+    # What names the runs comes last: it is what the others must fit.
+    for name in ("epochs", "steps", "runs"):
+        write_table(folder / f"{name}.parquet", tables[name], _bundle_purpose(name, ids))
 
 
 def read_record(path: Path) -> RunRecord:
@@ -559,40 +589,100 @@ class Bundle(Mapping[str, RunRecord]):
     def __contains__(self, name: object) -> bool:
         return name in self._runs
 
+    def not_finite(self) -> list[str]:
+        """Return the names of runs with numbers that are none, without making their records."""
+        return [
+            name
+            for name, row in self._runs.items()
+            if not (
+                np.isfinite(self._epochs[name]).all()
+                and np.isfinite(self._steps[name]).all()
+                and np.isfinite([row[column] for column in TEST_COLUMNS]).all()
+            )
+        ]
+
 
 def read_bundle(folder: Path) -> Bundle:
     """Open what :func:`export_records` wrote to ``folder``.
 
     Raises:
-        OSError: A file is missing or no Parquet.
-        KeyError: A column is missing.
-        ValueError: A run is there twice, has no series, or its series lies in pieces.
+        FileNotFoundError: One of its three files is missing.
+        ValueError: One of them is damaged, or they are not of one export; it is named.
     """
-    runs = pd.read_parquet(folder / "runs.parquet").set_index("run_id")
-    if twice := runs.index[runs.index.duplicated()].tolist():
-        raise ValueError(f"{folder / 'runs'}.parquet has the run {twice[0]} twice")
-    epochs = _series(folder / "epochs.parquet", EPOCH_COLUMNS, np.float64)
-    steps = _series(folder / "steps.parquet", STEP_COLUMNS, np.float32)
+    first = folder / "runs.parquet"
+    purposes = {name: table_purpose(folder / f"{name}.parquet") for name in _BUNDLE}
+    runs = read_table(first, purposes["runs"])
+    _check_columns(first, runs, ("run_id", "config", *TEST_COLUMNS))
+    if twice := runs["run_id"][runs["run_id"].duplicated()].tolist():
+        raise DamagedTableError(f"{first} is damaged (it has run {twice[0]} twice)")
+    if purposes["runs"]:
+        for name in _BUNDLE:
+            if purposes[name] != _bundle_purpose(name, list(runs["run_id"])):
+                raise DamagedTableError(f"{folder / f'{name}.parquet'} is of another export")
+    epochs = _series(folder / "epochs.parquet", purposes["epochs"], EPOCH_COLUMNS, np.float64)
+    steps = _series(folder / "steps.parquet", purposes["steps"], STEP_COLUMNS, np.float32)
     for name, series in (("epochs", epochs), ("steps", steps)):
-        if lacking := runs.index.difference(list(series)).tolist():
-            raise ValueError(f"{folder / name}.parquet has no rows of the run {lacking[0]}")
-    return Bundle(runs.to_dict("index"), epochs, steps)
+        if lacking := [run_id for run_id in runs["run_id"] if run_id not in series]:
+            raise DamagedTableError(
+                f"{folder / name}.parquet is damaged (it lacks run {lacking[0]})"
+            )
+    return Bundle(runs.set_index("run_id").to_dict("index"), epochs, steps)
 
 
-def _series(path: Path, columns: tuple[str, ...], kind: type[Any]) -> dict[str, NDArray[Any]]:
+def _series(
+    path: Path, purpose: str, columns: tuple[str, ...], kind: type[Any]
+) -> dict[str, NDArray[Any]]:
     """Return each run's rows as a part of one array: a copy a run would take seconds."""
-    table = pd.read_parquet(path)
+    table = read_table(path, purpose)
+    _check_columns(path, table, ("run_id", *columns))
     numbers = table[list(columns)].to_numpy(kind)
     codes, names = pd.factorize(table["run_id"])
     # Codes count the runs in the order in which they appear.
     if (torn := np.flatnonzero(np.diff(codes) < 0)).size:
-        raise ValueError(f"{path}: the rows of run {names[codes[torn[0] + 1]]} lie in pieces")
+        name = names[codes[torn[0] + 1]]
+        raise DamagedTableError(f"{path} is damaged (the rows of run {name} lie in pieces)")
     ends = np.cumsum(np.bincount(codes, minlength=len(names))).tolist()
     starts = [0, *ends]
     return {
         name: numbers[starts[i] : end]
         for i, (name, end) in enumerate(zip(names, ends, strict=True))
     }
+
+
+_BUNDLE = ("epochs", "steps", "runs")
+
+
+def _bundle_purpose(name: str, ids: Iterable[str]) -> str:
+    """Say what a file of an export is: its runs' names keep files of two exports apart."""
+    return f"{name} of {hashlib.sha256(' '.join(ids).encode()).hexdigest()}"
+
+
+def _check_columns(path: Path, table: pd.DataFrame, columns: Iterable[str]) -> None:
+    if lacking := [name for name in columns if name not in table]:
+        raise DamagedTableError(f"{path} is damaged (it has no column {', '.join(lacking)})")
+
+
+def _read_published(folder: Path) -> Bundle:
+    try:
+        found = read_bundle(folder)
+        if bad := found.not_finite():
+            raise DamagedTableError(f"run {bad[0]} holds numbers that are not finite")
+        return found
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"the published records cannot be read: {error}. Restore {folder}, or set "
+            "STUDY_RECORDS to nothing to go on without them"
+        ) from error
+
+
+def _first_intact(places: Iterable[Path], purpose: str) -> pd.DataFrame | None:
+    for place in places:
+        if place.exists():
+            try:
+                return read_table(place, purpose)
+            except (OSError, DamagedTableError) as error:
+                warnings.warn(f"{error}; made again", stacklevel=3)
+    return None
 
 
 def _published_folder() -> Path | None:

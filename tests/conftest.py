@@ -1,6 +1,7 @@
 """Fixtures that every test shares: a home of its own, the real corpus where there is one."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,49 @@ these at the end would keep one process busy for minutes and the others idle."""
 def pytest_collection_modifyitems(items):
     """Begin with the long files; pytest keeps the order of the others."""
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+_TRIED = "tried"
+"""Name of the property by which a test tells what it tried; pytest-xdist carries it along."""
+
+
+def pytest_configure(config):
+    """Register the marker ``tries(kind)``: each case of a test tries one hostile thing."""
+    config.addinivalue_line("markers", "tries(kind): each case tries one hostile thing")
+
+
+@pytest.fixture
+def tried(request):
+    """Count a hostile thing of a kind that a test tried: a bad input, a kill, a corruption."""
+
+    def count(kind, number=1):
+        request.node.user_properties.append((_TRIED, [kind, number]))
+
+    return count
+
+
+def pytest_runtest_setup(item):
+    """Count what a test says that each of its cases tries."""
+    for marker in item.iter_markers("tries"):
+        item.user_properties.append((_TRIED, [*marker.args, 1]))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say how many hostile things were tried in the tests that passed, and in those that didn't."""
+    counts = {"passed": Counter(), "failed": Counter()}
+    for outcome, found in counts.items():
+        for report in terminalreporter.stats.get(outcome, []):
+            if report.when == "call":
+                for name, value in report.user_properties:
+                    if name == _TRIED:
+                        found[value[0]] += value[1]
+    if any(counts.values()):
+        terminalreporter.section("hostile things tried")
+        for kind in sorted(counts["passed"] | counts["failed"]):
+            harm = counts["failed"][kind]
+            said = f"{harm} of them in tests that failed" if harm else "none did harm"
+            total = counts["passed"][kind] + harm
+            terminalreporter.line(f"{total:6} x {kind}: {said}")
 
 
 @pytest.fixture(autouse=True)

@@ -43,7 +43,7 @@ def build(edition: Edition, root: Path) -> Path:
     root = root.resolve()
     folder = root / "_build" / edition
     source = root if edition == "published" else _stage(root, folder)
-    names = check_sources(source)
+    names = check_sources(source, root / "notebooks")
     html = folder / "html"
     # What an earlier build left is of use only if it ended well: Sphinx doesn't warn again of a
     # page that it has already read.
@@ -73,7 +73,9 @@ def _stage(root: Path, folder: Path) -> Path:
     ignored = shutil.ignore_patterns("results", ".*")
     shutil.copytree(root / "book", stage / "book", ignore=ignored)
     (stage / "book" / "results").mkdir()
-    for path in (*results.glob("*.ipynb"), results / "findings.json"):
+    from lib.book.staleness import NOTE
+
+    for path in (*results.glob("*.ipynb"), results / "findings.json", *results.glob(NOTE)):
         shutil.copy2(path, stage / "book" / "results" / path.name)
     shutil.copy2(root / "_toc.yml", stage / "_toc.yml")
     config = read_config(root)

@@ -14,6 +14,7 @@ from markdown_it import MarkdownIt
 from sphinx_external_toc.parsing import MalformedError, parse_toc_data
 
 from lib.book.errors import BookError
+from lib.book.staleness import stale
 
 PAGE_SUFFIXES = (".md", ".ipynb")
 MAX_NOTEBOOK_BYTES = 5_000_000
@@ -68,8 +69,12 @@ def page_names(root: Path) -> list[str]:
     return [first, *(name for name in names if name != first)]
 
 
-def check_sources(root: Path) -> list[str]:
+def check_sources(root: Path, notebooks: Path | None = None) -> list[str]:
     """Check the book's sources in ``root``; return its pages, the first page first.
+
+    Args:
+        root: The folder of ``_toc.yml`` and ``book/``.
+        notebooks: Where the executed notebooks' sources are; None, ``notebooks`` in ``root``.
 
     Raises:
         BookError: Something is wrong; each culprit is named.
@@ -87,7 +92,11 @@ def check_sources(root: Path) -> list[str]:
     for name in names:
         path = _page_file(root, name)
         assert path is not None  # page_names has looked
-        problems += _check_page(path)
+        found_wrong = list(_check_page(path))
+        source = (notebooks or root / "notebooks") / path.name
+        if path.suffix == ".ipynb" and source.is_file() and not found_wrong:
+            found_wrong += stale(path, source)
+        problems += found_wrong
     if problems:
         raise BookError("\n".join(problems))
     return names

@@ -1,14 +1,13 @@
 """Archives that are unpacked without trust."""
 
-import shutil
 import stat
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from lib.datasets.report import DownloadError
+from lib.files import atomic_folder
 
 CHUNK = 1 << 20
 
@@ -39,18 +38,14 @@ def extract(archive: Path, target: Path, limits: Limits | None = None) -> None:
         DownloadError: The archive is damaged or refused; ``target`` does not exist then.
     """
     limits = limits or Limits()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
-        with zipfile.ZipFile(archive) as opened:
+        with atomic_folder(target) as staging, zipfile.ZipFile(archive) as opened:
             entries = _checked_entries(opened, archive.name, limits)
             for name, entry in entries.items():
                 path = staging / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with opened.open(entry) as source, path.open("xb") as sink:
                     _copy(source, sink, entry)
-        staging.chmod(0o755)
-        staging.rename(target)
     except DownloadError:
         raise
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError) as error:
@@ -60,8 +55,6 @@ def extract(archive: Path, target: Path, limits: Limits | None = None) -> None:
         if isinstance(error, OSError):
             raise
         raise DownloadError(f"{archive.name} is damaged: {error}") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _checked_entries(

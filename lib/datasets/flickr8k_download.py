@@ -1,7 +1,5 @@
 """Where Flickr8k can be downloaded from, and how a download becomes a corpus on disk."""
 
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from lib.datasets.archives import extract
 from lib.datasets.captions import read_lines
 from lib.datasets.download import Fetched, fetch, read_lock, write_lock
 from lib.datasets.report import DownloadError
+from lib.files import atomic_folder
 
 MIRROR = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k"
 
@@ -50,33 +49,40 @@ def download_flickr8k(
     lock = folder.parent / f"{folder.name}.lock.json"
     with FileLock(downloads / "in-use"):
         if folder.is_dir():
+            # A start may have been killed between its last two steps.
+            _discard(downloads, expected)
             return folder
-        for abandoned in folder.parent.glob(f".{folder.name}.*"):
-            shutil.rmtree(abandoned, ignore_errors=True)
-        staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
+        with atomic_folder(folder) as staging:
             arrived = []
             for name in expected.archives:
                 arrived.append(_obtain(f"{mirror.rstrip('/')}/{name}", downloads / name, lock))
                 _unpack(downloads / name, staging)
             _check_counts(staging, expected)
             write_lock(lock, arrived)
-            staging.chmod(0o755)
-            staging.rename(folder)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-        for name in expected.archives:
-            (downloads / name).unlink()
+        _discard(downloads, expected)
     return folder
+
+
+def _discard(downloads: Path, expected: Distribution) -> None:
+    for name in expected.archives:
+        (downloads / name).unlink(missing_ok=True)
+        _arrival(downloads / name).unlink(missing_ok=True)
+
+
+def _arrival(archive: Path) -> Path:
+    """Return where it is noted that an archive is here whole."""
+    return archive.with_suffix(".arrived.json")
 
 
 def _obtain(url: str, archive: Path, lock: Path) -> Fetched:
     """Fetch an archive; it must be what an earlier download from there was."""
     known = read_lock(lock).get(url)
     # An archive that is here from a start that was interrupted later on is fetched no second time.
-    kept = archive.with_suffix(".arrived.json")
+    kept = _arrival(archive)
     if archive.exists() and read_lock(kept).get(url):
         return Fetched(url, archive.stat().st_size, read_lock(kept)[url], "")
+    # What it says of an earlier file must not be believed of this one.
+    kept.unlink(missing_ok=True)
     try:
         fetched = fetch(url, archive, sha256=known)
     except DownloadError as error:
@@ -96,6 +102,7 @@ def _unpack(archive: Path, staging: Path) -> None:
         extract(archive, unpacked)
     except DownloadError as error:
         archive.unlink(missing_ok=True)
+        _arrival(archive).unlink(missing_ok=True)
         raise DownloadError(
             f"{error}. It was removed; start again, or name another mirror."
         ) from error

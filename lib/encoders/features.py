@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -193,6 +193,8 @@ def cached_rows(
     with FileLock(folder / "lock"):
         found = _read(whole, shape, dtype)
         if found is not None:
+            # A start may have been killed while it removed them.
+            _remove_blocks(folder)
             return found
         starts = range(0, len(lengths), BLOCK)
         blocks = [folder / f"block-{start:07d}.npy" for start in starts]
@@ -203,12 +205,10 @@ def cached_rows(
                     _write(block, _encode_block(start, stop, ends, dim, encode, dtype))
                 progress.advance(stop - start)
         _write(whole, np.concatenate([np.load(block) for block in blocks]))
-        for block in blocks:
-            block.unlink(missing_ok=True)
-            _digest_path(block).unlink(missing_ok=True)
         found = _read(whole, shape, dtype)
-    if found is None:
-        raise OSError(f"{whole} was written and cannot be read back; check the disk")
+        if found is None:
+            raise OSError(f"{whole} was written and cannot be read back; check the disk")
+        _remove_blocks(folder)
     return found
 
 
@@ -235,11 +235,31 @@ def _digest_path(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
+def _remove_blocks(folder: Path) -> None:
+    for block in folder.glob("*block-*"):
+        block.unlink(missing_ok=True)
+
+
+class _Hashed:
+    """A file that is written through Python alone, hashing what is meant to be in it.
+
+    NumPy writes a real file by C's buffers, and may not notice that their last part found no room.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        return self._file.write(data)
+
+
 def _write(path: Path, array: NDArray[Any]) -> None:
     with atomic_path(path) as partial, partial.open("wb") as file:
-        np.save(file, array)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    write_atomic(_digest_path(path), json.dumps({"sha256": digest}))
+        hashed = _Hashed(file)
+        np.save(hashed, array)  # type: ignore[arg-type]
+    write_atomic(_digest_path(path), json.dumps({"sha256": hashed.digest.hexdigest()}))
 
 
 def _read(path: Path, shape: Sequence[int], dtype: type[np.generic]) -> NDArray[Any] | None:
@@ -252,7 +272,7 @@ def _read(path: Path, shape: Sequence[int], dtype: type[np.generic]) -> NDArray[
         array: NDArray[Any] | None = None
         if intact:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         array = None
     if array is None or array.shape != tuple(shape) or array.dtype != dtype:
         warnings.warn(f"{path} is damaged and is computed again", stacklevel=2)

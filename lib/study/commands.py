@@ -223,6 +223,9 @@ def _make(
     settings = catalogue.settings(chosen, profile, {})
     executed = _run(catalogue, chosen, settings, results, environment or {})
     write_findings(executed, results / "findings.json", edition)
+    from lib.book.staleness import NOTE, write_note
+
+    write_note(executed, results / NOTE)
 
 
 def _run(

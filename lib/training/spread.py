@@ -1,6 +1,6 @@
 """Training the stacks of a sweep on an executor: what is sent, what comes back, what is lost."""
 
-import pickle
+import json
 import platform
 import sys
 import tempfile
@@ -14,7 +14,7 @@ from concurrent.futures import (
     wait,
 )
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -132,7 +132,7 @@ def train_elsewhere(
         )
     if isinstance(parcel, Path):
         try:
-            parcel = _unpickle(parcel)
+            parcel = _read_parcel(parcel)
         except OSError as error:
             raise TrainingError(
                 f"the worker {platform.node()} does not see {parcel}: let the machines share "
@@ -162,20 +162,45 @@ def _sent(executor: Executor, parcel: Parcel) -> Iterator[Any]:
         return
     home().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="sweep-", dir=home()) as folder:
-        path = Path(folder) / "features.pickle"
-        path.write_bytes(pickle.dumps(plain, protocol=pickle.HIGHEST_PROTOCOL))
+        path = Path(folder) / "features.npz"
+        _write_parcel(plain, path)
         yield lambda: path
 
 
 def _plain(features: Features) -> Features:
-    # A mapped file is pickled as the whole array, and read back as something that maps none.
+    # A mapped file is sent as the whole array, and read back as something that maps none.
     return replace(features, image=np.array(features.image), text=np.array(features.text))
 
 
-def _unpickle(path: Path) -> Parcel:
-    # Its own file, written a moment ago by the sweep that sent this work.
-    parcel: Parcel = pickle.loads(path.read_bytes())
-    return parcel
+_ARRAYS = ("image", "text", "caption_owner")
+
+
+def _write_parcel(parcel: Parcel, path: Path) -> None:
+    """Write arrays and JSON: what reads a file must not be told by it what to run."""
+    arrays: dict[str, Any] = {}
+    words: dict[str, Any] = {"device": parcel.device}
+    for name, features in (("clean", parcel.clean), ("noisy", parcel.noisy)):
+        if features is not None:
+            own = {field.name: getattr(features, field.name) for field in fields(features)}
+            arrays |= {f"{name}.{key}": own.pop(key) for key in _ARRAYS}
+            words[name] = own
+    np.savez(path, words=np.array(json.dumps(words)), **arrays)
+
+
+def _read_parcel(path: Path) -> Parcel:
+    with np.load(path, allow_pickle=False) as read:
+        words = json.loads(str(read["words"]))
+
+        def features(name: str) -> Features | None:
+            if name not in words:
+                return None
+            own = words[name]
+            lists = {key: tuple(own.pop(key)) for key in ("image_ids", "splits")}
+            return Features(**own, **lists, **{key: read[f"{name}.{key}"] for key in _ARRAYS})
+
+        clean = features("clean")
+        assert clean is not None  # it is always written
+        return Parcel(clean, features("noisy"), words["device"])
 
 
 def _error_of(future: "Future[Any]") -> BaseException | None:

@@ -206,10 +206,11 @@ def fit_stack(configs: Sequence[RunConfig], data: TrainingData, sources: Sources
         steps.append(block)
         losses = block[..., 0].double()
         metrics, finite, _ = validation.measure(alive)
-        for run in torch.nonzero(alive & ~(losses.isfinite().all(dim=0) & finite)).flatten():
-            bad = torch.nonzero(~losses[:, run].isfinite()).flatten()
+        sound = block.isfinite().all(dim=-1)
+        for run in torch.nonzero(alive & ~(sound.all(dim=0) & finite)).flatten():
+            bad = torch.nonzero(~sound[:, run]).flatten()
             step = f"step {int(bad[0]) + 1}" if bad.numel() else "its last step"
-            lost.append(f"{configs[run].method}, seed {configs[run].seed}: epoch {epoch}, {step}")
+            lost.append(not_finite(configs[run], f"epoch {epoch}, {step}"))
             alive[run] = False
         rsum = metrics[:, RSUM]
         better = rsum > best_rsum
@@ -218,6 +219,8 @@ def fit_stack(configs: Sequence[RunConfig], data: TrainingData, sources: Sources
         for kept, parameter in zip(best_state, model.parameters(), strict=True):
             kept[better] = parameter.detach()[better]
         epochs.append(torch.cat([losses.mean(dim=0)[:, None], metrics[:, : RSUM + 1]], dim=-1))
+        if not alive.any():
+            break
 
     with torch.no_grad():
         for parameter, kept in zip(model.parameters(), best_state, strict=True):
@@ -238,7 +241,10 @@ def train_stack(
     """Train runs of the same shapes together; return their records and what went wrong."""
     begun = time.perf_counter()
     fitted = fit_stack(configs, data, sources)
-    test, _, embedded = _Examination(fitted.model, data.test).measure(fitted.alive)
+    test, finite, embedded = _Examination(fitted.model, data.test).measure(fitted.alive)
+    for run in torch.nonzero(fitted.alive & ~finite).flatten():
+        fitted.lost.append(not_finite(configs[run], "embeddings of the test split"))
+        fitted.alive[run] = False
     epoch_series = fitted.epochs.cpu().numpy()
     step_series = fitted.steps.float().cpu().numpy()
     seconds = (time.perf_counter() - begun) / len(configs)
@@ -258,6 +264,11 @@ def train_stack(
         if fitted.alive[run]
     ]
     return records, fitted.lost
+
+
+def not_finite(config: RunConfig, where: str) -> str:
+    """Return how a message names a run and where its numbers stopped being finite."""
+    return f"{config.method}, seed {config.seed}: {where} (run {config.run_id})"
 
 
 def circumstances(device: torch.device) -> dict[str, str]:

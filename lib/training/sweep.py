@@ -1,6 +1,6 @@
 """A list of runs in, their records out: what is finished is looked up, the rest is trained."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
@@ -49,8 +49,9 @@ def train(
     """Return the records of runs, training those that the store does not hold.
 
     A finished run is kept at once: an interruption loses at most the runs in flight. Where a run
-    is trained changes none of its numbers, on the same kind of hardware. Runs that train their
-    towers do so in this process, whatever the executor.
+    is trained changes none of its numbers, on the same kind of hardware. Of two processes with one
+    store, each run is trained by one. Runs that train their towers do so in this process, whatever
+    the executor.
 
     Args:
         configs: The runs, in any order; equal ones are trained once.
@@ -93,6 +94,8 @@ def train(
 
     def keep(record: RunRecord) -> None:
         store.put(record)
+        if record.collapsed:
+            say(f"{record.config.method}, seed {record.config.seed}: the model has collapsed")
         records[record.config] = record
 
     # Everything that can be refused is refused before the first run starts.
@@ -111,16 +114,29 @@ def train(
             say(f"{stale} finished runs are of other content of {source[0]}: trained again")
         with _telling_how_to_go_on(), opened(executor) as chosen:
             replayed = _replayed(due, store=store, executor=chosen or "serial", **options)
+
+            def finished_elsewhere(config: RunConfig, fingerprint: str = fingerprint) -> bool:
+                record = store.get(config)
+                if record is None or record.corpus_fingerprint != fingerprint:
+                    return False
+                records[config] = record
+                return True
+
             if isinstance(loaded, Material):
-                diverged += train_runs(due, loaded, replayed, keep)
+                for mine in _shared([due], store, finished_elsewhere):
+                    diverged += train_runs(mine, loaded, replayed, keep)
                 continue
             with Progress(f"training on {source[0]}", total=len(due)) as progress:
-                for outcome in _outcomes(due, loaded, replayed, chosen, device):
-                    for finished in outcome.records:
-                        keep(finished)
-                    diverged += outcome.diverged
-                    lost += [f"{c.method}, seed {c.seed}" for c in outcome.stack if outcome.lost]
-                    progress.advance(len(outcome.stack), note=_best(records.values()))
+                stacks = [due] if chosen else list(_stacks(due, loaded.data))
+                for mine in _shared(stacks, store, finished_elsewhere):
+                    for outcome in _outcomes(mine, loaded, replayed, chosen, device):
+                        for finished in outcome.records:
+                            keep(finished)
+                        diverged += outcome.diverged
+                        lost += [
+                            f"{c.method}, seed {c.seed}" for c in outcome.stack if outcome.lost
+                        ]
+                        progress.advance(len(outcome.stack), note=_best(records.values()))
     if diverged:
         raise TrainingError(
             f"{len(diverged)} of {len(configs)} runs diverged and are not kept: "
@@ -143,6 +159,41 @@ def _telling_how_to_go_on() -> Iterator[None]:
     except KeyboardInterrupt:
         say("interrupted: finished runs are kept, and the same call goes on from there")
         raise
+
+
+def _shared(
+    stacks: Sequence[Sequence[RunConfig]],
+    store: Store,
+    finished_elsewhere: Callable[[RunConfig], bool],
+) -> Iterator[list[RunConfig]]:
+    """Yield the runs to train, so that of several processes with one store each run has one.
+
+    What another process is training is left to it, and trained here only if it is gone without a
+    record: killed, or because the run diverged there.
+
+    Args:
+        stacks: Runs, in the portions in which they are to be held.
+        store: The store that the processes share.
+        finished_elsewhere: Whether a run has a record by now, which is then taken over.
+    """
+    waiting = [list(stack) for stack in stacks]
+    told = False
+    while waiting:
+        others: list[list[RunConfig]] = []
+        for stack in waiting:
+            with store.leases.take([config.run_id for config in stack]) as taken:
+                own = [config for config in stack if config.run_id in taken]
+                mine = [config for config in own if not finished_elsewhere(config)]
+                if mine:
+                    yield mine
+            others.append([config for config in stack if config.run_id not in taken])
+        waiting = [rest for rest in others if rest]
+        if waiting:
+            if not told:
+                count = sum(map(len, waiting))
+                say(f"{count} runs are being trained by another process: waiting for them")
+                told = True
+            store.leases.wait(config.run_id for stack in waiting for config in stack)
 
 
 def _outcomes(

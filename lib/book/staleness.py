@@ -1,0 +1,131 @@
+"""Whether an executed notebook is what its source and the package would give now.
+
+A notebook is stale when a cell of its source has changed, or a module that it shows its results
+by. Comments, docstrings and blanks don't matter. What trains and reads corpora doesn't either: a
+change of its numbers raises :data:`lib.runs.RESULTS_VERSION`, which is noted as well.
+"""
+
+import ast
+import hashlib
+import io
+import json
+import tokenize
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import lib
+from lib.files import write_atomic
+
+NOTE = "executed.json"
+"""File beside executed notebooks that says by which code they were made."""
+GUARDED = (
+    "address", "book", "datasets", "encoders", "exchange", "files", "install", "leases", "losses",
+    "models", "noise", "parameters", "progress", "rival_configs", "rivals", "runs", "schedulers",
+    "seeds", "study", "suggest", "tables", "training", "version",
+)  # fmt: skip
+"""Parts of the package whose effect on a page :data:`lib.runs.RESULTS_VERSION`, or nothing, tells
+of."""
+
+_PACKAGE = Path(lib.__file__).parent
+
+
+def write_note(executed: Iterable[Path], target: Path) -> None:
+    """Note by which code notebooks have just been executed."""
+    notes = {path.stem: _state(_code(path)) for path in executed}
+    write_atomic(target, json.dumps(notes, indent=1, sort_keys=True) + "\n")
+
+
+def stale(executed: Path, source: Path) -> Iterator[str]:
+    """Yield why an executed notebook is stale.
+
+    Args:
+        executed: The notebook; :data:`NOTE` beside it is asked, where there is one.
+        source: What it was executed from.
+    """
+    again = "execute it again with `study quick` or `study full`"
+    if _cells(executed) != _cells(source):
+        yield f"{executed} is stale: {source} has changed since it was executed; {again}"
+        return
+    note = executed.parent / NOTE
+    if not note.is_file():
+        return
+    try:
+        before: Mapping[str, str] = json.loads(note.read_text(encoding="utf-8"))[executed.stem]
+        now = _state(_code(source))
+        changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        yield f"{note} does not say how {executed.name} was made ({error!r}); {again}"
+        return
+    if changed:
+        names = ", ".join(sorted(changed))
+        yield f"{executed} is stale: {names} changed since it was executed; {again}"
+
+
+def _notebook_cells(path: Path) -> list[dict[str, Any]]:
+    cells: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return cells
+
+
+def _cells(path: Path) -> list[tuple[str, str]]:
+    return [
+        (cell["cell_type"], "".join(cell["source"]))
+        for cell in _notebook_cells(path)
+        if "injected-parameters" not in cell.get("metadata", {}).get("tags", [])
+    ]
+
+
+def _code(path: Path) -> str:
+    return "\n".join(source for kind, source in _cells(path) if kind == "code")
+
+
+def _state(code: str) -> dict[str, str]:
+    """Return what a page made by ``code`` depends on: names, and what they are now."""
+    from lib.runs import RESULTS_VERSION
+
+    state = {"lib.runs.RESULTS_VERSION": str(RESULTS_VERSION)}
+    pending = list(_imported(ast.parse(code)))
+    while pending:
+        name = pending.pop()
+        path = _file(name)
+        if name in state or path is None or name.split(".")[1] in GUARDED:
+            continue
+        text = path.read_text(encoding="utf-8")
+        tree = ast.parse(text)
+        state[name] = hashlib.sha256(_essence(text, tree).encode()).hexdigest()[:16]
+        pending += _imported(tree)
+    return state
+
+
+def _imported(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("lib."))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lib":
+            if node.module != "lib":
+                yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _file(module: str) -> Path | None:
+    """Return the file of a module of the package; None for a name within a module."""
+    place = _PACKAGE.joinpath(*module.split(".")[1:])
+    for path in (place.with_suffix(".py"), place / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+def _essence(text: str, tree: ast.Module) -> str:
+    """Return the text of a module without comments, docstrings and blanks."""
+    lines = text.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(tree):
+        # A text that stands for itself, as a docstring does, does nothing.
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            for row in range(node.lineno - 1, node.end_lineno or node.lineno):
+                lines[row] = ""
+    return "".join("".join(lines).split())

@@ -1,0 +1,186 @@
+"""Work in a process of its own that is killed, interrupted or out of disk at a random moment.
+
+The process is forked from this one, which has imported everything, so a round costs little. A
+moment is either the k-th time that a file is opened to be written, moved, removed or made a folder,
+or a time. Both are drawn.
+"""
+
+import errno
+import hashlib
+import os
+import random
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+KINDS = ("SIGKILL", "SIGTERM", "SIGINT", "full disk")
+SECONDS_AT_MOST = 300
+"""A start that takes longer is blocked by what an earlier one left."""
+
+FULL = 28
+"""How a process ends that names a full disk as the reason."""
+
+_WRITES = frozenset({"os.rename", "os.remove", "os.mkdir", "os.rmdir", "tempfile.mkstemp"})
+_GROWS = frozenset({"open", "os.mkdir", "tempfile.mkstemp"})
+
+Work = Callable[[], None]
+Hook = Callable[[str], None]
+
+
+def undisturbed(work: Work, home: Path) -> tuple[int, float]:
+    """Do the work; return how many times it touched the disk, and its seconds."""
+    begun = time.monotonic()
+    counter = home.with_name(f"{home.name}.count")
+
+    def counted() -> None:
+        touched = [0]
+        _watch(lambda _: touched.__setitem__(0, touched[0] + 1))
+        work()
+        total = touched[0]
+        counter.write_text(str(total))
+
+    code, said = _start(counted, home)
+    assert code == 0, f"the undisturbed work failed: {said}"
+    return int(counter.read_text()), time.monotonic() - begun
+
+
+def disturb(work: Work, home: Path, kind: str, moments: int, seconds: float, seed: int) -> bool:
+    """Start the work and disturb it at a moment drawn by ``seed``; return whether it was hit.
+
+    Args:
+        work: As for :func:`undisturbed`.
+        home: The folder in which it works, which keeps what it left.
+        kind: One of :data:`KINDS`.
+        moments, seconds: What :func:`undisturbed` told.
+        seed: Of the moment.
+    """
+    draw = random.Random(seed)
+    by_count = draw.random() < 0.6
+    number, delay = draw.randint(1, max(1, moments)), draw.uniform(0, seconds)
+
+    def hit() -> None:
+        left = [number]
+        if kind == "full disk" and not by_count:
+            # A file grows so far and no further: a write fails in its middle.
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            most = draw.choice([0, 100, 1000, 10_000, 100_000])
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        elif kind == "full disk":
+            _watch(lambda event: _no_space(left, event))
+        elif by_count:
+            number_of = getattr(signal, kind)
+            _watch(lambda _: _at_count(left, lambda: os.kill(os.getpid(), number_of)))
+        work()
+
+    wait = None if by_count or kind == "full disk" else (delay, getattr(signal, kind))
+    code, said = _start(hit, home, wait)
+    if kind == "full disk":
+        assert code in (0, FULL), f"a full disk ended in {code} and is not named: {said}"
+    return code != 0
+
+
+def finish(work: Work, home: Path) -> None:
+    """Start the work again, with nothing in its way."""
+    code, said = _start(work, home)
+    assert code == 0, f"started again, it failed: {said}"
+
+
+def contents(folder: Path, but: tuple[str, ...] = ()) -> dict[str, str]:
+    """Return the SHA-256 of each file below a folder, without those whose names contain a word."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not any(word in path.name for word in but)
+    }
+
+
+def _start(work: Work, home: Path, wait: tuple[float, int] | None = None) -> tuple[int, str]:
+    """Run work in a forked process; return its exit status, and what it said."""
+    home.mkdir(parents=True, exist_ok=True)
+    # No file, which a full disk would cut; what a start says fits into a pipe.
+    read, write = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        _be_child(work, home, write)
+    os.close(write)
+    os.set_blocking(read, False)
+    said = b""
+    deadline = time.monotonic() + SECONDS_AT_MOST
+    strike = None if wait is None else time.monotonic() + wait[0]
+    try:
+        while True:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            with suppress(BlockingIOError):
+                said += os.read(read, 1 << 16)
+            if ended:
+                return os.waitstatus_to_exitcode(status), said.decode(errors="replace")[-3000:]
+            now = time.monotonic()
+            if wait is not None and strike is not None and now >= strike:
+                os.kill(child, wait[1])
+                strike = None
+            if now > deadline:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                raise AssertionError(f"it is blocked: {said.decode(errors='replace')[-3000:]}")
+            time.sleep(0.002)
+    finally:
+        os.close(read)
+
+
+def _be_child(work: Work, home: Path, out: int) -> None:
+    code = 1
+    try:
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+        os.environ["STUDY_HOME"] = str(home)
+        os.environ["STUDY_RECORDS"] = ""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        try:
+            work()
+            code = 0
+        except BaseException:
+            code = 1
+            text = traceback.format_exc()
+            if os.strerror(errno.ENOSPC) in text or os.strerror(errno.EFBIG) in text:
+                code = FULL
+            os.write(out, text[-3000:].encode())
+    finally:
+        os._exit(code)
+
+
+def _watch(hook: Hook) -> None:
+    """Let ``hook`` know whenever this process is about to change something on the disk."""
+
+    def audited(event: str, arguments: tuple[object, ...]) -> None:
+        if event in _WRITES:
+            hook(event)
+        elif event == "open":
+            path, _, flags = arguments
+            if isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+                text = str(path)
+                if not text.startswith("/dev/") and not text.endswith((".lock", "/lock", "mutex")):
+                    hook(event)
+
+    sys.addaudithook(audited)
+
+
+def _at_count(left: list[int], strike: Callable[[], None]) -> None:
+    left[0] -= 1
+    if left[0] == 0:
+        strike()
+
+
+def _no_space(left: list[int], event: str) -> None:
+    left[0] -= 1
+    if left[0] <= 0 and event in _GROWS and threading.current_thread() is threading.main_thread():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,0 +1,218 @@
+"""Interrupted at random moments and started again, everything ends as if nothing had happened.
+
+``make soak`` does many more rounds than the suite.
+"""
+
+import json
+import os
+import signal
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from corpora import noisy_picture, tokens
+from disturbances import KINDS, contents, disturb, finish, undisturbed
+from notebook_maker import write_notebook
+from quick_towers import CountingTower, colour_tower
+from synthetic import synthetic_features
+from test_datasets_download import Site, zipped
+
+from lib.datasets import load_corpus
+from lib.datasets.archives import extract
+from lib.datasets.flickr8k_download import Distribution, download_flickr8k
+from lib.encoders import features
+from lib.runs import RunConfig, ScheduleConfig, Store, TowersConfig
+from lib.study.execution import execute
+from lib.training import end_to_end, sweep, train
+from lib.training.end_to_end import run as one_run
+
+ROUNDS = int(os.environ.get("SOAK_ROUNDS", "4"))
+"""Rounds of each kind of work; each kind of disturbance comes in turn."""
+SEED = int(os.environ.get("SOAK_SEED", "0"))
+CPU = torch.device("cpu")
+LOCKS = (".lock", "mutex", "in-use")
+
+
+def soak(tmp_path, tried, work, outcome, rounds=ROUNDS, kinds=KINDS):
+    """Disturb ``work`` now and then; hold what it ends in against an undisturbed one."""
+    reference = tmp_path / "reference"
+    moments, seconds = undisturbed(partial(work, reference), reference)
+    expected = outcome(reference)
+    assert expected
+    struck = 0
+    for number in range(rounds):
+        home, kind = tmp_path / f"round{number}", kinds[number % len(kinds)]
+        begin = partial(work, home)
+        for again in range(1 + number % 2):
+            hit = disturb(begin, home, kind, moments, seconds, SEED + 1000 * number + again)
+            struck += hit
+            if hit:
+                tried("full disk" if kind == "full disk" else "kill")
+        finish(begin, home)
+        assert outcome(home) == expected, f"round {number}, {kind}"
+        left = [p for p in home.rglob("*") if "partial" in p.name or p.name.startswith(".")]
+        assert left == [], f"round {number}, {kind}"
+    assert struck, "no round was hit"
+
+
+# Extraction and download.
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory):
+    """The two archives of a corpus of four images, by path on a mirror."""
+    images = {f"p{k}.jpg": noisy_picture(k, (160, 160)) for k in range(1, 5)}
+    text = tokens(p1="One .", p2="Two .", p3="Three .", p4="Four .")
+    pictures = zipped([(f"Flicker8k_Dataset/{name}", data) for name, data in images.items()])
+    texts = zipped([("Flickr8k.token.txt", text), ("Flickr_8k.trainImages.txt", "p1.jpg\n")])
+    return {"/Flickr8k_Dataset.zip": pictures, "/Flickr8k_text.zip": texts}
+
+
+def test_extraction(tmp_path, archives, tried):
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(archives["/Flickr8k_Dataset.zip"])
+
+    def work(home):
+        if not (home / "corpus").exists():
+            extract(archive, home / "corpus")
+
+    soak(tmp_path, tried, work, contents)
+
+
+@pytest.fixture
+def mirror(archives):
+    """The address of a server in a process of its own, which knows Range."""
+    site = Site()
+    site.files = archives
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            site.answer(self)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    child = os.fork()
+    if child == 0:
+        server.serve_forever()
+    server.socket.close()
+    yield f"http://127.0.0.1:{server.server_port}"
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def test_download(tmp_path, mirror, tried, monkeypatch):
+    monkeypatch.setattr("lib.datasets.download.CHUNK", 4096)
+    small = Distribution(images=(4, 4), caption_lines=(4, 4))
+
+    def work(home):
+        download_flickr8k(home / "flickr8k", mirror, small)
+
+    soak(tmp_path, tried, work, partial(contents, but=LOCKS))
+
+
+# Features.
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return load_corpus("scenes", train=10, val=3, test=3, image_size=32)
+
+
+def test_feature_caching(tmp_path, scenes, tried, monkeypatch):
+    monkeypatch.setattr(features, "BLOCK", 4)
+    monkeypatch.setattr(features, "BATCH", 2)
+
+    def work(home):
+        features._image_rows(scenes, colour_tower(), CPU)
+        features._caption_rows(scenes, CountingTower(), CPU)
+
+    soak(tmp_path, tried, work, partial(contents, but=("lock",)))
+
+
+# Training.
+
+
+def numbers(home):
+    """All that the records of a store tell, but for the time and the machine."""
+    return {
+        record.config.run_id: (
+            record.steps.tobytes(),
+            record.epochs.tobytes(),
+            tuple(record.test.items()),
+            record.best_epoch,
+        )
+        for record in Store(folder=home / "runs", published=home / "none").records()
+    }
+
+
+def files_of(home):
+    """The records; a lease whose holder was killed may lie there until the next one is taken."""
+    return sorted(p.name for p in home.glob("runs/??/*"))
+
+
+def test_training(tmp_path, tried, monkeypatch):
+    monkeypatch.setitem(sweep.STACK_SIZE, "cpu", 1)
+    small = {"corpus": "synthetic", "train_images": 20, "embedding_dim": 4, "batch_size": 10}
+    schedule = ScheduleConfig(signal="variance", actuator="direction", gamma=5.0)
+    configs = [
+        RunConfig(**small, epochs=2, seed=seed, schedule=chosen)
+        for seed in range(3)
+        for chosen in (None, schedule)
+    ]
+    table = pd.DataFrame({"n": np.arange(2000), "share": np.arange(2000) / 7})
+
+    def work(home):
+        train(configs, features=synthetic_features(), device="cpu")
+        Store().table("numbers", {"of": "them"}, lambda: table)
+
+    def outcome(home):
+        return numbers(home), files_of(home), contents(home / "tables")
+
+    soak(tmp_path, tried, work, outcome)
+
+
+def test_end_to_end_training(tmp_path, scenes, tried, monkeypatch):
+    material = end_to_end.load_material(scenes, "from scratch", "resnet18@32", "gru", CPU)
+    monkeypatch.setattr(one_run, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(sweep, "load_corpus", lambda *_, **__: scenes)
+    monkeypatch.setattr(sweep, "load_material", lambda *_: material)
+    config = RunConfig(
+        image_tower="resnet18@32",
+        text_tower="gru",
+        towers=TowersConfig(trained="from scratch", augmentation="crop and flip"),
+        train_images=8,
+        batch_size=4,
+        epochs=2,
+        embedding_dim=8,
+    )
+
+    def work(home):
+        train([config], device="cpu")
+
+    def outcome(home):
+        return numbers(home), files_of(home), sorted(p.name for p in home.glob("checkpoints/*"))
+
+    soak(tmp_path, tried, work, outcome, rounds=max(2, ROUNDS // 2))
+
+
+# Notebooks.
+
+
+def test_notebook_execution(tmp_path, tried):
+    source = write_notebook(tmp_path / "corpus.ipynb", "epochs: int = 1  # one", "print(epochs)")
+
+    def work(home):
+        execute(source, home / "results" / "corpus.ipynb", {"epochs": 3})
+
+    def outcome(home):
+        text = (home / "results" / "corpus.ipynb").read_text()
+        assert json.loads(text)["cells"]
+        return text, sorted(path.name for path in (home / "results").iterdir())
+
+    # A notebook's failed copy is kept beside it until it succeeds; the next success removes it.
+    soak(tmp_path, tried, work, outcome, rounds=max(1, ROUNDS // 4))
