@@ -191,10 +191,10 @@ def check_embeddings(image_embeddings: Tensor, text_embeddings: Tensor) -> None:
         ValueError: They are not of one shape (..., B, d) with B ≥ 2, not of floats, or not on one
             device; the message names the argument.
 
-    >>> check_embeddings(torch.eye(2), torch.eye(3))
+    >>> check_embeddings(torch.ones(1, 3), torch.ones(1, 3))
     Traceback (most recent call last):
     ...
-    ValueError: text_embeddings must be (..., B, d) as image_embeddings, row i the caption of image i; their shapes are (3, 3) and (2, 2)
+    ValueError: image_embeddings holds 1 pairs: with no negatives the loss is constant; use drop_last
     """
     image, text = tuple(image_embeddings.shape), tuple(text_embeddings.shape)
     if len(image) < 2:
@@ -206,8 +206,8 @@ def check_embeddings(image_embeddings: Tensor, text_embeddings: Tensor) -> None:
         )
     if image[-2] < 2:
         raise ValueError(
-            f"image_embeddings holds {image[-2]} pairs: with no negatives the loss is a constant "
-            "and no signal is defined; use batches of at least 2 pairs (drop_last in a DataLoader)"
+            f"image_embeddings holds {image[-2]} pairs: with no negatives the loss is constant; "
+            "use drop_last"
         )
     if not (image_embeddings.is_floating_point() and text_embeddings.is_floating_point()):
         raise ValueError(
@@ -222,7 +222,7 @@ def check_embeddings(image_embeddings: Tensor, text_embeddings: Tensor) -> None:
 
 
 def _traced(tensor: Tensor) -> bool:
-    """Say whether no number can be read: under a compiler, a transform or a tensor of a subclass."""
+    """Say whether no number can be read: under a compiler or transform, or in a subclass."""
     return (
         torch.compiler.is_compiling()
         or type(tensor) is not Tensor
@@ -239,7 +239,7 @@ def _detached(number: Number) -> Number:
 
 
 def _sets_temperature(scheduler: nn.Module) -> bool:
-    """Say whether the temperature is the scheduler's, and not the one given, which may be learned."""
+    """Say whether the temperature is the scheduler's, not the given one, which may be learned."""
     if isinstance(scheduler, Scheduler):
         return scheduler.actuator_name == "sharpness"
     if isinstance(scheduler, Trace):
