@@ -1,4 +1,4 @@
-"""The adapters in the loops of their own libraries; each is skipped where its library is missing."""
+"""The adapters in the loops of their own libraries; a missing library skips its tests."""
 
 import math
 import subprocess
@@ -136,7 +136,7 @@ def test_metric_learning_loss_matches_pairs_by_label():
     torch.testing.assert_close(found, sum(halves) / 2)
     assert CrossBatchMemory  # The library's wrappers take losses of this signature.
     for bad in ({"ref_emb": None}, {"ref_emb": text, "ref_labels": labels + 1}):
-        with pytest.raises(ValueError, match="ref_emb|labels"):
+        with pytest.raises(ValueError, match=r"ref_emb|labels"):
             ours(image, labels, **bad)
 
 

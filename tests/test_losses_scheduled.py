@@ -2,6 +2,7 @@
 
 import copy
 import math
+from datetime import timedelta
 
 import pytest
 import torch
@@ -203,9 +204,12 @@ def test_it_compiles_whole_and_gives_the_same():
 
 def gathered(rank: int, path: str) -> None:
     """What one of two processes does: half of the batch, as DistributedDataParallel trains it."""
-    torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{path}/meet", rank=rank, world_size=2
+        "gloo",
+        init_method=f"file://{path}/meet",
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=120),
     )
     model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(6, 4, bias=False))
     model.module.load_state_dict(torch.load(f"{path}/weights.pt"))
@@ -223,10 +227,14 @@ def gathered(rank: int, path: str) -> None:
 def test_two_processes_are_one(tmp_path):
     model = torch.nn.Linear(6, 4, bias=False)
     torch.save(model.state_dict(), tmp_path / "weights.pt")
-    # Forked, since a process that starts anew imports torch again.
-    torch.multiprocessing.start_processes(
-        gathered, args=(str(tmp_path),), nprocs=2, start_method="fork"
+    # This process is one of the two: a further one has to import torch again.
+    other = torch.multiprocessing.get_context("spawn").Process(
+        target=gathered, args=(1, str(tmp_path))
     )
+    other.start()
+    gathered(0, str(tmp_path))
+    other.join()
+    assert other.exitcode == 0
     loss = ScheduledContrastiveLoss(Scheduler(gamma=10.0))
     for seed in range(2):
         model.zero_grad()

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from lib.losses import ScheduledContrastiveLoss
 
 
-class SchedulerCallback(Callback):
+class SchedulerCallback(Callback):  # type: ignore[misc]
     """Log ``weight/i2t`` and ``weight/t2i`` after each training step.
 
     A loss that is an attribute of the module travels in its ``state_dict`` already. One that is

@@ -30,6 +30,6 @@ def gather_pairs(image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
     from torch.distributed.nn.functional import all_gather
 
     # One exchange for both, so that a step waits once.
-    parts = all_gather(torch.stack([image, text]).contiguous())
+    parts = all_gather(torch.stack([image, text]))  # type: ignore[no-untyped-call]
     both = torch.cat(parts, dim=1)
     return both[0], both[1]

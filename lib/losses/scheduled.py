@@ -136,10 +136,13 @@ class ScheduledContrastiveLoss(nn.Module):
 
     def _quick_weights(self, similarity: Tensor) -> tuple[float, float]:
         variances = mean_variances_on_host(similarity)
-        if self._constants is None or not math.isfinite(sum(variances)):
+        scheduler = self.scheduler
+        if self._constants is None or not isinstance(scheduler, Scheduler):
+            return 1.0, 1.0
+        if not math.isfinite(sum(variances)):
             return 1.0, 1.0  # The loss is not finite either, and is refused.
         gamma, beta, warmup = self._constants
-        average, steps = self.scheduler.average, self.scheduler.steps
+        average, steps = scheduler.average, scheduler.steps
         now = int(steps.item()) + 1
         smooth = [
             beta * before + (1 - beta) * value
@@ -150,7 +153,7 @@ class ScheduledContrastiveLoss(nn.Module):
         steps.fill_(now)
         corrected = 1 - beta**now
         if now <= max(warmup, 1):
-            self.scheduler.reference.copy_(average / corrected)
+            scheduler.reference.copy_(average / corrected)
         if now <= warmup:
             return 1.0, 1.0
         tiny = torch.finfo(average.dtype).tiny
@@ -175,7 +178,7 @@ class ScheduledContrastiveLoss(nn.Module):
         )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         # A moving average in half precision would stop moving.
         for module in self.scheduler.modules():
             for name, buffer in module.named_buffers(recurse=False):
@@ -191,10 +194,10 @@ def check_embeddings(image_embeddings: Tensor, text_embeddings: Tensor) -> None:
         ValueError: They are not of one shape (..., B, d) with B ≥ 2, not of floats, or not on one
             device; the message names the argument.
 
-    >>> check_embeddings(torch.ones(1, 3), torch.ones(1, 3))
+    >>> check_embeddings(torch.ones(1, 3), torch.ones(1, 3))  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    ValueError: image_embeddings holds 1 pairs: with no negatives the loss is constant; use drop_last
+    ValueError: image_embeddings holds 1 pairs: without negatives ... use drop_last
     """
     image, text = tuple(image_embeddings.shape), tuple(text_embeddings.shape)
     if len(image) < 2:
@@ -206,7 +209,7 @@ def check_embeddings(image_embeddings: Tensor, text_embeddings: Tensor) -> None:
         )
     if image[-2] < 2:
         raise ValueError(
-            f"image_embeddings holds {image[-2]} pairs: with no negatives the loss is constant; "
+            f"image_embeddings holds {image[-2]} pairs: without negatives the loss is constant; "
             "use drop_last"
         )
     if not (image_embeddings.is_floating_point() and text_embeddings.is_floating_point()):

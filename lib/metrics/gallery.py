@@ -132,7 +132,7 @@ class _Rows:
 
 def _own_scores(images: _Rows, texts: _Rows, owner: Tensor, columns: slice) -> Tensor:
     """Return the exact score of each of some captions with its image."""
-    needed, row = owner[columns].unique(return_inverse=True)
+    needed, row = torch.unique(owner[columns], return_inverse=True)
     place = torch.arange(len(row), device=row.device)
     return _exact(images.on_grid(needed), texts.on_grid(columns), row, place)
 
