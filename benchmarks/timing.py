@@ -10,7 +10,7 @@ Step = Callable[[], object]
 
 
 def shortest(steps: Mapping[str, Step], seconds: float = 20.0, least: int = 5) -> dict[str, float]:
-    """Return the shortest time of each step in seconds, of as many rounds as fit into ``seconds``."""
+    """Return each step's shortest time in seconds, of as many rounds as fit into ``seconds``."""
     best = dict.fromkeys(steps, float("inf"))
     for step in steps.values():
         step()
