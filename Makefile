@@ -4,7 +4,7 @@ PYTHON ?= python3
 RUN := .venv/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help env study test soak check book full lab clean
+.PHONY: help env study test soak check bench book full lab clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -61,6 +61,9 @@ check: env ## check style and types
 	@$(RUN) ruff check
 	@$(RUN) ruff format --check
 	@$(RUN) mypy
+
+bench: env ## measure speed and memory against other libraries, on an idle machine: ten minutes
+	@$(RUN) benchmarks
 
 book: env ## build the published book from its executed notebooks, running none
 	@$(RUN) lib.study book

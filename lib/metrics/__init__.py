@@ -5,6 +5,7 @@ ties are broken at random (McSherry and Najork, ECIR 2008). A collapsed model sc
 """
 
 from lib.metrics.checks import MetricsError
+from lib.metrics.gallery import recall_at_k
 from lib.metrics.geometry import (
     COLLAPSE_SPREAD,
     alignment,
@@ -46,6 +47,7 @@ __all__ = [
     "neighbour_purity",
     "ranks",
     "ranks_from_embeddings",
+    "recall_at_k",
     "relative_alignment",
     "retrieval_metrics",
     "retrieval_metrics_from_embeddings",

@@ -9,6 +9,7 @@ any order (:func:`_on_grid`); the float32 product then decides the comparisons t
 leaves no doubt about, and the few others are decided by exact scores.
 """
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -188,6 +189,15 @@ class _Tally:
         self.above = [leading.new_zeros(images), torch.zeros_like(leading)]
         self.tied = [leading.new_zeros(images), torch.zeros_like(leading)]
 
+    def part(self, rows: slice, columns: slice) -> "_Tally":
+        """Return the tally of a block of the matrix, whose counts are added to this one's."""
+        part = copy.copy(self)
+        part.best, part.own = self.best[rows], self.own[columns]
+        part.tied_positives = self.tied_positives[rows]
+        part.above = [self.above[0][rows], self.above[1][columns]]
+        part.tied = [self.tied[0][rows], self.tied[1][columns]]
+        return part
+
     def add(self, rows: slice, columns: slice, above: list[Tensor], reached: list[Tensor]) -> None:
         for direction, part in enumerate((rows, columns)):
             self.above[direction][part] += above[direction]
@@ -260,7 +270,7 @@ def _count(
     return [a.long() for a in above], [r.long() for r in reached]
 
 
-def _on_grid(embeddings: Tensor) -> Tensor:
+def _on_grid(embeddings: Tensor, top: int | None = None) -> Tensor:
     """Round embeddings (n, d) so that their inner products are exact in float64, in any order.
 
     Each vector of norm ≤ 2^e is rounded to multiples of 2^(e − 26). A product of two coordinates is
@@ -268,11 +278,17 @@ def _on_grid(embeddings: Tensor) -> Tensor:
     2^(e + f) by more than rounding does: it is a whole number of at most 53 bits. Before, the
     greatest norm is scaled to [½, 1) by a power of two, which changes no order. A vector whose norm
     is less than 2⁻⁴⁰⁰ of the greatest counts as zero.
+
+    Args:
+        embeddings: (n, d).
+        top: Where these are only some of the vectors: the exponent of the greatest norm of all.
     """
-    if embeddings.dtype == torch.float64:  # Its norms may overflow, those of float32 can't.
+    if (
+        embeddings.dtype == torch.float64 and top is None
+    ):  # Its norms may overflow, those of float32 can't.
         embeddings = embeddings * _power(-math.frexp(float(embeddings.abs().amax()))[1])
     norm = torch.linalg.vector_norm(embeddings, dim=-1, keepdim=True, dtype=torch.float64)
-    top = math.frexp(float(norm.amax()))[1]
+    top = math.frexp(float(norm.amax()))[1] if top is None else top
     exponent = (torch.frexp(norm).exponent - top).clamp(min=-400)  # Products stay above underflow.
     # 2^(exponent − 26), written as a float64's bits: torch.ldexp goes through a float32 power.
     step = (exponent.long() - GRID_BITS + 1023 << 52).view(torch.float64)
@@ -289,6 +305,14 @@ def _tally_embeddings(image: Tensor, text: Tensor, owner: Tensor, rows_at_once: 
     tally = _Tally(
         _exact(image, text, owner, torch.arange(len(owner)).to(owner)), owner, len(image)
     )
+    _count_embeddings(tally, image, text, owner, rows_at_once)
+    return tally
+
+
+def _count_embeddings(
+    tally: _Tally, image: Tensor, text: Tensor, owner: Tensor, rows_at_once: int
+) -> None:
+    """Count a block whose best and own scores are known; ``owner`` is −1 for images outside it."""
     exact = tally.best, tally.own
     # |float32 product − exact| ≤ γ ‖v‖ ‖t‖ for any order of summation, with γ = d u / (1 − d u) and
     # u = 2⁻²⁴ (Higham, 2002, §3.1); more covers the rounding of the factors and the thresholds.
@@ -326,7 +350,6 @@ def _tally_embeddings(image: Tensor, text: Tensor, owner: Tensor, rows_at_once: 
         scores[positive] = -torch.inf
         best = exact[0][rows], exact[1][columns]
         tally.add(rows, columns, *_count(scores, best, best))
-    return tally
 
 
 def _decide(

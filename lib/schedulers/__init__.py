@@ -4,6 +4,7 @@ Everything here depends on torch alone and works on any number of leading batch 
 """
 
 from lib.schedulers.actuators import ACTUATORS, Schedule
+from lib.schedulers.moments import mean_variances
 from lib.schedulers.scheduler import DEFAULT_TARGETS, Fixed, Scheduler
 from lib.schedulers.signals import SIGNALS, entropy, margin, spread, variance
 from lib.schedulers.trace import Trace
@@ -18,6 +19,7 @@ __all__ = [
     "Trace",
     "entropy",
     "margin",
+    "mean_variances",
     "spread",
     "variance",
 ]

@@ -1,0 +1,44 @@
+"""Lightning: log a scheduled loss's weights, and keep its state in the checkpoints."""
+
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from lib.losses import ScheduledContrastiveLoss
+
+
+class SchedulerCallback(Callback):  # type: ignore[misc]
+    """Log ``weight/i2t`` and ``weight/t2i`` after each training step.
+
+    A loss that is an attribute of the module travels in its ``state_dict`` already. One that is
+    not (a loss of the data module, a function's closure) keeps its state in the checkpoint through
+    this callback, and moves to the module's device with it.
+
+    Args:
+        loss: The loss that the module's training step calls.
+    """
+
+    def __init__(self, loss: ScheduledContrastiveLoss) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Move the loss to the module's device."""
+        self.loss.to(pl_module.device)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Log the weights of the step."""
+        i2t, t2i = self.loss.weights.tolist()
+        pl_module.log_dict({"weight/i2t": i2t, "weight/t2i": t2i})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the scheduler's state."""
+        return {name: value.clone() for name, value in self.loss.state_dict().items()}
+
+    def load_state_dict(self, state_dict: dict[str, torch.Tensor]) -> None:
+        """Go on from a checkpoint's state."""
+        self.loss.load_state_dict(state_dict)

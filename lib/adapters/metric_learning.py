@@ -1,0 +1,95 @@
+"""pytorch-metric-learning: a loss over a reference set, and a reducer that weights directions."""
+
+from typing import Any
+
+import torch
+from pytorch_metric_learning.reducers import BaseReducer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lib.losses import ScheduledContrastiveLoss
+from lib.schedulers import Scheduler
+
+
+class ScheduledPairLoss(nn.Module):
+    """The scheduled loss, called as the library's losses are: images, with captions as ``ref_emb``.
+
+    Args:
+        scheduler: As for :class:`lib.losses.ScheduledContrastiveLoss`.
+        temperature: τ, as in the library's ``NTXentLoss``.
+    """
+
+    def __init__(self, scheduler: nn.Module | None = None, temperature: float = 0.07) -> None:
+        super().__init__()
+        self.loss = ScheduledContrastiveLoss(scheduler, temperature=temperature)
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        indices_tuple: Any = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+    ) -> Tensor:
+        """Return the loss of pairs, matched by their labels.
+
+        Args:
+            embeddings: (B, d) of the images; scaled to unit length here.
+            labels: (B,) no two of them equal.
+            indices_tuple: Must be None: every other pair is a negative.
+            ref_emb: (B, d) of the captions.
+            ref_labels: (B,) the same labels in any order; default, in the same order.
+
+        Raises:
+            ValueError: The captions are missing, or labels don't match one to one.
+        """
+        if ref_emb is None:
+            raise ValueError("ref_emb is missing: the captions' embeddings, (B, d)")
+        if indices_tuple is not None:
+            raise ValueError("indices_tuple must be None: this loss takes no miner's choice")
+        order, found = labels.argsort(), labels if ref_labels is None else ref_labels
+        place = found.argsort()
+        same = labels.shape == found.shape and torch.equal(labels[order], found[place])
+        if not same or bool((labels[order].diff() == 0).any()):
+            raise ValueError("labels and ref_labels must be the same distinct labels, one a pair")
+        image, text = (F.normalize(x, dim=-1) for x in (embeddings[order], ref_emb[place]))
+        return self.loss(image, text)  # type: ignore[no-any-return]
+
+
+class DirectionReducer(BaseReducer):  # type: ignore[misc]
+    """Weight any of the library's losses by direction: images' anchors, then captions'.
+
+    Give it as ``reducer`` to a loss over ``torch.cat([image, text])`` with the labels twice. The
+    weights come from the similarities of the first half with the second.
+
+    Args:
+        scheduler: One that sets weights of directions; default ``variance × direction``.
+    """
+
+    def __init__(self, scheduler: Scheduler | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.scheduler = Scheduler() if scheduler is None else scheduler
+
+    def element_reduction(
+        self, losses: Tensor, loss_indices: Any, embeddings: Tensor, labels: Tensor
+    ) -> Tensor:
+        """Return the weighted mean of a loss for each embedding."""
+        return self._mean(losses, loss_indices, embeddings)
+
+    def pos_pair_reduction(
+        self, losses: Tensor, loss_indices: Any, embeddings: Tensor, labels: Tensor
+    ) -> Tensor:
+        """Return the weighted mean of a loss for each anchor and positive."""
+        return self._mean(losses, loss_indices[0], embeddings)
+
+    neg_pair_reduction = triplet_reduction = pos_pair_reduction
+
+    def _mean(self, losses: Tensor, anchor: Tensor, embeddings: Tensor) -> Tensor:
+        if len(embeddings) % 2:
+            raise ValueError(
+                f"embeddings must be the images then as many captions; they are {len(embeddings)}"
+            )
+        half = len(embeddings) // 2
+        unit = F.normalize(embeddings.detach(), dim=-1)
+        weights = self.scheduler.quick(unit[:half] @ unit[half:].T, 1.0).weights
+        return (weights.to(losses.dtype)[(anchor >= half).long()] * losses).mean()

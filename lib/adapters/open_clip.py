@@ -1,0 +1,73 @@
+"""open_clip: a loss in the place of its ``ClipLoss``; needs nothing of open_clip itself."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from lib.losses import ScheduledContrastiveLoss
+
+
+class ScheduledClipLoss(nn.Module):
+    """A drop-in for ``open_clip.ClipLoss``, made and called alike, with a scheduler.
+
+    With several processes, features are always gathered with their gradients, so that every
+    process sees the signal of the whole batch: what ``ClipLoss`` does with
+    ``gather_with_grad=True`` and ``local_loss=False``.
+
+    Args:
+        scheduler: As for :class:`lib.losses.ScheduledContrastiveLoss`.
+        local_loss: Must be False: a scheduler needs the whole batch's similarities.
+        gather_with_grad: Taken for its place among the arguments; gradients are always gathered.
+        cache_labels: Plays no role: there are no labels to cache.
+        rank: Plays no role: the order of processes comes from ``torch.distributed``.
+        world_size: Number of processes.
+        use_horovod: Must be False.
+
+    Raises:
+        ValueError: An option that can't be kept; the message names it.
+
+    >>> import torch
+    >>> loss = ScheduledClipLoss()
+    >>> sorted(loss(torch.eye(4), torch.eye(4), torch.tensor(10.0), output_dict=True))
+    ['contrastive_loss']
+    """
+
+    def __init__(
+        self,
+        local_loss: bool = False,
+        gather_with_grad: bool = True,
+        cache_labels: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        use_horovod: bool = False,
+        *,
+        scheduler: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        if local_loss:
+            raise ValueError(
+                "local_loss must be False: a scheduler reads the similarities of the whole batch"
+            )
+        if use_horovod:
+            raise ValueError("use_horovod must be False: processes meet in torch.distributed")
+        self.loss = ScheduledContrastiveLoss(scheduler, gather=world_size > 1)
+
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: Tensor,
+        logit_bias: Tensor | None = None,
+        output_dict: bool = False,
+    ) -> Any:
+        """Return the loss, or ``{"contrastive_loss": loss}`` with ``output_dict``.
+
+        Args:
+            image_features: (B, d) of unit length.
+            text_features: (B, d) of unit length.
+            logit_scale: 1 / τ, as open_clip's models return it.
+            logit_bias: Plays no role: a constant on every logit changes no softmax.
+            output_dict: As in open_clip.
+        """
+        loss = self.loss(image_features, text_features, logit_scale)
+        return {"contrastive_loss": loss} if output_dict else loss

@@ -1,0 +1,55 @@
+"""sentence-transformers: a loss for its trainer, over two columns of pairs."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lib.losses import ScheduledContrastiveLoss
+
+
+class ScheduledMultipleNegativesLoss(nn.Module):
+    """``MultipleNegativesSymmetricRankingLoss`` with a scheduler: give it to the trainer as a loss.
+
+    The first column plays the images (``i2t``), the second the captions.
+
+    Args:
+        model: The ``SentenceTransformer`` that is trained.
+        scheduler: As for :class:`lib.losses.ScheduledContrastiveLoss`.
+        scale: 1 / τ; 20 is the library's default.
+        gather_across_devices: Whether the batch is that of all processes.
+
+    Raises:
+        ValueError: A batch has another number of columns than two.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        scheduler: nn.Module | None = None,
+        scale: float = 20.0,
+        gather_across_devices: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = ScheduledContrastiveLoss(
+            scheduler, temperature=1 / scale, gather=gather_across_devices
+        )
+
+    def forward(
+        self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None
+    ) -> Tensor:
+        """Return the loss of a batch of pairs; there are no labels."""
+        columns = [self.model(features)["sentence_embedding"] for features in sentence_features]
+        if len(columns) != 2:
+            raise ValueError(
+                f"sentence_features holds {len(columns)} columns; a pair has two, such as "
+                "anchor and positive"
+            )
+        first, second = (F.normalize(column, dim=-1) for column in columns)
+        return self.loss(first, second)  # type: ignore[no-any-return]
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Return what the library writes in a model's card."""
+        return {"scheduler": repr(self.loss.scheduler), "scale": 1 / self.loss.temperature}

@@ -1,0 +1,36 @@
+"""Contrastive losses: each query's, how weights combine them, and the scheduled loss as a module.
+
+Everything here depends on torch alone.
+"""
+
+from lib.losses.gather import gather_pairs
+from lib.losses.per_query import (
+    LOSSES,
+    Loss,
+    contrastive_loss,
+    decoupled,
+    hardest_negatives,
+    info_nce,
+    label_smoothing,
+    multi_positive,
+    rince,
+    sigmoid,
+    weighted_mean,
+)
+from lib.losses.scheduled import ScheduledContrastiveLoss
+
+__all__ = [
+    "LOSSES",
+    "Loss",
+    "ScheduledContrastiveLoss",
+    "contrastive_loss",
+    "decoupled",
+    "gather_pairs",
+    "hardest_negatives",
+    "info_nce",
+    "label_smoothing",
+    "multi_positive",
+    "rince",
+    "sigmoid",
+    "weighted_mean",
+]

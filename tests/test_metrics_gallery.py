@@ -1,0 +1,143 @@
+"""Recall from galleries of any kind and size, and what other libraries' rules make of ties."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchmetrics.retrieval import RetrievalHitRate
+
+from lib.metrics import MetricsError, gallery, recall_at_k, retrieval_metrics_from_embeddings
+
+KS = (1, 5, 10)
+
+
+def made(seed: int, images: int = 12, captions: int = 40, width: int = 6, coarse: bool = False):
+    """Ragged captions near their images, in any order; coarse embeddings tie often."""
+    draws = torch.Generator().manual_seed(seed)
+    image = torch.randn(images, width, generator=draws)
+    owner = torch.randint(0, images, (captions,), generator=draws)
+    text = image[owner] + torch.randn(captions, width, generator=draws)
+    return (image.round(), text.round(), owner) if coarse else (image, text, owner)
+
+
+def numbers(measured) -> list[float]:
+    return [float(x) for x in (*measured.recalls, *measured.median_ranks)]
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 10**6), st.integers(1, 9), st.integers(1, 9), st.booleans())
+def test_blocks_change_nothing(seed, rows, columns, coarse):
+    image, text, owner = made(seed, coarse=coarse)
+    expected = numbers(retrieval_metrics_from_embeddings(image, text, owner, KS))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gallery, "IMAGES_AT_ONCE", rows)
+        patch.setattr(gallery, "CAPTIONS_AT_ONCE", columns)
+        assert numbers(recall_at_k(image, text, owner, KS)) == expected
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_every_kind_of_gallery_gives_the_same(tmp_path, dtype):
+    image, text, owner = made(1)
+    image, text = (x.to(getattr(torch, dtype)) for x in (image, text))
+    expected = numbers(retrieval_metrics_from_embeddings(image, text, owner, KS))
+    np.save(tmp_path / "text.npy", text.numpy())
+    mapped = np.load(tmp_path / "text.npy", mmap_mode="r")
+    kinds = [
+        (image, text),
+        (image.numpy(), mapped),
+        (image.split(5), text.split(7)),
+        (
+            (part.numpy() for part in image.split(4)),
+            iter(mapped[i : i + 9] for i in range(0, 40, 9)),
+        ),
+    ]
+    for kind in kinds:
+        assert numbers(recall_at_k(*kind, owner.numpy(), KS)) == expected
+
+
+def test_scales_far_apart_keep_their_digits():
+    image, text, owner = made(2)
+    expected = numbers(recall_at_k(image, text, owner))
+    assert numbers(recall_at_k(image.double() * 1e100, text.double() * 1e-100, owner)) == expected
+
+
+def captions_of(owner, image):
+    return [j for j, of in enumerate(owner.tolist()) if of == image]
+
+
+def test_torchmetrics_agrees_where_nothing_ties():
+    image, text, owner = made(3, images=20, captions=60)
+    present = sorted({*owner.tolist()})
+    scores = (image @ text.T)[present]
+    target = owner[None] == torch.tensor(present)[:, None]
+    index = torch.arange(len(present))[:, None].expand_as(scores)
+    found = recall_at_k(image, text, owner, KS)
+    for k in KS:
+        theirs = RetrievalHitRate(top_k=k)(scores.flatten(), target.flatten(), index.flatten())
+        assert float(found.i2t.recall[k]) == pytest.approx(100 * theirs.item(), abs=1e-3)
+
+
+def clip_benchmark_recall(scores: torch.Tensor, positive: torch.Tensor, k: int) -> float:
+    """CLIP_benchmark's ``recall_at_k`` (zeroshot_retrieval.py), for queries in rows, as it counts.
+
+    The true positives among the top k over the query's positives; its caller reports whether that
+    is above zero, in percent.
+    """
+    top = torch.topk(scores, k, dim=1).indices
+    hits = positive.gather(1, top).sum(dim=1) / positive.sum(dim=1)
+    return 100 * (hits > 0).float().mean().item()
+
+
+def test_clip_benchmarks_rule_agrees_where_nothing_ties():
+    image, text, owner = made(4)
+    scores, positive = text @ image.T, owner[:, None] == torch.arange(len(image))
+    found = recall_at_k(image, text, owner, KS)
+    asked = positive.any(dim=0)
+    for k in KS:
+        assert float(found.t2i.recall[k]) == pytest.approx(
+            clip_benchmark_recall(scores, positive, k), abs=1e-4
+        )
+        assert float(found.i2t.recall[k]) == pytest.approx(
+            clip_benchmark_recall(scores.T[asked], positive.T[asked], k), abs=1e-4
+        )
+
+
+def test_where_sorting_rules_are_wrong_on_ties():
+    """A collapsed model ranks nothing, yet a sort's score is the order of its gallery."""
+    size = 10
+    same, positive = torch.ones(size, 4), torch.eye(size, dtype=torch.bool)
+    assert float(recall_at_k(same, same, range(size)).t2i.recall[1]) == pytest.approx(10)
+    # Queries whose answer is where a sort looks first score 100 %, all others 0 %.
+    scores = torch.zeros(1, size)
+    first = torch.topk(scores, 1).indices.item()
+    for place in range(size):
+        rule = clip_benchmark_recall(scores, positive[[place]], 1)
+        assert rule == (100 if place == first else 0)
+
+
+def test_where_a_query_without_captions_is_no_number_in_clip_benchmarks_rule():
+    """It divides by the number of positives; here such an image is no query, and counted."""
+    image, text = torch.eye(3), torch.eye(3)[:2]
+    positive = torch.eye(3, dtype=torch.bool)[:, :2]
+    assert clip_benchmark_recall(image @ text.T, positive, 1) == pytest.approx(200 / 3)
+    found = recall_at_k(image, text, [0, 1], ks=(1,))
+    assert float(found.i2t.recall[1]) == 100
+    assert found.images_without_captions == 1
+
+
+@pytest.mark.parametrize(
+    ("image", "text", "owner", "message"),
+    [
+        (torch.ones(2, 3), torch.ones(2, 4), [0, 1], "same d, but they have 3 and 4"),
+        (torch.ones(2), torch.ones(2, 2), [0, 1], r"image must be \(n, d\)"),
+        ([], torch.ones(2, 2), [0, 1], "image is empty: no chunk"),
+        (torch.ones(2, 2), [torch.ones(1, 2), torch.ones(1, 3)], [0, 1], "text, chunk 1, must be"),
+        (torch.ones(2, 2), torch.tensor([[1.0, 0.0], [0.0, torch.nan]]), [0, 1], r"at \[1, 1\]"),
+        (torch.ones(2, 2), torch.ones(2, 2), [0, 2], r"caption_owner\[1\] is 2"),
+        (torch.ones(2, 2), 7, [0, 1], "not a int"),
+    ],
+)
+def test_bad_galleries_are_named(image, text, owner, message):
+    with pytest.raises(MetricsError, match=message):
+        recall_at_k(image, text, owner)
