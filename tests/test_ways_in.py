@@ -109,7 +109,7 @@ import lib
 site, given = sys.argv[1], json.loads(sys.argv[2])
 assert pathlib.Path(lib.__file__).is_relative_to(site), lib.__file__
 from lib.parameters import ParameterError
-for path in sorted(pathlib.Path("prepared").glob("*.ipynb")):
+for path in sorted(pathlib.Path("prepared").glob("*/*.ipynb")):
     cells = json.loads(path.read_text())["cells"]
     codes = [c for c in cells if c["cell_type"] == "code"]
     place = [i for i, c in enumerate(codes) if "parameters" in c["metadata"].get("tags", [])][0]
@@ -128,32 +128,37 @@ for path in sorted(pathlib.Path("prepared").glob("*.ipynb")):
         assert f"did you mean {name!r}" in str(error), path
     else:
         raise AssertionError(f"{path} takes any name")
-    print(path.stem)
+    print(path.parent.name, path.stem)
 """
 
 
-@pytest.mark.parametrize("way", [by_papermill, alone_by_papermill, by_study_run])
-def test_every_notebook_begins_by_each_way_in(alone, site, way, monkeypatch):
+WAYS = {"another folder": by_papermill, "alone": alone_by_papermill, "study run": by_study_run}
+
+
+def test_every_notebook_begins_by_each_way_in(alone, site, monkeypatch):
     """All in one process of the wheel's package; a count comes as text, as from a command line,
-    then a name that does not exist. The sources lie in another folder, but for ``alone``."""
+    then a name that does not exist. The sources lie in another folder, but where it says alone."""
 
     def prepare(source, target, parameters, *_):
-        target.parent.mkdir(exist_ok=True)
         papermill.execute_notebook(str(source), str(target), dict(parameters), prepare_only=True)
 
     monkeypatch.setattr("lib.study.commands.execute", prepare)
-    (alone / "prepared").mkdir()
     given = {}
     for name in NAMES:
         count, value = next((n, v) for n, v in defaults(name).items() if type(v) is int)
         given[name] = count, value + 1
-        target = alone / "prepared" / f"{name}.ipynb"
-        way(ROOT / "notebooks" / f"{name}.ipynb", target, count, str(value + 1))
+    for word, way in WAYS.items():
+        folder = alone / "prepared" / word
+        folder.mkdir(parents=True)
+        for name, (count, value) in given.items():
+            source = ROOT / "notebooks" / f"{name}.ipynb"
+            way(source, folder / source.name, count, str(value))
     done = subprocess.run(
         [sys.executable, "-c", BEGIN, str(site), json.dumps(given)],
         capture_output=True, text=True,
     )  # fmt: skip
-    assert done.stdout.split() == NAMES, done.stderr
+    expected = [f"{word} {name}" for word in sorted(WAYS) for name in NAMES]
+    assert done.stdout.splitlines() == expected, done.stderr
 
 
 def test_papermill_from_another_folder_refuses_what_the_check_refuses(alone):
