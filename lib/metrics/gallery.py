@@ -1,5 +1,6 @@
 """Recall over galleries that don't fit in memory: blocks of images by chunks of captions."""
 
+import ctypes
 import math
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -153,7 +154,8 @@ def _spooled(name: str, chunks: Any) -> Tensor:
     width = count = 0
     with tempfile.NamedTemporaryFile(prefix="gallery-") as file:
         for index, chunk in enumerate(chunks):
-            vectors = as_scores(f"{name}, chunk {index},", chunk).cpu().contiguous()
+            copied = chunk if isinstance(chunk, Tensor) else chunk.copy()
+            vectors = as_scores(f"{name}, chunk {index},", copied).cpu().contiguous()
             if vectors.dim() != 2 or (index and vectors.shape[1] != width):
                 raise MetricsError(
                     f"{name}, chunk {index}, must be (n, {width or 'd'}), but its shape is "
@@ -164,7 +166,8 @@ def _spooled(name: str, chunks: Any) -> Tensor:
             if wide and dtype == torch.float32:
                 raise MetricsError(f"{name}, chunk {index}, is float64, but those before are not")
             count, width = count + len(vectors), vectors.shape[1]
-            file.write(memoryview(_bytes(vectors.to(dtype))))
+            vectors = vectors.to(dtype)
+            file.write(ctypes.string_at(vectors.data_ptr(), vectors.nbytes))
         if not count or dtype is None:
             raise MetricsError(f"{name} is empty: no chunk came")
         file.flush()
@@ -172,8 +175,3 @@ def _spooled(name: str, chunks: Any) -> Tensor:
         return torch.from_file(file.name, shared=False, size=count * width, dtype=dtype).view(
             count, width
         )
-
-
-def _bytes(vectors: Tensor) -> bytes:
-    storage = vectors.view(torch.uint8).flatten()
-    return bytes(storage.untyped_storage())[storage.storage_offset() :][: storage.numel()]

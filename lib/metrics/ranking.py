@@ -287,6 +287,8 @@ def _on_grid(embeddings: Tensor, top: int | None = None) -> Tensor:
         embeddings.dtype == torch.float64 and top is None
     ):  # Its norms may overflow, those of float32 can't.
         embeddings = embeddings * _power(-math.frexp(float(embeddings.abs().amax()))[1])
+    elif embeddings.dtype == torch.float64:
+        embeddings = embeddings.clone()  # It is written to below.
     norm = torch.linalg.vector_norm(embeddings, dim=-1, keepdim=True, dtype=torch.float64)
     top = math.frexp(float(norm.amax()))[1] if top is None else top
     exponent = (torch.frexp(norm).exponent - top).clamp(min=-400)  # Products stay above underflow.
