@@ -77,11 +77,11 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 def _new_partial(target: Path, *, folder: bool = False) -> tuple[int | None, Path]:
     """Make an empty file or folder beside ``target``; it is locked until its handle is closed."""
     while True:
-        about = {"dir": target.parent, "prefix": f".{target.name}.", "suffix": ".partial"}
+        prefix, suffix = f".{target.name}.", ".partial"
         if not folder:
-            handle, name = tempfile.mkstemp(**about)
+            handle, name = tempfile.mkstemp(dir=target.parent, prefix=prefix, suffix=suffix)
         else:
-            name = tempfile.mkdtemp(**about)
+            name = tempfile.mkdtemp(dir=target.parent, prefix=prefix, suffix=suffix)
             if os.name != "posix":
                 return None, Path(name)
             handle = os.open(name, os.O_RDONLY)

@@ -21,6 +21,7 @@ from typer.core import TyperCommand
 from lib.address import AddressError, write_links
 from lib.findings import Edition, write_findings
 from lib.progress import LOG_VARIABLE
+from lib.staleness import NOTE, write_note
 from lib.study import completion, ledger_commands
 from lib.study.catalogue import (
     Catalogue,
@@ -225,8 +226,6 @@ def _make(
     settings = catalogue.settings(chosen, profile, {})
     executed = _run(catalogue, chosen, settings, results, environment or {})
     write_findings(executed, results / "findings.json", edition)
-    from lib.book.staleness import NOTE, write_note
-
     write_note(executed, results / NOTE)
 
 

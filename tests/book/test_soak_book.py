@@ -1,4 +1,4 @@
-"""A book whose building is interrupted at a random moment, built again, is as it would have been."""
+"""A book whose building is interrupted, built again, is as it would have been."""
 
 import os
 from functools import partial
