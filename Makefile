@@ -4,7 +4,7 @@ PYTHON ?= python3
 RUN := .venv/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help env study test soak coverage mutants check book full lab clean
+.PHONY: help env study test soak coverage check book full lab clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -56,13 +56,9 @@ soak: env ## disturb everything at ROUNDS random moments, by default 200 of each
 	@OMP_NUM_THREADS=1 SOAK_ROUNDS=$(or $(ROUNDS),200) SOAK_SEED=$(or $(SEED),1) \
 	  $(RUN) pytest -n auto tests/test_soak.py tests/book/test_soak_book.py
 
-# The packages of these two are not among the study's: pip install coverage[toml] pytest-cov cosmic-ray
-coverage: env ## run every test and show which lines and branches of lib none reaches; needs pytest-cov
+coverage: env ## show which lines and branches of lib no test reaches; needs pip install pytest-cov
 	@OMP_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadfile --cov lib --cov-branch \
 	  --cov-report term-missing:skip-covered --cov-fail-under 95
-
-mutants: env ## change MODULE in small ways and see whether its tests notice; needs cosmic-ray
-	@sh tests/mutants.sh $(or $(MODULE),losses)
 
 check: env ## check style and types
 	@$(RUN) ruff check
