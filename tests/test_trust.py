@@ -8,12 +8,15 @@ import struct
 import warnings
 import zipfile
 import zlib
+from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 from corpora import pictures, tokens, write_official
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from synthetic import synthetic_features
 from test_datasets_download import archive
 
 from lib.datasets import CorpusError, DownloadError, Flickr8k, read_captions
@@ -21,6 +24,7 @@ from lib.datasets.archives import Limits, extract
 from lib.datasets.images import MAX_PIXELS, inspect_image
 from lib.parameters import ParameterError, validate
 from lib.study.catalogue import StudyError, parse_pairs
+from lib.training.spread import Parcel, _read_parcel, _write_parcel
 
 # What the code itself may call.
 
@@ -314,3 +318,27 @@ def test_a_yaml_tag_is_refused(tmp_path, monkeypatch, document):
     with pytest.raises(StudyError, match="is no YAML"):
         parse_pairs([], [document])
     assert list(tmp_path.iterdir()) == []
+
+
+# What a sweep sends to its workers.
+
+
+def test_what_workers_read_is_arrays_and_words(tmp_path):
+    clean = synthetic_features()
+    noisy = replace(clean, image=clean.image + 1, fingerprint="noisy")
+    for parcel in (Parcel(clean, None, "cpu"), Parcel(clean, noisy, "auto")):
+        path = tmp_path / "features.npz"
+        _write_parcel(parcel, path)
+        read = _read_parcel(path)
+        assert read.device == parcel.device
+        for one, other in ((read.clean, parcel.clean), (read.noisy, parcel.noisy)):
+            if other is None:
+                assert one is None
+                continue
+            for field in fields(other):
+                mine, theirs = getattr(one, field.name), getattr(other, field.name)
+                if isinstance(theirs, np.ndarray):
+                    np.testing.assert_array_equal(mine, theirs)
+                    assert mine.dtype == theirs.dtype
+                else:
+                    assert mine == theirs
