@@ -4,10 +4,10 @@ PYTHON ?= python3
 RUN := .venv/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help env study test soak check bench book full lab clean
+.PHONY: help env study test soak coverage check bench book full lab clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 	@echo "The environment in .venv is made with PYTHON=$(PYTHON), and reused while it is current."
 
 # The stamp is the last thing written, so an interrupted installation has none and is done again. It
@@ -56,6 +56,10 @@ test: check ## check style and types, then run every test
 soak: env ## disturb everything at ROUNDS random moments, by default 200 of each kind of work
 	@OMP_NUM_THREADS=1 SOAK_ROUNDS=$(or $(ROUNDS),200) SOAK_SEED=$(or $(SEED),1) \
 	  $(RUN) pytest -n auto tests/test_soak.py tests/book/test_soak_book.py
+
+coverage: env ## show which lines and branches of lib no test reaches; needs pip install pytest-cov
+	@OMP_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadfile --cov lib --cov-branch \
+	  --cov-report term-missing:skip-covered --cov-fail-under 95
 
 check: env ## check style and types
 	@$(RUN) ruff check

@@ -79,9 +79,9 @@ def _new_partial(target: Path, *, folder: bool = False) -> tuple[int | None, Pat
     while True:
         prefix, suffix = f".{target.name}.", ".partial"
         if not folder:
-            handle, name = tempfile.mkstemp(suffix, prefix, target.parent)
+            handle, name = tempfile.mkstemp(dir=target.parent, prefix=prefix, suffix=suffix)
         else:
-            name = tempfile.mkdtemp(suffix, prefix, target.parent)
+            name = tempfile.mkdtemp(dir=target.parent, prefix=prefix, suffix=suffix)
             if os.name != "posix":
                 return None, Path(name)
             handle = os.open(name, os.O_RDONLY)

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 KINDS = ("SIGKILL", "SIGTERM", "SIGINT", "full disk")
-SECONDS_AT_MOST = 300
+SECONDS_AT_MOST = 600
 """A start that takes longer is blocked by what an earlier one left."""
 
 FULL = 28

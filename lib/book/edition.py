@@ -14,6 +14,7 @@ import yaml  # type: ignore[import-untyped]
 from lib.address import AddressError, read_address
 from lib.book.errors import BookError
 from lib.findings import Edition
+from lib.staleness import NOTE
 
 _ESCAPE_CODES = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -73,8 +74,6 @@ def _stage(root: Path, folder: Path) -> Path:
     ignored = shutil.ignore_patterns("results", ".*")
     shutil.copytree(root / "book", stage / "book", ignore=ignored)
     (stage / "book" / "results").mkdir()
-    from lib.book.staleness import NOTE
-
     for path in (*results.glob("*.ipynb"), results / "findings.json", *results.glob(NOTE)):
         shutil.copy2(path, stage / "book" / "results" / path.name)
     shutil.copy2(root / "_toc.yml", stage / "_toc.yml")

@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from sphinx_external_toc.parsing import MalformedError, parse_toc_data
 
 from lib.book.errors import BookError
-from lib.book.staleness import stale
+from lib.staleness import stale
 
 PAGE_SUFFIXES = (".md", ".ipynb")
 MAX_NOTEBOOK_BYTES = 5_000_000

@@ -1,5 +1,6 @@
 """Archives that are unpacked without trust."""
 
+import errno
 import stat
 import zipfile
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from lib.datasets.report import DownloadError
 from lib.files import atomic_folder
 
 CHUNK = 1 << 20
+NAME_BYTES = 255
+"""Longest name of a file or folder that every usual file system takes."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,9 @@ def extract(archive: Path, target: Path, limits: Limits | None = None) -> None:
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError) as error:
         raise DownloadError(f"{archive.name} is damaged: {error}") from error
     except Exception as error:
-        # A damaged stream also makes zlib, struct or EOFError speak up; a full disk is no damage.
-        if isinstance(error, OSError):
+        # A damaged stream also makes zlib, struct or EOFError speak up, and a damaged directory
+        # leads to a place that no file has; a full disk is no damage.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
         raise DownloadError(f"{archive.name} is damaged: {error}") from error
 
@@ -91,6 +95,8 @@ def _fault(info: zipfile.ZipInfo, limits: Limits) -> str:
     path = PurePosixPath(name)
     if not path.parts or path.is_absolute() or ".." in path.parts or set(name) & set("\\:\0"):
         return "leads outside the folder"
+    if any(len(part.encode("utf-8", "surrogatepass")) > NAME_BYTES for part in path.parts):
+        return f"has a name of more than {NAME_BYTES} bytes"
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link or a device"

@@ -204,7 +204,7 @@ def cached_rows(
                 if _read(block, (int(ends[stop] - ends[start]), dim), dtype) is None:
                     _write(block, _encode_block(start, stop, ends, dim, encode, dtype))
                 progress.advance(stop - start)
-        _write(whole, np.concatenate([np.load(block) for block in blocks]))
+        _write(whole, np.concatenate([np.load(block, allow_pickle=False) for block in blocks]))
         found = _read(whole, shape, dtype)
         if found is None:
             raise OSError(f"{whole} was written and cannot be read back; check the disk")

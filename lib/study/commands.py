@@ -22,6 +22,7 @@ from lib.address import AddressError, write_links
 from lib.environment import EXECUTOR_VARIABLE, RECORDS_VARIABLE
 from lib.findings import Edition, write_findings
 from lib.progress import LOG_VARIABLE
+from lib.staleness import NOTE, write_note
 from lib.study import completion, ledger_commands
 from lib.study.catalogue import (
     Catalogue,
@@ -223,8 +224,6 @@ def _make(
     settings = catalogue.settings(chosen, profile, {})
     executed = _run(catalogue, chosen, settings, results, environment or {})
     write_findings(executed, results / "findings.json", edition)
-    from lib.book.staleness import NOTE, write_note
-
     write_note(executed, results / NOTE)
 
 

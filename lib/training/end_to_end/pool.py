@@ -15,7 +15,7 @@ from lib.runs import TEST_COLUMNS, RunConfig, RunRecord
 from lib.training.end_to_end.material import Material
 from lib.training.end_to_end.run import Run, epochs_of
 from lib.training.schedules import Sources
-from lib.training.stack import circumstances
+from lib.training.stack import circumstances, not_finite
 
 
 def train_runs(
@@ -89,6 +89,8 @@ def _train_run(
     if run.lost:
         return run.lost
     test, embedded = run.test()
+    if not all(bool(part.isfinite().all()) for part in embedded):
+        return not_finite(config, "embeddings of the test split")
     return RunRecord(
         config=config,
         corpus_fingerprint=material.data.corpus_fingerprint,

@@ -20,7 +20,7 @@ from lib.training.data import Gallery, Pairs, batches
 from lib.training.end_to_end.material import Material, Towers
 from lib.training.objective import Objective
 from lib.training.schedules import Sources
-from lib.training.stack import RSUM, drawn_heads, test_metrics
+from lib.training.stack import RSUM, drawn_heads, not_finite, test_metrics
 
 EVALUATION_BATCH = 250
 """Images, or captions of like length, that are embedded at a time in an evaluation."""
@@ -160,10 +160,10 @@ class Run:
             steps.append(self._step(*rows, augmentation, dropout))
         block = torch.stack(steps).cpu()
         embedded = self.model.embed(data.validation, self.material.caption_length)
-        bad = torch.nonzero(~block[:, 0].isfinite()).flatten()
+        bad = torch.nonzero(~block.isfinite().all(dim=-1)).flatten()
         if bad.numel() or not all(bool(e.isfinite().all()) for e in embedded):
             step = f"step {int(bad[0]) + 1}" if bad.numel() else "its last step"
-            self.lost = f"{config.method}, seed {config.seed}: epoch {epoch}, {step}"
+            self.lost = not_finite(config, f"epoch {epoch}, {step}")
             return
         image, text = embedded
         metrics = test_metrics(image[None], text[None], data.validation.caption_owner)[0].cpu()

@@ -22,7 +22,7 @@ NOTE = "executed.json"
 GUARDED = (
     "address", "book", "datasets", "encoders", "exchange", "files", "install", "leases", "losses",
     "models", "noise", "parameters", "progress", "rival_configs", "rivals", "runs", "schedulers",
-    "seeds", "study", "suggest", "tables", "training", "version",
+    "seeds", "staleness", "study", "suggest", "tables", "training", "version",
 )  # fmt: skip
 """Parts of the package whose effect on a page :data:`lib.runs.RESULTS_VERSION`, or nothing, tells
 of."""

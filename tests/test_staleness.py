@@ -6,9 +6,10 @@ import pytest
 import tiny_book
 from nbformat import v4
 
-from lib.book import BookError, staleness
+from lib import staleness
+from lib.book import BookError
 from lib.book.sources import check_sources
-from lib.book.staleness import NOTE, stale, write_note
+from lib.staleness import NOTE, stale, write_note
 
 SOURCE = "from lib.figures import table\nfrom lib.study import main\ntable"
 
