@@ -258,7 +258,7 @@ class _Hashed:
 def _write(path: Path, array: NDArray[Any]) -> None:
     with atomic_path(path) as partial, partial.open("wb") as file:
         hashed = _Hashed(file)
-        np.save(hashed, array)  # type: ignore[arg-type]
+        np.save(hashed, array)
     write_atomic(_digest_path(path), json.dumps({"sha256": hashed.digest.hexdigest()}))
 
 

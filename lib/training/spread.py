@@ -195,8 +195,9 @@ def _read_parcel(path: Path) -> Parcel:
             if name not in words:
                 return None
             own = words[name]
-            lists = {key: tuple(own.pop(key)) for key in ("image_ids", "splits")}
-            return Features(**own, **lists, **{key: read[f"{name}.{key}"] for key in _ARRAYS})
+            lists: dict[str, Any] = {key: tuple(own.pop(key)) for key in ("image_ids", "splits")}
+            arrays: dict[str, Any] = {key: read[f"{name}.{key}"] for key in _ARRAYS}
+            return Features(**own, **lists, **arrays)
 
         clean = features("clean")
         assert clean is not None  # it is always written

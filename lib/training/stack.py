@@ -186,8 +186,8 @@ def fit_stack(configs: Sequence[RunConfig], data: TrainingData, sources: Sources
         )
         epoch_steps = []
         for batch in batched:
-            own = images[:, batch][:, ::copies]
-            embedded = model(data.image[own], data.text[captions[:, batch]], dropout)
+            once = images[:, batch][:, ::copies]
+            embedded = model(data.image[once], data.text[captions[:, batch]], dropout)
             similarity = pair_similarities(embedded, copies)
             loss, used = objective(similarity, places[:, batch], shared)
             optimiser.zero_grad()
