@@ -523,8 +523,7 @@ def export_records(records: Iterable[RunRecord], folder: Path) -> None:
         table = pd.DataFrame(np.concatenate(arrays), columns=list(columns))
         table.insert(0, "run_id", np.repeat(ids, [len(array) for array in arrays]))
         tables[name] = table
-    # What names the runs comes last: it is what the others must fit.
-    for name in ("epochs", "steps", "runs"):
+    for name in _BUNDLE:
         write_table(folder / f"{name}.parquet", tables[name], _bundle_purpose(name, ids))
 
 
@@ -650,6 +649,8 @@ def _series(
 
 
 _BUNDLE = ("epochs", "steps", "runs")
+"""The files of an export as they are written: what names the runs comes last, for the others must
+fit it."""
 
 
 def _bundle_purpose(name: str, ids: Iterable[str]) -> str:

@@ -62,15 +62,11 @@ def stale(executed: Path, source: Path) -> Iterator[str]:
         yield f"{executed} is stale: {names} changed since it was executed; {again}"
 
 
-def _notebook_cells(path: Path) -> list[dict[str, Any]]:
-    cells: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return cells
-
-
 def _cells(path: Path) -> list[tuple[str, str]]:
+    cells: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return [
         (cell["cell_type"], "".join(cell["source"]))
-        for cell in _notebook_cells(path)
+        for cell in cells
         if "injected-parameters" not in cell.get("metadata", {}).get("tags", [])
     ]
 
