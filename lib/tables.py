@@ -51,7 +51,7 @@ def read_table(path: Path, purpose: str = "") -> pd.DataFrame:
     try:
         content = parquet.read_table(io.BytesIO(data))
         own = content.schema.metadata or {}
-        table = pd.read_parquet(io.BytesIO(data))
+        table: pd.DataFrame = content.to_pandas()
         found = _digest(content).encode() if DIGEST in own else None
     except Exception as error:  # for damaged bytes pyarrow raises errors of any kind
         reason = " ".join(str(error).split())[:200]
