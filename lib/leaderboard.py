@@ -6,7 +6,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from lib.figures import signed
-from lib.methods import SIGNALS, method_candidates, tune_methods
+from lib.methods import MORE_CAPTIONS, SIGNALS, method_candidates, tune_methods
 from lib.parameters import RivalsParameters
 from lib.rival_configs import (
     AnalyticUncertaintyConfig,
@@ -55,7 +55,7 @@ RIVALS: dict[str, Scheduled] = {
 }
 """Other papers' methods on the board, and what each sets in place of the fixed loss's."""
 
-MORE_CAPTIONS, MULTI_POSITIVE = "fixed, more captions", "multi-positive loss"
+MULTI_POSITIVE = "multi-positive loss"
 
 CONTROLS: dict[str, Scheduled] = {MORE_CAPTIONS: "captions of a step"}
 """No paper's method: what a rival brings beside its rule, without the rule."""

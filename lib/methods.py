@@ -8,6 +8,8 @@ from lib.runs import RunConfig, ScheduleConfig
 from lib.tuning import Tuning, method_grids, temperature_grid, tune
 
 ACTUATORS = ("direction", "magnitude", "sharpness", "sample")
+MORE_CAPTIONS = "fixed, more captions"
+"""The fixed loss, with several captions of each image in every step."""
 SIGNALS = ("variance", "entropy", "spread")
 
 

@@ -213,6 +213,7 @@ class SensitivityParameters(MethodOptions, TrainingOptions, TowerOptions, Corpus
     train_sizes: list[Annotated[int, Field(ge=2)]] = Field([200, 800], min_length=1)
     least_steps: int = Field(30, ge=0)
     decayed_rates: list[Positive] = Field([3e-3, 1e-2], min_length=1)
+    caption_counts: list[Annotated[int, Field(ge=2)]] = Field([2, 5], min_length=1)
     factors: list[Factor] = Field(["temperature", "captions an image"], min_length=1)
     factor_seeds: int = Field(3, ge=2)
     factor_gamma: float = 10.0

@@ -10,7 +10,7 @@ import pandas as pd
 
 from lib.figures import signed
 from lib.findings import Recommendation
-from lib.methods import scheduled, tune_methods
+from lib.methods import MORE_CAPTIONS, scheduled, tune_methods
 from lib.parameters import SensitivityParameters
 from lib.runs import RunConfig, RunRecord
 from lib.statistics import compare_pairs, paired_comparison
@@ -21,9 +21,11 @@ FIXED = "fixed"
 DECAY = "fixed, decay"
 SHARP = "variance × sharpness"
 BOTH = f"{SHARP}, decay"
-CANDIDATES = (DECAY, BOTH)
-"""The settings that may be recommended, the simpler one first: the fixed loss with a cosine decay
-of the learning rate, and a scheduled temperature on top of it."""
+CAPTIONS = MORE_CAPTIONS
+CANDIDATES = (DECAY, BOTH, CAPTIONS)
+"""The settings that may be recommended, each asking for more than the one before: the fixed loss
+with a cosine decay of the learning rate, a scheduled temperature on top of it, and the fixed loss
+on several captions of each image in every step, which costs more time."""
 METHODS = (PAPER_METHOD, *CANDIDATES)
 """What is compared with the fixed loss at each size."""
 
@@ -41,9 +43,10 @@ def tune_at(
     """Tune the fixed loss and :data:`METHODS` at a size, on validation.
 
     The fixed loss gets a search of the temperature at the middle learning rate and then of the rate
-    at the best temperature; its rate holds for all. The scheduled and the decaying losses search
-    around it: its temperature and the next two below it in ``temperatures``, with as many constants
-    of their own as make the same number of candidates each. (That colder ones suit them was seen on
+    at the best temperature; its rate holds for all. The scheduled and the decaying losses, and that
+    on more captions, search around it: its temperature and the next two below it in
+    ``temperatures``, with as many constants of their own as make the same number of candidates
+    each. (That colder ones suit them was seen on
     validation at one size, in the main comparison.)
 
     Args:
@@ -68,7 +71,13 @@ def tune_at(
     falling = fixed.model_copy(update={"learning_rate_decay": "cosine"})
     decayed = _best(temperature_grid(falling, near, parameters.decayed_rates), seeds, options)
     sharp = tune_methods(around, [SHARP], base=decayed, **options).chosen[SHARP]
-    return {FIXED: fixed, PAPER_METHOD: directed, DECAY: decayed, BOTH: sharp}
+    several = [
+        fixed.model_copy(update={"temperature": tau, "captions_at_once": count})
+        for tau in near
+        for count in parameters.caption_counts
+    ]
+    captions = _best(several, seeds, options)
+    return {FIXED: fixed, PAPER_METHOD: directed, DECAY: decayed, BOTH: sharp, CAPTIONS: captions}
 
 
 def neighbours(temperatures: Sequence[float], best: float, count: int = 3) -> list[float]:
@@ -142,7 +151,9 @@ def constants_table(
                     "images": size,
                     "method": method,
                     "τ": "scheduled" if sharp else f"{config.temperature:g}",
-                    "γ or target": ""
+                    "γ, target or captions": (
+                        f"{config.captions_at_once}" if config.captions_at_once > 1 else ""
+                    )
                     if config.schedule is None
                     else f"{scheduled(config).target if sharp else scheduled(config).gamma:g}",
                     "learning rate": f"{config.learning_rate:g}",
@@ -160,10 +171,10 @@ def constants_table(
 def choose(runs: pd.DataFrame, compared: pd.DataFrame) -> str:
     """Choose the setting to recommend; :data:`FIXED` where none is better.
 
-    The choice between :data:`CANDIDATES` is made on validation: the second, which has a constant
-    more, is taken if its validation rSum is the better one at every size, by the paired comparison
-    after Holm's adjustment. What is taken is then recommended if, on the test split, it improves on
-    the fixed loss in at least half of the comparisons and is nowhere worse.
+    The choice among :data:`CANDIDATES` is made on validation: one is taken in place of one before
+    it if its validation rSum is the better one at every size, by the paired comparison after Holm's
+    adjustment. What is taken is then recommended if, on the test split, it improves on the fixed
+    loss in at least half of the comparisons and is nowhere worse.
 
     Args:
         runs: What :func:`size_runs` returns.
@@ -171,11 +182,13 @@ def choose(runs: pd.DataFrame, compared: pd.DataFrame) -> str:
     """
     sizes = sorted(runs["train_images"].unique())
     named = _by_size(runs)
-    pairs = [(_at(BOTH, size), _at(DECAY, size)) for size in sizes]
-    # A margin of next to nothing: here the question is which is better, not by how much.
-    on_validation = compare_pairs(named, pairs, ["validation_rsum"], margin=1e-9)
-    richer = all(one.verdict.value == "improves" for one in on_validation)
-    candidate = BOTH if richer else DECAY
+    candidate = CANDIDATES[0]
+    for richer in CANDIDATES[1:]:
+        pairs = [(_at(richer, size), _at(candidate, size)) for size in sizes]
+        # A margin of next to nothing: here the question is which is better, not by how much.
+        on_validation = compare_pairs(named, pairs, ["validation_rsum"], margin=1e-9)
+        if all(one.verdict.value == "improves" for one in on_validation):
+            candidate = richer
     verdicts = compared[compared["method"] == candidate]["verdict"]
     helps = (verdicts == "improves").mean() >= 0.5 and "worsens" not in set(verdicts)
     return candidate if helps else FIXED
@@ -211,11 +224,14 @@ def recommend(
             "set so that the logits keep a standard deviation of "
             f"{scheduled(config).target:g} (variance × sharpness)"
         )
+    if config.captions_at_once > 1:
+        settings["captions of an image in a step"] = f"{config.captions_at_once}"
     settings["batch, epochs"] = f"{config.batch_size}, {config.epochs}"
     titles = {
         FIXED: "Fixed weights, a fixed temperature, both tuned",
         DECAY: "Fixed weights and a learning rate that decays",
         BOTH: "A learning rate that decays and a scheduled temperature",
+        CAPTIONS: "Fixed weights, several captions of each image in every step",
     }
     if rows.empty:
         tried = compared[compared["method"].isin(CANDIDATES)]

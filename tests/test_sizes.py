@@ -10,7 +10,7 @@ from synthetic import synthetic_features
 from lib import sizes
 from lib.parameters import validate
 from lib.runs import TEST_COLUMNS, Store
-from lib.sizes import BOTH, DECAY, FIXED, against_fixed, choose, neighbours, recommend
+from lib.sizes import BOTH, CAPTIONS, DECAY, FIXED, against_fixed, choose, neighbours, recommend
 from lib.tuning import replicate
 from lib.verdicts import PAPER_METHOD
 
@@ -46,7 +46,7 @@ def results(gain, validation_gain, seeds=12, sizes_=(100, 1000)):
     for place, size in enumerate(sizes_):
         for seed in range(seeds):
             base = draws.normal(10, 1)
-            for method in (FIXED, PAPER_METHOD, DECAY, BOTH):
+            for method in (FIXED, PAPER_METHOD, DECAY, BOTH, CAPTIONS):
                 test = base + gain.get(method, (0, 0))[place] + draws.normal(0, 0.05)
                 validation = base + validation_gain.get(method, 0) + draws.normal(0, 0.05)
                 rows.append(
@@ -64,7 +64,7 @@ def results(gain, validation_gain, seeds=12, sizes_=(100, 1000)):
 def test_differences_are_within_a_size_and_in_one_family():
     runs = results({DECAY: (1.0, -1.0), BOTH: (2.0, 0.0)}, {})
     table = against_fixed(runs, 0.3)
-    assert len(table) == 2 * 3 * 2
+    assert len(table) == 2 * 4 * 2
     found = table[table["metric"] == "i2t R@1"].set_index(["train_images", "method"])["estimate"]
     assert found[100, DECAY] == pytest.approx(1.0, abs=0.1)
     assert found[1000, DECAY] == pytest.approx(-1.0, abs=0.1)
@@ -82,6 +82,10 @@ def test_differences_are_within_a_size_and_in_one_family():
         ({DECAY: (1, 0), BOTH: (0, 0)}, {}, DECAY),
         ({DECAY: (1, -1), BOTH: (0, 0)}, {}, FIXED),
         ({}, {}, FIXED),
+        ({CAPTIONS: (1, 1)}, {CAPTIONS: 2}, CAPTIONS),
+        ({CAPTIONS: (1, 1)}, {BOTH: 2, CAPTIONS: 3}, CAPTIONS),
+        # Better than the first, but not than the second that was taken in its place.
+        ({BOTH: (1, 1), CAPTIONS: (1, 1)}, {BOTH: 3, CAPTIONS: 2}, BOTH),
     ],
 )
 def test_the_recommendation_follows_its_rule(gain, validation, chosen):
@@ -108,17 +112,20 @@ def test_every_method_is_tuned_and_stated(tmp_path):
         assert methods[BOTH].learning_rate == methods[DECAY].learning_rate
         assert methods[BOTH].schedule.actuator == "sharpness"
         assert fixed.learning_rate_decay == "none"
+        assert methods[CAPTIONS].captions_at_once in (2, 5)
+        assert methods[CAPTIONS].learning_rate == fixed.learning_rate
     replicated = {n: replicate(methods, range(3), **options) for n, methods in tuned.items()}
     runs = sizes.size_runs(replicated)
     record = replicated[40][DECAY][1]
     row = runs[(runs.train_images == 40) & (runs.method == DECAY) & (runs.seed == 1)].iloc[0]
     assert row["validation_rsum"] == record.epochs[record.best_epoch - 1, -1]
     stated = sizes.constants_table(tuned, runs)
-    assert len(stated) == 8
+    assert len(stated) == 10
     assert stated["τ"].tolist().count("scheduled") == 2
     compared = against_fixed(runs, 0.3)
-    for name in (FIXED, DECAY, BOTH):
+    for name in (FIXED, DECAY, BOTH, CAPTIONS):
         found = recommend(name, "sensitivity", tuned, compared, 40)
         assert {e.train_images for e in found.estimates} == (set() if name == FIXED else {20, 40})
         assert f"{tuned[40][name].learning_rate:g}" in found.settings["learning rate"]
-        assert ("cosine" in found.settings["learning rate"]) == (name != FIXED)
+        assert ("cosine" in found.settings["learning rate"]) == (name in (DECAY, BOTH))
+        assert ("captions of an image in a step" in found.settings) == (name == CAPTIONS)
