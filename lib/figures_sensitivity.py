@@ -63,7 +63,8 @@ def factor_chart(table: pd.DataFrame, margin: float) -> alt.FacetChart:
         dict.fromkeys(table.sort_values("method", kind="stable", ascending=False)["panel"])
     )
     column = alt.Column("panel:N").title(None).sort(panels)
-    column = column.header(labelExpr="split(datum.label, ' | ')")
+    # A panel is narrower than the name of a method.
+    column = column.header(labelExpr="split(replace(datum.label, ' × ', ' | × '), ' | ')")
     return layers.facet(column=column).properties(
         title=alt.Title(
             "The same comparison under other settings",

@@ -46,8 +46,7 @@ def tune_at(
     at the best temperature; its rate holds for all. The scheduled and the decaying losses, and that
     on more captions, search around it: its temperature and the next two below it in
     ``temperatures``, with as many constants of their own as make the same number of candidates
-    each. (That colder ones suit them was seen on
-    validation at one size, in the main comparison.)
+    each. (That colder ones suit them was seen on validation at one size, in the main comparison.)
 
     Args:
         parameters: The notebook's.
