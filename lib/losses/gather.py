@@ -1,5 +1,7 @@
 """The embeddings of all processes, with gradients, so that each computes the whole batch's loss."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -27,9 +29,27 @@ def gather_pairs(image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         return image, text
     if distributed.get_world_size() == 1:
         return image, text
-    from torch.distributed.nn.functional import all_gather
-
     # One exchange for both, so that a step waits once.
-    parts = all_gather(torch.stack([image, text]))  # type: ignore[no-untyped-call]
-    both = torch.cat(parts, dim=1)
+    gathered: Tensor = _Gather.apply(torch.stack([image, text]))
+    both = gathered.transpose(0, 1).flatten(1, 2)
     return both[0], both[1]
+
+
+class _Gather(torch.autograd.Function):
+    """``torch.distributed.all_gather`` with gradients: (…) in every process to (W, …) in each.
+
+    Torch's own is deprecated in favour of a private module.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        parts = [torch.empty_like(own) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(parts, own.contiguous())
+        return torch.stack(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        # Every process computed a loss of its own from what this one sent.
+        total = gradients[0].contiguous().clone()
+        torch.distributed.all_reduce(total)
+        return total[torch.distributed.get_rank()]
