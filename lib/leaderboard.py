@@ -214,18 +214,19 @@ def tuned_constants(candidates: Sequence[RunConfig]) -> list[str]:
     return [name for name in table.columns if table[name].nunique() > 1]
 
 
-def compare(runs: pd.DataFrame, margin: float) -> pd.DataFrame:
+def compare(runs: pd.DataFrame, margin: float, baseline: str = "fixed") -> pd.DataFrame:
     """Compare every method with the fixed loss on :data:`METRICS`, one Holm family.
 
     Args:
         runs: A row a run: ``method``, ``seed`` and the metrics.
         margin: Points within which a difference is none.
+        baseline: The method that the others are compared with.
 
     Returns:
         Rows as :func:`lib.verdicts.against` gives them, with ``sets``.
     """
     table = comparison_table(
-        compare_methods(averaged(runs), "fixed", list(METRICS), margin=margin), METRICS
+        compare_methods(averaged(runs), baseline, list(METRICS), margin=margin), METRICS
     )
     return table.assign(sets=table["method"].map(SETS))
 
@@ -242,12 +243,10 @@ def compare_captions(runs: pd.DataFrame, margin: float) -> pd.DataFrame:
         runs, margin: As for :func:`compare`.
 
     Returns:
-        Rows as :func:`lib.verdicts.against` gives them, a Holm family of their own.
+        Rows as :func:`compare` gives them, a Holm family of their own.
     """
-    pair = averaged(runs[runs["method"].isin([MULTI_POSITIVE, MORE_CAPTIONS])])
-    return comparison_table(
-        compare_methods(pair, MORE_CAPTIONS, list(METRICS), margin=margin), METRICS
-    )
+    pair = runs[runs["method"].isin([MULTI_POSITIVE, MORE_CAPTIONS])]
+    return compare(pair, margin, MORE_CAPTIONS)
 
 
 def captions_verdict(table: pd.DataFrame) -> str:
@@ -298,33 +297,33 @@ def verdict(table: pd.DataFrame) -> str:
         (name for name, answer in found.items() if answer == "improves"),
         key=lambda name: -scores[name],
     )
-    sentences = []
     if better:
         named = ", ".join(f"{name} ({SETS[name]}, {signed(scores[name])})" for name in better)
-        sentences.append(
-            f"Better than the tuned fixed loss, with the gain in mean recall: {named}."
-        )
+        first = f"Better than the tuned fixed loss, with the gain in mean recall: {named}."
     else:
-        sentences.append("No method is shown to be better than the tuned fixed loss.")
+        first = "No method is shown to be better than the tuned fixed loss."
+    words = {
+        "improves": "better",
+        "worsens": "worse",
+        "equivalent": "equivalent",
+        "undecided": "undecided",
+    }
+    groups = []
     for kind in dict.fromkeys(SETS[name] for name in found):
         answers = [answer for name, answer in found.items() if SETS[name] == kind]
+        if answers == ["improves"]:
+            # The first sentence has said it.
+            continue
+        counted = ", ".join(
+            f"{answers.count(answer)} {word}" for answer, word in words.items() if answer in answers
+        )
         rows = table[table["sets"] == kind]
         furthest = rows.loc[rows["estimate"].abs().idxmax()]
-        counted = ", ".join(
-            f"{answers.count(answer)} {word}"
-            for answer, word in {
-                "improves": "better",
-                "worsens": "worse",
-                "equivalent": "equivalent",
-                "undecided": "undecided",
-            }.items()
-            if answer in answers
+        groups.append(
+            f"of {len(answers)} that set the {kind}, {counted} (the furthest: "
+            f"{furthest['method']}, {signed(furthest['estimate'])} in {furthest['metric']})"
         )
-        sentences.append(
-            f"Of {len(answers)} that set the {kind}: {counted}; the furthest from the fixed loss "
-            f"is {furthest['method']}, {signed(furthest['estimate'])} in {furthest['metric']}."
-        )
-    return " ".join(sentences)
+    return first if not groups else f"{first} By what they set: {'; '.join(groups)}."
 
 
 def _swing(tau: float, ratio: float, period: float) -> CosineConfig:

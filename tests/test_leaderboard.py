@@ -151,9 +151,15 @@ def test_the_verdict_names_what_is_better_and_by_setting_what():
     text = verdict(table)
     assert "the gain in mean recall: learned τ (temperature, +1." in text
     assert text.index("learned τ (") < text.index("cosine temperature (")
-    assert "Of 2 that set the temperature: 2 better" in text
-    assert "Of 1 that set the weights of the directions: 1 equivalent" in text
-    assert "Of 1 that set the loss: 1 worse; the furthest from the fixed loss is sigmoid" in text
+    assert "By what they set: of 2 that set the temperature, 2 better (the furthest: lea" in text
+    assert "; of 1 that set the weights of the directions, 1 equivalent (" in text
+    assert "; of 1 that set the loss, 1 worse (the furthest: sigmoid loss, -2." in text
+
+
+def test_the_verdict_says_a_thing_once():
+    text = verdict(compare(board(GradNorm=0.0, **{"sigmoid loss": 2.0}), margin=0.3))
+    assert text.count("sigmoid loss") == 1
+    assert "By what they set" not in verdict(compare(board(**{"sigmoid loss": 2.0}), margin=0.3))
 
 
 def test_the_verdict_says_so_if_nothing_is_better():
