@@ -158,6 +158,11 @@ def test_published_files_are_small(results):
         assert all(np.issubdtype(kind, np.number) or kind.kind == "b" for kind in numbers.dtypes)
 
 
+def test_the_full_profile_fits_six_hours_on_two_cores(records):
+    """Each run was trained on one core; half an hour is left for the towers' features."""
+    assert sum(record.seconds for record in records) / 2 < 5.5 * 3600
+
+
 def test_the_notebooks_execute_again_without_corpus_and_training(results, tmp_path, root):
     """From the committed records alone and from another folder, to the same bytes."""
     environment = {
