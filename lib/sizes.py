@@ -237,12 +237,17 @@ def recommend(
         wins = (tried["verdict"] == "improves").groupby(tried["method"], sort=False).sum()
         losses = (tried["verdict"] == "worsens").groupby(tried["method"], sort=False).sum()
         nearest = str(wins.idxmax())
+        own = tried[tried["method"] == nearest]
+        gains = ", ".join(
+            f"{row.metric} {signed(row.estimate)} at {row.train_images:,} images"
+            for row in own[own["verdict"] == "improves"].itertuples()
+        )
         summary = (
             "Of the settings tried at every size of the training set none beats it by the rule set "
             "beforehand: an improvement of R@1 in at least half of the comparisons over sizes, "
-            f"nowhere a loss. The nearest, {nearest}, improves "
-            f"in {wins[nearest]} of {(tried['method'] == nearest).sum()} and loses in "
-            f"{losses[nearest]}. What pays is tuning the temperature and the learning rate."
+            f"nowhere a loss. The nearest (“{nearest}”) improves in {wins[nearest]} of {len(own)}"
+            f"{': ' if gains else ''}{gains}; it loses in {losses[nearest]}. What pays is tuning "
+            "the temperature and the learning rate."
         )
     else:
         won = int((rows["verdict"] == "improves").sum())

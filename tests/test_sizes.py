@@ -9,7 +9,7 @@ from synthetic import synthetic_features
 
 from lib import sizes
 from lib.parameters import validate
-from lib.runs import TEST_COLUMNS, Store
+from lib.runs import TEST_COLUMNS, RunConfig, Store
 from lib.sizes import BOTH, CAPTIONS, DECAY, FIXED, against_fixed, choose, neighbours, recommend
 from lib.tuning import replicate
 from lib.verdicts import PAPER_METHOD
@@ -91,6 +91,21 @@ def test_differences_are_within_a_size_and_in_one_family():
 def test_the_recommendation_follows_its_rule(gain, validation, chosen):
     runs = results(gain, validation)
     assert choose(runs, against_fixed(runs, 0.3)) == chosen
+
+
+def test_where_none_is_recommended_the_nearest_is_named_with_where_it_gains():
+    compared = against_fixed(results({CAPTIONS: (0, 2)}, {}), 0.3)
+    found = recommend(FIXED, "sensitivity", {1000: {FIXED: RunConfig()}}, compared, 1000)
+    gains = compared[compared["verdict"] == "improves"]["estimate"]
+    assert len(gains) == 2
+    i2t, t2i = gains
+    assert (
+        f"(“{CAPTIONS}”) improves in 2 of 4: i2t R@1 {i2t:+.2f} at 1,000 images, "
+        f"t2i R@1 {t2i:+.2f} at 1,000 images; it loses in 0."
+    ) in found.summary
+    compared = against_fixed(results({}, {}), 0.3)
+    found = recommend(FIXED, "sensitivity", {1000: {FIXED: RunConfig()}}, compared, 1000)
+    assert "improves in 0 of 4; it loses in 0." in found.summary
 
 
 def test_every_method_is_tuned_and_stated(tmp_path):
