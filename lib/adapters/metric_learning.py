@@ -1,6 +1,6 @@
 """pytorch-metric-learning: a loss over a reference set, and a reducer that weights directions."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pytorch_metric_learning.reducers import BaseReducer
@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from lib.losses import ScheduledContrastiveLoss
 from lib.schedulers import Scheduler
+from lib.schedulers.checks import check_finite
 
 
 class ScheduledPairLoss(nn.Module):
@@ -47,13 +48,21 @@ class ScheduledPairLoss(nn.Module):
             raise ValueError("ref_emb is missing: the captions' embeddings, (B, d)")
         if indices_tuple is not None:
             raise ValueError("indices_tuple must be None: this loss takes no miner's choice")
+        if labels.shape != embeddings.shape[:1] or embeddings.shape != ref_emb.shape:
+            raise ValueError(
+                "embeddings and ref_emb must be (B, d) and labels (B,); their shapes are "
+                f"{tuple(embeddings.shape)}, {tuple(ref_emb.shape)} and {tuple(labels.shape)}"
+            )
         order, found = labels.argsort(), labels if ref_labels is None else ref_labels
         place = found.argsort()
         same = labels.shape == found.shape and torch.equal(labels[order], found[place])
         if not same or bool((labels[order].diff() == 0).any()):
             raise ValueError("labels and ref_labels must be the same distinct labels, one a pair")
         image, text = (F.normalize(x, dim=-1) for x in (embeddings[order], ref_emb[place]))
-        return self.loss(image, text)  # type: ignore[no-any-return]
+        return self.loss(image, text)
+
+    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
+        __call__ = forward
 
 
 class DirectionReducer(BaseReducer):  # type: ignore[misc]
@@ -89,6 +98,7 @@ class DirectionReducer(BaseReducer):  # type: ignore[misc]
             raise ValueError(
                 f"embeddings must be the images then as many captions; they are {len(embeddings)}"
             )
+        check_finite("embeddings", embeddings)
         half = len(embeddings) // 2
         unit = F.normalize(embeddings.detach(), dim=-1)
         weights = self.scheduler.quick(unit[:half] @ unit[half:].T, 1.0).weights

@@ -1,6 +1,6 @@
 """open_clip: a loss in the place of its ``ClipLoss``; needs nothing of open_clip itself."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Literal, overload
 
 from torch import Tensor, nn
 
@@ -59,7 +59,7 @@ class ScheduledClipLoss(nn.Module):
         logit_scale: Tensor,
         logit_bias: Tensor | None = None,
         output_dict: bool = False,
-    ) -> Any:
+    ) -> Tensor | dict[str, Tensor]:
         """Return the loss, or ``{"contrastive_loss": loss}`` with ``output_dict``.
 
         Args:
@@ -71,3 +71,29 @@ class ScheduledClipLoss(nn.Module):
         """
         loss = self.loss(image_features, text_features, logit_scale)
         return {"contrastive_loss": loss} if output_dict else loss
+
+    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
+
+        @overload
+        def __call__(
+            self,
+            image_features: Tensor,
+            text_features: Tensor,
+            logit_scale: Tensor,
+            logit_bias: Tensor | None = None,
+            output_dict: Literal[False] = False,
+        ) -> Tensor: ...
+
+        @overload
+        def __call__(
+            self,
+            image_features: Tensor,
+            text_features: Tensor,
+            logit_scale: Tensor,
+            logit_bias: Tensor | None = None,
+            *,
+            output_dict: Literal[True],
+        ) -> dict[str, Tensor]: ...
+
+        def __call__(self, *args: object, **kwargs: object) -> object:
+            """Call :meth:`forward`."""

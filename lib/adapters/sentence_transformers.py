@@ -1,12 +1,13 @@
 """sentence-transformers: a loss for its trainer, over two columns of pairs."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lib.losses import ScheduledContrastiveLoss
+from lib.schedulers.checks import check_number
 
 
 class ScheduledMultipleNegativesLoss(nn.Module):
@@ -32,6 +33,7 @@ class ScheduledMultipleNegativesLoss(nn.Module):
         gather_across_devices: bool = False,
     ) -> None:
         super().__init__()
+        check_number("scale", scale, "1 / τ, positive and finite", lambda value: value > 0)
         self.model = model
         self.loss = ScheduledContrastiveLoss(
             scheduler, temperature=1 / scale, gather=gather_across_devices
@@ -48,7 +50,10 @@ class ScheduledMultipleNegativesLoss(nn.Module):
                 "anchor and positive"
             )
         first, second = (F.normalize(column, dim=-1) for column in columns)
-        return self.loss(first, second)  # type: ignore[no-any-return]
+        return self.loss(first, second)
+
+    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
+        __call__ = forward
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return what the library writes in a model's card."""

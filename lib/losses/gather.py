@@ -15,15 +15,23 @@ def gather_pairs(image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
     Outside ``torch.distributed``, or with one process, the embeddings are returned as they are.
 
     Args:
-        image: (b, d), with the same b in every process.
-        text: (b, d).
+        image: (..., b, d), with the same b in every process.
+        text: (..., b, d); row i of both is one pair.
 
     Returns:
-        (W · b, d) twice, for W processes.
+        (..., W · b, d) twice, for W processes.
+
+    Raises:
+        ValueError: The shapes differ.
 
     >>> gather_pairs(torch.eye(2), torch.eye(2))[0].shape
     torch.Size([2, 2])
     """
+    if image.dim() < 2 or image.shape != text.shape:
+        raise ValueError(
+            "image and text must be (..., b, d) both, row i of each one pair; their shapes are "
+            f"{tuple(image.shape)} and {tuple(text.shape)}"
+        )
     distributed = torch.distributed
     if not (distributed.is_available() and distributed.is_initialized()):
         return image, text
@@ -31,7 +39,7 @@ def gather_pairs(image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         return image, text
     # One exchange for both, so that a step waits once.
     gathered: Tensor = _Gather.apply(torch.stack([image, text]))
-    both = gathered.transpose(0, 1).flatten(1, 2)
+    both = torch.cat(gathered.unbind(), dim=-2)
     return both[0], both[1]
 
 

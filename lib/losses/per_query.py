@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lib.schedulers.actuators import Schedule
-from lib.schedulers.scheduler import Number, check_similarity
+from lib.schedulers.checks import Number, check_number, check_similarity, check_temperature
 
 
 def info_nce(similarity: Tensor, temperature: Number) -> Tensor:
@@ -57,7 +57,8 @@ def label_smoothing(similarity: Tensor, temperature: Number, epsilon: Number) ->
             [0.5633, 0.5633]])
     """
     logits = _logits(similarity, temperature)
-    epsilon = _aligned(epsilon, logits, 2)
+    check_number("epsilon", epsilon, "in [0, 1]", lambda value: 0 <= value <= 1)
+    epsilon = _aligned(epsilon, logits)
     mean = torch.stack([logits.mean(dim=-1), logits.mean(dim=-2)], dim=-2)
     return _partition(logits) - (1 - epsilon) * _positives(logits) - epsilon * mean
 
@@ -92,9 +93,10 @@ def hardest_negatives(similarity: Tensor, temperature: Number, margin: Number) -
             [0.0000, 0.3000]])
     """
     check_similarity(similarity)
+    check_number("margin", margin, "positive and finite", lambda value: value > 0)
     others = _negatives(similarity)
     hardest = torch.stack([others.amax(dim=-1), others.amax(dim=-2)], dim=-2)
-    return F.relu(_aligned(margin, similarity, 2) + hardest - _positives(similarity))
+    return F.relu(_aligned(margin, similarity) + hardest - _positives(similarity))
 
 
 def sigmoid(similarity: Tensor, temperature: Number, bias: Number) -> Tensor:
@@ -115,7 +117,8 @@ def sigmoid(similarity: Tensor, temperature: Number, bias: Number) -> Tensor:
     tensor([[1.3863, 1.3863],
             [1.3863, 1.3863]])
     """
-    logits = _logits(similarity, temperature) + _aligned(bias, similarity, 2)
+    check_number("bias", bias, "finite", math.isfinite)
+    logits = _logits(similarity, temperature) + _aligned(bias, similarity)
     sign = 2 * _diagonal(logits).to(logits.dtype) - 1
     decisions = -F.logsigmoid(sign * logits)
     return torch.stack([decisions.sum(dim=-1), decisions.sum(dim=-2)], dim=-2)
@@ -137,6 +140,11 @@ def multi_positive(similarity: Tensor, temperature: Number, *, group: Tensor) ->
             [0.6931, 0.6931]])
     """
     logits = _logits(similarity, temperature)
+    if group.shape != similarity.shape[:-1]:
+        raise ValueError(
+            f"group must be (..., B) = {tuple(similarity.shape[:-1])}, what each pair of the batch "
+            f"belongs to; its shape is {tuple(group.shape)}"
+        )
     same = (group.unsqueeze(-1) == group.unsqueeze(-2)).to(logits.dtype)
     target = same / same.sum(dim=-1, keepdim=True)
     matched = torch.stack([(target * logits).sum(dim=-1), (target.mT * logits).sum(dim=-2)], dim=-2)
@@ -161,7 +169,9 @@ def rince(similarity: Tensor, temperature: Number, q: Number, density: Number = 
             [0., 0.]])
     """
     logits = _logits(similarity, temperature)
-    q, density = _aligned(q, logits, 2), _aligned(density, logits, 2)
+    for name, value in {"q": q, "density": density}.items():
+        check_number(name, value, "in (0, 1]", lambda value: 0 < value <= 1)
+    q, density = _aligned(q, logits), _aligned(density, logits)
     partition = density.log() + _partition(logits)
     # The difference of two powers, each less 1, keeps its digits at a small q.
     return (torch.expm1(q * partition) - torch.expm1(q * _positives(logits))) / q
@@ -255,6 +265,11 @@ def weighted_mean(losses: Tensor, schedule: Schedule) -> Tensor:
     Returns:
         (...): one loss a run.
     """
+    if losses.dim() < 2 or losses.shape[-2:] != (2, schedule.sample_weights.shape[-1]):
+        raise ValueError(
+            "losses must be (..., 2, B), i2t then t2i, of the batch that the schedule is for, B = "
+            f"{schedule.sample_weights.shape[-1]}; its shape is {tuple(losses.shape)}"
+        )
     per_direction = (schedule.sample_weights * losses).mean(dim=-1)
     return (schedule.weights * per_direction).mean(dim=-1)
 
@@ -270,15 +285,16 @@ def contrastive_loss(similarity: Tensor, schedule: Schedule) -> Tensor:
     return weighted_mean(info_nce(similarity, schedule.temperature), schedule)
 
 
-def _aligned(value: Number, like: Tensor, axes: int) -> Tensor:
-    """Return a constant (...) with new last axes, in the type and on the device of ``like``."""
+def _aligned(value: Number, like: Tensor) -> Tensor:
+    """Return a constant (...) with two new last axes, in the type and on the device of ``like``."""
     tensor = torch.as_tensor(value, dtype=like.dtype, device=like.device)
-    return tensor[(..., *[None] * axes)]
+    return tensor[..., None, None]
 
 
 def _logits(similarity: Tensor, temperature: Number) -> Tensor:
     check_similarity(similarity)
-    return similarity / _aligned(temperature, similarity, 2)
+    check_temperature(temperature)
+    return similarity / _aligned(temperature, similarity)
 
 
 def _partition(logits: Tensor) -> Tensor:

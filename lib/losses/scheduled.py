@@ -3,15 +3,17 @@
 import math
 from array import array
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from lib.losses.gather import gather_pairs
 from lib.losses.per_query import weighted_mean
+from lib.schedulers.actuators import Schedule
+from lib.schedulers.checks import Number, check_number, is_traced
 from lib.schedulers.moments import mean_variances_on_host
-from lib.schedulers.scheduler import Fixed, Number, Scheduler
+from lib.schedulers.scheduler import Fixed, Scheduler, neutral_schedule
 from lib.schedulers.trace import Trace
 
 SMALLEST = {dtype: torch.finfo(dtype).tiny for dtype in (torch.float32, torch.float64)}
@@ -92,17 +94,18 @@ class ScheduledContrastiveLoss(nn.Module):
 
         Raises:
             ValueError: The embeddings' shapes, types or devices don't fit, B < 2, or a number is
-                not finite; the message names the argument. The scheduler's state is then as before,
-                unless ``logit_scale`` is the one at fault.
+                not finite; the message names the argument. The scheduler's state is then as before.
         """
         check_embeddings(image_embeddings, text_embeddings)
+        if logit_scale is not None:
+            check_number("logit_scale", logit_scale, "1 / τ, positive and finite", _is_positive)
         if self.gather:
             image_embeddings, text_embeddings = gather_pairs(image_embeddings, text_embeddings)
         similarity = image_embeddings @ text_embeddings.mT
         if similarity.dtype in (torch.float16, torch.bfloat16):
             similarity = similarity.float()
         scale = 1 / self.temperature if logit_scale is None else logit_scale
-        traced = _traced(similarity)
+        traced = is_traced(similarity)
         on_host = self._constants is not None and not traced and similarity.device.type == "cpu"
         if on_host and self.training and similarity.dim() == 2:
             loss = self._quick_loss(similarity, scale)
@@ -115,18 +118,30 @@ class ScheduledContrastiveLoss(nn.Module):
             self._refuse(image_embeddings, text_embeddings, scale)
         return loss
 
+    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
+        __call__ = forward
+
     def _loss(self, similarity: Tensor, scale: Number) -> Tensor:
         """Take a step of any scheduler, anywhere."""
         if not self.training:
-            schedule, logits = Fixed()(similarity, 1.0), _scaled(similarity, scale)
+            schedule, logits = neutral_schedule(similarity, 1.0), _scaled(similarity, scale)
         else:
-            step = self.scheduler.quick if isinstance(self.scheduler, Scheduler) else self.scheduler
-            schedule = step(similarity, 1 / _detached(scale))
+            schedule = self._step(similarity, 1 / _detached(scale))
             own = _sets_temperature(self.scheduler)
             logits = _scaled(similarity, 1 / schedule.temperature if own else scale)
             self._weights = schedule.weights
         losses = [-torch.log_softmax(logits, dim).diagonal(0, -2, -1) for dim in (-1, -2)]
         return weighted_mean(torch.stack(losses, dim=-2), schedule).to(logits.dtype)
+
+    def _step(self, similarity: Tensor, temperature: Number) -> Schedule:
+        """Return the scheduler's schedule; the numbers have been looked at, or shall not be."""
+        scheduler = self.scheduler
+        if isinstance(scheduler, Scheduler):
+            return scheduler.quick(similarity, temperature, check_finite=False)
+        if isinstance(scheduler, Fixed):
+            return neutral_schedule(similarity, temperature)
+        schedule: Schedule = scheduler(similarity, temperature)
+        return schedule
 
     def _quick_loss(self, similarity: Tensor, scale: Number) -> Tensor:
         """Take a step of ``variance × direction`` on the CPU."""
@@ -228,13 +243,8 @@ def check_embeddings(image_embeddings: Tensor, text_embeddings: Tensor) -> None:
         )
 
 
-def _traced(tensor: Tensor) -> bool:
-    """Say whether no number can be read: under a compiler or transform, or in a subclass."""
-    return (
-        torch.compiler.is_compiling()
-        or type(tensor) is not Tensor
-        or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-    )
+def _is_positive(number: float) -> bool:
+    return number > 0
 
 
 def _scaled(similarity: Tensor, scale: Number) -> Tensor:

@@ -1,9 +1,21 @@
 """What the metrics refuse, and the message that says where it is and what to do."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+
+class Array(Protocol):
+    """An array of NumPy, a memory map, or what can be turned into one."""
+
+    def __array__(self) -> Any:
+        """Return it as an array of NumPy."""
+
+
+Values = Tensor | Array | Sequence[Any]
+"""What a metric takes: a tensor, an array or nested lists of numbers."""
 
 
 class MetricsError(ValueError):
@@ -40,6 +52,33 @@ def as_scores(name: str, values: Any) -> Tensor:
                 f"{tensor[where].item()}, at {list(where)}; a diverged model can't be ranked"
             )
     return tensor
+
+
+def as_pair(image: Any, text: Any, *, matched: bool = False) -> tuple[Tensor, Tensor]:
+    """Return the embeddings of both modalities, (..., N, d) and (..., M, d), as :func:`as_scores`.
+
+    Args:
+        image: Of the images.
+        text: Of the captions.
+        matched: Whether row i of both is one pair, so that N = M.
+
+    Raises:
+        MetricsError: As :func:`as_scores`, or the shapes or devices don't fit each other.
+    """
+    image, text = as_scores("image", image), as_scores("text", text)
+    if matched and image.shape != text.shape:
+        raise MetricsError(
+            "image and text must both be (..., n, d), row i of each one pair, but their shapes are "
+            f"{shape(image)} and {shape(text)}"
+        )
+    if image.shape[:-2] != text.shape[:-2] or image.shape[-1] != text.shape[-1]:
+        raise MetricsError(
+            "image (..., N, d) and text (..., M, d) must agree in every axis but the last but "
+            f"one, but their shapes are {shape(image)} and {shape(text)}"
+        )
+    if image.device != text.device:
+        raise MetricsError(f"image is on {image.device}, but text is on {text.device}")
+    return image, text
 
 
 def as_owner(caption_owner: Any, images: int, captions: int, device: torch.device) -> Tensor:

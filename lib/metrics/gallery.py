@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib.metrics.checks import MetricsError, as_ks, as_owner, as_scores
+from lib.metrics.checks import MetricsError, Values, as_ks, as_owner, as_scores
 from lib.metrics.ranking import (
     BLOCK_ROWS,
     _assemble,
@@ -27,9 +27,9 @@ CAPTIONS_AT_ONCE = 8192
 
 @torch.no_grad()
 def recall_at_k(
-    image: Any,
-    text: Any,
-    caption_owner: Any,
+    image: Values | Iterable[Values],
+    text: Values | Iterable[Values],
+    caption_owner: Values,
     ks: Sequence[int] = (1, 5, 10),
     *,
     device: torch.device | str | None = None,

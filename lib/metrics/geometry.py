@@ -1,11 +1,11 @@
 """The geometry of embeddings: whether they have collapsed, and how the two modalities lie."""
 
-from typing import Any
+import math
 
 import torch
 from torch import Tensor
 
-from lib.metrics.checks import as_scores
+from lib.metrics.checks import MetricsError, Values, as_pair, as_scores
 
 COLLAPSE_SPREAD = 0.05
 """Spread below which embeddings count as collapsed: their mean cosine is above 0.95. Even untrained
@@ -13,7 +13,7 @@ encoders, whose embeddings lie in a narrow cone, spread by 0.1 or more, and so d
 (Liang et al., "Mind the gap", NeurIPS 2022)."""
 
 
-def spread(embeddings: Any) -> Tensor:
+def spread(embeddings: Values) -> Tensor:
     """Return how far embeddings lie from their mean, as a share of their mean squared length.
 
     It is 1 − ‖mean x‖² / mean ‖x‖², which for unit vectors is 1 minus the mean cosine of all pairs,
@@ -39,7 +39,7 @@ def spread(embeddings: Any) -> Tensor:
     return centred.square().sum(dim=-1).mean(dim=-1) / size.clamp(min=1e-300)
 
 
-def collapsed(embeddings: Any) -> bool:
+def collapsed(embeddings: Values) -> bool:
     """Return whether embeddings (n, d) have all but become one: any run in a batch (..., n, d).
 
     A model that has collapsed retrieves at chance, and its other numbers mean little.
@@ -53,7 +53,7 @@ def collapsed(embeddings: Any) -> bool:
     return bool((spread(embeddings) < COLLAPSE_SPREAD).any())
 
 
-def modality_gap(image: Any, text: Any) -> Tensor:
+def modality_gap(image: Values, text: Values) -> Tensor:
     """Return the distance between the mean image and the mean caption (Liang et al., 2022).
 
     Args:
@@ -66,11 +66,11 @@ def modality_gap(image: Any, text: Any) -> Tensor:
     >>> modality_gap([[1.0, 0.0]], [[-1.0, 0.0]])
     tensor(2., dtype=torch.float64)
     """
-    means = [as_scores(n, e).double().mean(dim=-2) for n, e in (("image", image), ("text", text))]
+    means = [side.double().mean(dim=-2) for side in as_pair(image, text)]
     return (means[0] - means[1]).square().sum(dim=-1).sqrt()
 
 
-def alignment(image: Any, text: Any) -> Tensor:
+def alignment(image: Values, text: Values) -> Tensor:
     """Return the mean squared distance of matched pairs (Wang and Isola, 2020); lower is closer.
 
     Args:
@@ -83,11 +83,12 @@ def alignment(image: Any, text: Any) -> Tensor:
     >>> alignment([[1.0, 0.0]], [[0.0, 1.0]])
     tensor(2., dtype=torch.float64)
     """
-    difference = as_scores("image", image).double() - as_scores("text", text).double()
+    images, texts = as_pair(image, text, matched=True)
+    difference = images.double() - texts.double()
     return difference.square().sum(dim=-1).mean(dim=-1)
 
 
-def relative_alignment(image: Any, text: Any) -> Tensor:
+def relative_alignment(image: Values, text: Values) -> Tensor:
     """Return the mean squared distance of matched pairs over that of all pairs, matched or not.
 
     :func:`alignment` also falls when all embeddings move together, and is zero in a collapsed
@@ -104,7 +105,7 @@ def relative_alignment(image: Any, text: Any) -> Tensor:
     >>> relative_alignment([[1.0, 0.0], [-1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]])
     tensor(0.5000, dtype=torch.float64)
     """
-    sides = [as_scores(n, e).double() for n, e in (("image", image), ("text", text))]
+    sides = [side.double() for side in as_pair(image, text, matched=True)]
     sizes = [side.square().sum(dim=-1).mean(dim=-1) for side in sides]
     means = [side.mean(dim=-2) for side in sides]
     between = sizes[0] + sizes[1] - 2 * (means[0] * means[1]).sum(dim=-1)
@@ -112,7 +113,7 @@ def relative_alignment(image: Any, text: Any) -> Tensor:
     return torch.where(one, 1.0, alignment(*sides) / torch.where(one, 1.0, between))
 
 
-def uniformity(embeddings: Any, t: float = 2.0) -> Tensor:
+def uniformity(embeddings: Values, t: float = 2.0) -> Tensor:
     """Return the log of the mean Gaussian kernel over pairs (Wang and Isola, 2020); lower is more
     uniform.
 
@@ -131,7 +132,12 @@ def uniformity(embeddings: Any, t: float = 2.0) -> Tensor:
     wide = as_scores("embeddings", embeddings).double()
     count = wide.shape[-2]
     if count < 2:
-        raise ValueError("uniformity needs two embeddings or more")
+        raise MetricsError(
+            f"embeddings must be two or more for uniformity, but there are {count}: its shape is "
+            f"{tuple(wide.shape)}"
+        )
+    if not (math.isfinite(t) and t > 0):
+        raise MetricsError(f"t must be positive and finite, not {t}")
     square = wide.square().sum(dim=-1)
     distance = square[..., :, None] + square[..., None, :] - 2 * wide @ wide.mT
     upper = torch.triu_indices(count, count, 1, device=wide.device)

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib.metrics.checks import MetricsError, as_scores, shape
+from lib.metrics.checks import MetricsError, Values, as_scores, shape
 
 
-def nearest(similarity: Any, k: int, *, exclude_self: bool = False) -> Tensor:
+def nearest(similarity: Values, k: int, *, exclude_self: bool = False) -> Tensor:
     """Return each item's probability of being among a query's ``k`` nearest, ties at random.
 
     Args:
@@ -53,7 +53,7 @@ def nearest(similarity: Any, k: int, *, exclude_self: bool = False) -> Tensor:
     return above.double() + tied * share
 
 
-def k_occurrence(similarity: Any, k: int, *, exclude_self: bool = False) -> Tensor:
+def k_occurrence(similarity: Values, k: int, *, exclude_self: bool = False) -> Tensor:
     """Return N_k: of how many queries each item is one of the ``k`` nearest.
 
     Radovanović, Nanopoulos and Ivanović, "Hubs in Space" (JMLR 11, 2010), section 2.
@@ -75,7 +75,7 @@ def k_occurrence(similarity: Any, k: int, *, exclude_self: bool = False) -> Tens
     return nearest(similarity, k, exclude_self=exclude_self).sum(dim=-2)
 
 
-def skewness(values: Any) -> Tensor:
+def skewness(values: Values) -> Tensor:
     """Return the skewness E[(x − μ)³] / σ³ over the last axis; 0 where all values are equal.
 
     Args:
@@ -100,7 +100,7 @@ def skewness(values: Any) -> Tensor:
     return torch.where(variance > 0, third / variance.clamp(min=1e-30).pow(1.5), 0.0)
 
 
-def hubness(similarity: Any, k: int = 10, *, exclude_self: bool = False) -> Tensor:
+def hubness(similarity: Values, k: int = 10, *, exclude_self: bool = False) -> Tensor:
     """Return the skewness of the k-occurrence of a gallery: 0 without hubs, more with stronger.
 
     Radovanović et al. (2010), equation 1. For captions under image queries give the similarities
@@ -124,9 +124,9 @@ def hubness(similarity: Any, k: int = 10, *, exclude_self: bool = False) -> Tens
 
 
 def neighbour_purity(
-    similarity: Any,
-    query_label: Any,
-    gallery_label: Any,
+    similarity: Values,
+    query_label: Values,
+    gallery_label: Values,
     k: int = 10,
     *,
     exclude_self: bool = False,

@@ -13,12 +13,11 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from lib.metrics.checks import MetricsError, as_owner, as_scores, shape
+from lib.metrics.checks import MetricsError, Values, as_owner, as_pair, as_scores
 
 GRID_BITS = 26
 """Bits of an embedding's coordinates: twice 26, and a carry, fit the 53 bits of a float64."""
@@ -89,7 +88,7 @@ class Ranks:
         return self.above + (self.tied + 1).double() / (self.tied_positives + 1)
 
 
-def ranks(similarity: Any, caption_owner: Any) -> tuple[Ranks, Ranks]:
+def ranks(similarity: Values, caption_owner: Values) -> tuple[Ranks, Ranks]:
     """Rank the positives of every query in both directions of a similarity matrix.
 
     Scores are compared as they are. A product of equal embeddings can differ in its last bit from
@@ -130,7 +129,7 @@ def ranks(similarity: Any, caption_owner: Any) -> tuple[Ranks, Ranks]:
 
 @torch.no_grad()
 def ranks_from_embeddings(
-    image: Any, text: Any, caption_owner: Any, *, chunk_size: int | None = None
+    image: Values, text: Values, caption_owner: Values, *, chunk_size: int | None = None
 ) -> tuple[Ranks, Ranks]:
     """Rank the positives of every query by inner products, in bounded memory, exactly.
 
@@ -154,14 +153,7 @@ def ranks_from_embeddings(
     >>> ranks_from_embeddings(same, same, [0, 1, 2])[1].expected()
     tensor([2., 2., 2.], dtype=torch.float64)
     """
-    image, text = as_scores("image", image), as_scores("text", text)
-    if image.shape[:-2] != text.shape[:-2] or image.shape[-1] != text.shape[-1]:
-        raise MetricsError(
-            "image (..., N, d) and text (..., M, d) must agree in every axis but the last but "
-            f"one, but their shapes are {shape(image)} and {shape(text)}"
-        )
-    if image.device != text.device:
-        raise MetricsError(f"image is on {image.device}, but text is on {text.device}")
+    image, text = as_pair(image, text)
     if chunk_size is not None and chunk_size < 1:
         raise MetricsError(f"chunk_size must be 1 or more, not {chunk_size}")
     batch, images, captions = image.shape[:-2], image.shape[-2], text.shape[-2]

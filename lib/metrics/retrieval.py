@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from lib.metrics.checks import as_ks
+from lib.metrics.checks import Values, as_ks
 from lib.metrics.ranking import Ranks, ranks, ranks_from_embeddings
 
 
@@ -129,8 +128,8 @@ class RetrievalMetrics:
 
 
 def retrieval_metrics(
-    similarity: Any,
-    caption_owner: Any,
+    similarity: Values,
+    caption_owner: Values,
     ks: Sequence[int] = (1, 5, 10),
     *,
     per_query: bool = False,
@@ -162,9 +161,9 @@ def retrieval_metrics(
 
 
 def retrieval_metrics_from_embeddings(
-    image: Any,
-    text: Any,
-    caption_owner: Any,
+    image: Values,
+    text: Values,
+    caption_owner: Values,
     ks: Sequence[int] = (1, 5, 10),
     *,
     chunk_size: int | None = None,

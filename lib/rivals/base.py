@@ -1,9 +1,8 @@
 """What every rival has: constants for each run of a stack, and leading axes to check."""
 
-import torch
 from torch import Tensor, nn
 
-from lib.schedulers.scheduler import Number, check_similarity
+from lib.schedulers.checks import Number, as_constant, check_similarity
 
 
 class Rival(nn.Module):
@@ -18,9 +17,13 @@ class Rival(nn.Module):
         self.batch_shape = tuple(batch_shape)
 
     def add_constant(self, name: str, value: Number) -> Tensor:
-        """Keep a constant, a number or of the stack's shape, as a buffer outside the state."""
-        tensor = torch.as_tensor(value, dtype=torch.get_default_dtype()).expand(self.batch_shape)
-        self.register_buffer(name, tensor.clone(), persistent=False)
+        """Keep a constant, a number or of the stack's shape, as a buffer outside the state.
+
+        Raises:
+            ValueError: It is of another shape; the message names it.
+        """
+        tensor = as_constant(name, value, self.batch_shape)
+        self.register_buffer(name, tensor, persistent=False)
         return tensor
 
     def check(self, similarity: Tensor) -> None:

@@ -1,13 +1,15 @@
 """A temperature that swings on a cosine, whatever the similarities."""
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lib.rivals.base import Rival, require
 from lib.schedulers.actuators import Schedule
-from lib.schedulers.scheduler import Number, neutral_schedule
+from lib.schedulers.checks import Number
+from lib.schedulers.scheduler import neutral_schedule
 
 
 class CosineTemperature(Rival):
@@ -61,3 +63,6 @@ class CosineTemperature(Rival):
         phase = torch.cos(2 * math.pi * self.steps / self.period)
         self.steps += 1
         return neutral_schedule(similarity, self.low + (self.high - self.low) * (1 + phase) / 2)
+
+    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
+        __call__ = forward

@@ -1,12 +1,13 @@
 """Weights of the two directions that balance the norms of their gradients."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lib.rivals.base import Rival, require
-from lib.schedulers.scheduler import Number
+from lib.schedulers.checks import Number, check_finite
 
 LEAST_WEIGHT = 1e-3
 """A weight is put back to this where a step would take it below."""
@@ -69,6 +70,12 @@ class GradNorm(Rival):
             ValueError: ``losses`` or a parameter has other leading axes than ``batch_shape``.
         """
         self.check_axes("losses", losses, 1)
+        if losses.shape[-1] != 2:
+            raise ValueError(
+                f"losses must be (..., 2), i2t then t2i; its shape is {tuple(losses.shape)}"
+            )
+        if losses.dim() == 1:
+            check_finite("losses", losses)
         for parameter in parameters:
             self.check_axes(
                 "a parameter", parameter, max(parameter.dim() - len(self.batch_shape), 0)
@@ -89,6 +96,9 @@ class GradNorm(Rival):
             self.weights.copy_(2 * moved / moved.sum(dim=-1, keepdim=True))
             self.steps += 1
         return used.to(losses.dtype)
+
+    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
+        __call__ = forward
 
     def _norm(self, loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         # The runs share nothing, so that the gradient of their sum holds each run's own.

@@ -1,12 +1,13 @@
 """A temperature for each training image and each caption, learned by its own gradient."""
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lib.rivals.base import Rival, require
-from lib.schedulers.scheduler import Number
+from lib.schedulers.checks import Number, as_constant, is_readable
 
 
 class IndividualTemperatures(Rival):
@@ -82,7 +83,7 @@ class IndividualTemperatures(Rival):
         for name, value in {"gamma": gamma, "beta": beta}.items():
             values = self.add_constant(name, value)
             require((values > 0) & (values <= 1), name, "in (0, 1]", value)
-        tau = torch.as_tensor(start, dtype=torch.get_default_dtype()).expand(self.batch_shape)
+        tau = as_constant("start", start, self.batch_shape)
         require((tau >= low) & (tau <= high), "start", f"within the bounds {bounds}", start)
         self.register_buffer("temperature", _per_pair(tau, count))
         self.register_buffer("slope", _per_pair(torch.zeros_like(tau), count))
@@ -106,6 +107,12 @@ class IndividualTemperatures(Rival):
             raise ValueError(
                 f"index must be (..., B) = {tuple(similarity.shape[:-1])}, the training pairs of "
                 f"the batch; it is {tuple(index.shape)}"
+            )
+        count = self.temperature.shape[-1]
+        if index.dim() == 1 and is_readable(index) and not 0 <= index.min() <= index.max() < count:
+            raise ValueError(
+                f"index must name training pairs, 0 to {count - 1}; it goes from "
+                f"{int(index.min())} to {int(index.max())}"
             )
         size = similarity.shape[-1]
         place = index.unsqueeze(-2).expand(*index.shape[:-1], 2, size)
@@ -138,6 +145,9 @@ class IndividualTemperatures(Rival):
             value = tau * (log_mean + rho)
         carrier = (weight * gap).sum(dim=-1)
         return value + (carrier - carrier.detach())
+
+    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
+        __call__ = forward
 
 
 def _per_pair(values: Tensor, count: int) -> Tensor:

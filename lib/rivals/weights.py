@@ -3,13 +3,16 @@
 A task is a direction here; its loss is the mean InfoNCE loss of its queries.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from lib.losses import info_nce
 from lib.rivals.base import Rival, require
 from lib.schedulers.actuators import Schedule
-from lib.schedulers.scheduler import Number, neutral_schedule
+from lib.schedulers.checks import Number
+from lib.schedulers.scheduler import neutral_schedule
 
 LEAST_LOSS = 1e-8
 """A loss under this counts as this, so that no ratio of losses divides by zero."""
@@ -47,6 +50,9 @@ class UncertaintyWeights(Rival):
         self.check(similarity)
         weights = torch.exp(-self.log_variance).to(similarity.dtype)
         return neutral_schedule(similarity, temperature)._replace(weights=weights)
+
+    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
+        __call__ = forward
 
     def penalty(self) -> Tensor:
         """Return what to add to the loss, (...): ½ Σ_d s_d / 2."""
@@ -89,6 +95,9 @@ class AnalyticUncertaintyWeights(Rival):
         losses = info_nce(similarity, temperature).mean(dim=-1).clamp(min=LEAST_LOSS)
         weights = 2 * torch.softmax(1 / (losses * self.softness.unsqueeze(-1)), dim=-1)
         return neutral_schedule(similarity, temperature)._replace(weights=weights)
+
+    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
+        __call__ = forward
 
 
 class DynamicWeightAverage(Rival):
@@ -149,3 +158,6 @@ class DynamicWeightAverage(Rival):
         self.total += info_nce(similarity, temperature).mean(dim=-1)
         self.steps += 1
         return neutral._replace(weights=weights)
+
+    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
+        __call__ = forward

@@ -14,6 +14,8 @@ place of the *total* variance, which moves a weight by about |γ| times that.
 import torch
 from torch import Tensor
 
+from lib.schedulers.checks import check_similarity
+
 CENTRED_FROM = 1 / 16
 """Share of the mean square that a variance must reach to be taken without centring first."""
 
@@ -33,6 +35,7 @@ def mean_variances(similarity: Tensor) -> Tensor:
     >>> mean_variances(torch.tensor([[0.8, 0.0], [0.4, 0.2]]))
     tensor([0.0850, 0.0250])
     """
+    check_similarity(similarity, finite=False)
     if similarity.dtype in (torch.float16, torch.bfloat16):
         similarity = similarity.float()
     size = similarity.shape[-1]

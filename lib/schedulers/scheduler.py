@@ -1,41 +1,23 @@
 """The schedulers as modules: called once a step with the similarities, they return the schedule."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from lib.schedulers.actuators import ACTUATORS, Schedule, Smoothed
+from lib.schedulers.checks import Number, as_constant, check_similarity, check_temperature
 from lib.schedulers.moments import mean_variances
 from lib.schedulers.signals import SIGNALS
-
-Number = float | Tensor
 
 DEFAULT_TARGETS = {"variance": 1.5, "entropy": 0.8, "spread": 8.0}
 """What ``sharpness`` holds: the logits' standard deviation, their mean normalised entropy, or
 their range."""
 
 
-def check_similarity(similarity: Tensor) -> None:
-    """Refuse what no contrastive loss can use.
-
-    Raises:
-        ValueError: ``similarity`` is not (..., B, B), or B < 2: a single pair has no negatives.
-    """
-    if similarity.dim() < 2 or similarity.shape[-1] != similarity.shape[-2]:
-        raise ValueError(
-            f"similarity must be (..., B, B), one row an image and one column a caption of the "
-            f"same B pairs; its shape is {tuple(similarity.shape)}"
-        )
-    if similarity.shape[-1] < 2:
-        raise ValueError(
-            "similarity holds a single pair: with no negatives its loss is a constant 0 and no "
-            "signal is defined; use batches of at least 2 pairs"
-        )
-
-
 def neutral_schedule(similarity: Tensor, temperature: Number) -> Schedule:
     """Return the schedule that changes nothing, for ``similarity`` (..., B, B)."""
+    check_temperature(temperature)
     leading = similarity.shape[:-2]
     ones = torch.ones((), dtype=similarity.dtype, device=similarity.device)
     tau = torch.as_tensor(temperature, dtype=similarity.dtype, device=similarity.device)
@@ -54,6 +36,9 @@ class Fixed(nn.Module):
         """Return the neutral schedule for ``similarity`` (..., B, B)."""
         check_similarity(similarity)
         return neutral_schedule(similarity, temperature)
+
+    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
+        __call__ = forward
 
 
 class Scheduler(nn.Module):
@@ -127,8 +112,7 @@ class Scheduler(nn.Module):
             "high": bounds[1],
         }
         for name, value in constants.items():
-            tensor = torch.as_tensor(value, dtype=torch.get_default_dtype()).expand(batch_shape)
-            self.register_buffer(name, tensor.clone(), persistent=False)
+            self.register_buffer(name, as_constant(name, value, batch_shape), persistent=False)
         self._check_constants()
         state = torch.zeros(*batch_shape, self._actuator.channels)
         self.register_buffer("average", state)
@@ -166,13 +150,15 @@ class Scheduler(nn.Module):
         self._check_similarity(similarity)
         similarity = similarity.detach()
         neutral = neutral_schedule(similarity, temperature)
-        observed = self._actuator.observe(
-            self._signal, similarity, neutral.temperature, self.target
-        )
-        return self._advance(observed, similarity, neutral)
+        return self._advance(self._observe(similarity, neutral), similarity, neutral)
+
+    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
+        __call__ = forward
 
     @torch.no_grad()
-    def quick(self, similarity: Tensor, temperature: Number) -> Schedule:
+    def quick(
+        self, similarity: Tensor, temperature: Number, *, check_finite: bool = True
+    ) -> Schedule:
         """Take one step as :meth:`forward` does, for less: the same schedule up to rounding.
 
         The mean variances that drive ``variance × direction`` come from sums
@@ -190,20 +176,24 @@ class Scheduler(nn.Module):
         >>> Scheduler("variance", "direction").quick(similarity, temperature=0.1).weights
         tensor([1.5455, 0.4545])
         """
-        if self.signal_name != "variance" or self.actuator_name != "direction":
-            return self(similarity, temperature)  # type: ignore[no-any-return]
-        self._check_similarity(similarity)
+        self._check_similarity(similarity, finite=check_finite)
         similarity = similarity.detach()
-        observed = mean_variances(similarity)
-        return self._advance(observed, similarity, neutral_schedule(similarity, temperature))
+        neutral = neutral_schedule(similarity, temperature)
+        if self.signal_name == "variance" and self.actuator_name == "direction":
+            return self._advance(mean_variances(similarity), similarity, neutral)
+        return self._advance(self._observe(similarity, neutral), similarity, neutral)
 
-    def _check_similarity(self, similarity: Tensor) -> None:
-        check_similarity(similarity)
+    def _check_similarity(self, similarity: Tensor, *, finite: bool = True) -> None:
+        check_similarity(similarity, finite=finite)
         if similarity.shape[:-2] != self.average.shape[:-1]:
             raise ValueError(
                 f"similarity has leading axes {tuple(similarity.shape[:-2])}, the scheduler was "
                 f"made with batch_shape={tuple(self.average.shape[:-1])}"
             )
+
+    def _observe(self, similarity: Tensor, neutral: Schedule) -> Tensor:
+        """Return what the actuator smooths, (..., C)."""
+        return self._actuator.observe(self._signal, similarity, neutral.temperature, self.target)
 
     def _advance(self, observed: Tensor, similarity: Tensor, neutral: Schedule) -> Schedule:
         """Take one step with what the actuator observed (..., C)."""
