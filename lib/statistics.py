@@ -29,16 +29,43 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
+__all__ = [
+    "Comparison",
+    "Interval",
+    "PairedComparison",
+    "StatisticsError",
+    "Verdict",
+    "bootstrap_by_image",
+    "compare_methods",
+    "compare_pairs",
+    "comparison_table",
+    "minimum_detectable_effect",
+    "paired_comparison",
+]
+
 SAME = 1e-10
 """Share of the values' size below which differences are rounding errors of one another."""
 
 
 class StatisticsError(ValueError):
-    """The values given don't support the comparison asked for; the message says why."""
+    """The values given don't support the comparison asked for; the message says why.
+
+    It is a :class:`ValueError`.
+
+    >>> try:
+    ...     paired_comparison({0: 2.0}, {0: 1.0})
+    ... except StatisticsError as error:
+    ...     print(str(error).split(":")[0])
+    a comparison needs two seeds or more, but there is 1
+    """
 
 
 class Verdict(StrEnum):
-    """What a comparison says of a method."""
+    """What a comparison says of a method.
+
+    >>> Verdict("improves") is Verdict.IMPROVES
+    True
+    """
 
     IMPROVES = "improves"
     WORSENS = "worsens"
@@ -50,7 +77,7 @@ class Verdict(StrEnum):
 class PairedComparison:
     """The mean paired difference over seeds, treatment minus baseline.
 
-    Attributes:
+    Args:
         estimate: In the values' unit.
         low: The lower end of the interval.
         high: The upper end.
@@ -58,6 +85,10 @@ class PairedComparison:
         p: Two-sided p-value of no difference.
         standard_deviation: Of the differences.
         seeds: Number of paired seeds.
+
+    >>> compared = paired_comparison({0: 2.0, 1: 3.0}, {0: 1.0, 1: 1.0})
+    >>> compared.estimate, compared.seeds
+    (1.5, 2)
     """
 
     estimate: float
@@ -73,7 +104,7 @@ class PairedComparison:
 class Comparison:
     """One cell of a table of comparisons: a method's metric against the baseline's.
 
-    Attributes:
+    Args:
         method: The treatment.
         baseline: What it is compared with.
         metric: What was measured.
@@ -81,6 +112,12 @@ class Comparison:
         margin: Within ± this, in the metric's unit, methods count as equivalent.
         p_adjusted: Holm's, over the whole table.
         verdict: What follows.
+
+    >>> table = pd.DataFrame({"method": ["a", "a", "b", "b"], "seed": [0, 1, 0, 1],
+    ...                       "R@1": [10.0, 11.0, 10.0, 11.1]})
+    >>> (comparison,) = compare_methods(table, "a", ["R@1"], margin=2.0)
+    >>> comparison.method, comparison.baseline, comparison.verdict.value
+    ('b', 'a', 'equivalent')
     """
 
     method: str
@@ -94,7 +131,17 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its interval."""
+    """An estimate and its interval.
+
+    Args:
+        estimate: In the values' unit.
+        low: The lower end of the interval.
+        high: The upper end.
+        confidence: Of the interval.
+
+    >>> Interval(estimate=0.5, low=0.3, high=0.7, confidence=0.95).high
+    0.7
+    """
 
     estimate: float
     low: float
@@ -116,6 +163,9 @@ def paired_comparison(
         treatment: Seed to value, a mapping or a Series indexed by seed.
         baseline: The same seeds, in any order.
         confidence: Of the interval, in (0, 1).
+
+    Returns:
+        The mean difference in the values' unit, its interval and its p-value.
 
     Raises:
         StatisticsError: Fewer than two seeds, seeds that are not in both or come twice, or a value
@@ -189,6 +239,9 @@ def compare_methods(
         StatisticsError: A column, the baseline or every other method is missing, seeds don't match
             or come twice, a margin is not positive, or a value is not finite.
 
+    Source:
+        Equivalence by two one-sided tests, Schuirmann (1987); adjustment of p-values, Holm (1979).
+
     >>> table = pd.DataFrame({"method": ["a"] * 3 + ["b"] * 3, "seed": [0, 1, 2] * 2,
     ...                       "R@1": [10.0, 11.0, 12.0, 10.1, 11.0, 12.1]})
     >>> [comparison.verdict.value for comparison in compare_methods(table, "a", ["R@1"])]
@@ -218,9 +271,9 @@ def compare_pairs(
     """Compare chosen pairs of methods on every metric, as one Holm family.
 
     Args:
-        table: As for :func:`compare_methods`.
+        table: A row for each method and seed, as for :func:`lib.statistics.compare_methods`.
         pairs: Each method with the one that it is compared with.
-        metrics: As for :func:`compare_methods`, and so on.
+        metrics: Columns to compare.
         margin: In the metrics' unit, or by metric.
         alpha: The chance that is accepted of any false *improves* or *worsens*.
         lower_is_better: Metrics that improve by falling.
@@ -229,7 +282,16 @@ def compare_pairs(
         The comparisons, by pair in the order given, then by metric.
 
     Raises:
-        StatisticsError: As :func:`compare_methods`.
+        StatisticsError: As :func:`lib.statistics.compare_methods`.
+
+    Source:
+        As :func:`lib.statistics.compare_methods`.
+
+    >>> table = pd.DataFrame({"method": ["a"] * 3 + ["b"] * 3 + ["c"] * 3, "seed": [0, 1, 2] * 3,
+    ...                       "R@1": [10.0, 11.0, 12.0, 10.1, 11.0, 12.1, 14.0, 15.1, 16.1]})
+    >>> compared = compare_pairs(table, [("b", "a"), ("c", "b")], ["R@1"])
+    >>> [comparison.verdict.value for comparison in compared]
+    ['equivalent', 'improves']
     """
     margins = dict(margin) if isinstance(margin, Mapping) else dict.fromkeys(metrics, margin)
     for _, baseline in pairs:
@@ -270,12 +332,19 @@ def comparison_table(
     """Return one row a comparison, as figures and findings take them.
 
     Args:
-        comparisons: Of :func:`compare_methods` or :func:`compare_pairs`.
+        comparisons: Of :func:`lib.statistics.compare_methods` or
+            :func:`lib.statistics.compare_pairs`.
         names: Metric to how it is shown; default, as it is.
 
     Returns:
         ``method``, ``baseline``, ``metric``, ``estimate``, ``low``, ``high``, ``deviation``
         (standard deviation of the paired differences), ``seeds``, ``p_adjusted``, ``verdict``.
+
+    >>> table = pd.DataFrame({"method": ["a", "a", "b", "b"], "seed": [0, 1, 0, 1],
+    ...                       "i2t_r1": [10.0, 11.0, 10.0, 11.1]})
+    >>> compared = compare_methods(table, "a", ["i2t_r1"], margin=2.0)
+    >>> comparison_table(compared, {"i2t_r1": "i2t R@1"}).loc[0, ["metric", "verdict"]].tolist()
+    ['i2t R@1', 'equivalent']
     """
     return pd.DataFrame(
         [
@@ -303,7 +372,7 @@ def minimum_detectable_effect(
 
     Args:
         standard_deviation: Of the paired differences, such as that of a pilot's
-            :class:`PairedComparison`.
+            :class:`lib.statistics.PairedComparison`.
         seeds: Number of paired seeds.
         power: The chance to find it.
         alpha: Of the two-sided test; divide it by the number of comparisons for a table.
@@ -343,9 +412,9 @@ def bootstrap_by_image(
 
     The five captions of an image are not independent, so an interval over captions would be too
     narrow. Images are drawn with replacement, each with all its queries; the interval is the
-    bias-corrected and accelerated one (Efron, 1987). For the difference of two runs on the same
-    gallery, give the differences per query. It covers the choice of test images alone, not that of
-    the training seed: it is no substitute for :func:`paired_comparison`.
+    bias-corrected and accelerated one. For the difference of two runs on the same gallery, give the
+    differences per query. It covers the choice of test images alone, not that of the training seed:
+    it is no substitute for :func:`lib.statistics.paired_comparison`.
 
     Args:
         per_query: (Q,) such as the probabilities of a hit.
@@ -354,9 +423,15 @@ def bootstrap_by_image(
         resamples: Number of resamples.
         seed: Of the resampling.
 
+    Returns:
+        The mean in the values' unit, and its interval.
+
     Raises:
         StatisticsError: The shapes differ, a value is not finite, or there are fewer than two
             images.
+
+    Source:
+        Efron (1987).
 
     >>> hits = [1.0, 1.0, 0.0, 0.0, 1.0, 0.0]
     >>> bootstrap_by_image(hits, [0, 0, 1, 1, 2, 2]).estimate

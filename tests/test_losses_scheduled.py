@@ -278,7 +278,7 @@ def test_numbers_that_are_not_finite_are_named_and_leave_the_state(scheduler, va
 
 
 def test_a_scale_that_is_not_finite_is_named():
-    with pytest.raises(ValueError, match="logit_scale holds 1 numbers that are not finite"):
+    with pytest.raises(ValueError, match="logit_scale must be 1 / τ, positive and finite"):
         ScheduledContrastiveLoss()(*pairs(7), torch.tensor(math.nan))
     with pytest.raises(ValueError, match="temperature must be positive"):
         ScheduledContrastiveLoss(temperature=0.0)

@@ -6,17 +6,23 @@ from torch import Tensor, nn
 
 from lib.losses import ScheduledContrastiveLoss
 
+__all__ = ["ScheduledTrainerLoss"]
+
 
 class ScheduledTrainerLoss(nn.Module):
-    """Give it to the ``Trainer`` as ``compute_loss_func``.
+    """The scheduled loss of two-tower models: the ``compute_loss_func`` of a ``Trainer``.
 
     Args:
-        model: What is trained: its ``logit_scale``, the logarithm of 1 / τ, is learned with it.
+        model: What is trained. If it has a ``logit_scale``, the logarithm of 1 / τ, that is used,
+            and learned with it.
         scheduler: As for :class:`lib.losses.ScheduledContrastiveLoss`.
         gather: Whether the batch is that of all processes.
 
-    Raises:
-        ValueError: The outputs have no ``image_embeds`` and ``text_embeds``.
+    >>> import torch
+    >>> model = nn.Linear(2, 2)  # stands for a CLIPModel
+    >>> loss_of = ScheduledTrainerLoss(model)
+    >>> loss_of({"image_embeds": torch.eye(2), "text_embeds": torch.eye(2)}).item() < 1e-3
+    True
     """
 
     def __init__(
@@ -30,7 +36,19 @@ class ScheduledTrainerLoss(nn.Module):
     def forward(
         self, outputs: Any, labels: Tensor | None = None, num_items_in_batch: Any = None
     ) -> Tensor:
-        """Return the loss of a batch from the model's outputs, embeddings of unit length."""
+        """Return the loss of a batch.
+
+        Args:
+            outputs: The model's: ``image_embeds`` and ``text_embeds``, (B, d) each, of unit length.
+            labels: Plays no role: pairs lie on the diagonal.
+            num_items_in_batch: Plays no role: the trainer's count for accumulated gradients.
+
+        Returns:
+            (): the loss.
+
+        Raises:
+            ValueError: The outputs lack their embeddings, or they are no batch of pairs.
+        """
         try:
             image, text = outputs["image_embeds"], outputs["text_embeds"]
         except KeyError as error:

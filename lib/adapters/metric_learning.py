@@ -11,13 +11,23 @@ from lib.losses import ScheduledContrastiveLoss
 from lib.schedulers import Scheduler
 from lib.schedulers.checks import check_finite
 
+__all__ = ["DirectionReducer", "ScheduledPairLoss"]
+
 
 class ScheduledPairLoss(nn.Module):
-    """The scheduled loss, called as the library's losses are: images, with captions as ``ref_emb``.
+    """The scheduled loss, called as the library's own are: images, with captions as ``ref_emb``.
 
     Args:
         scheduler: As for :class:`lib.losses.ScheduledContrastiveLoss`.
-        temperature: τ, as in the library's ``NTXentLoss``.
+        temperature: τ > 0, as in the library's ``NTXentLoss``.
+
+    Raises:
+        ValueError: ``temperature`` is not positive.
+
+    >>> image, labels = torch.eye(3), torch.tensor([7, 8, 9])
+    >>> loss = ScheduledPairLoss()(image, labels, ref_emb=image.flip(0), ref_labels=labels.flip(0))
+    >>> loss.item() < 1e-3
+    True
     """
 
     def __init__(self, scheduler: nn.Module | None = None, temperature: float = 0.07) -> None:
@@ -41,8 +51,12 @@ class ScheduledPairLoss(nn.Module):
             ref_emb: (B, d) of the captions.
             ref_labels: (B,) the same labels in any order; default, in the same order.
 
+        Returns:
+            (): the loss.
+
         Raises:
-            ValueError: The captions are missing, or labels don't match one to one.
+            ValueError: The captions are missing, shapes differ, labels don't match one to one, or a
+                number is not finite.
         """
         if ref_emb is None:
             raise ValueError("ref_emb is missing: the captions' embeddings, (B, d)")
@@ -73,6 +87,13 @@ class DirectionReducer(BaseReducer):  # type: ignore[misc]
 
     Args:
         scheduler: One that sets weights of directions; default ``variance × direction``.
+        kwargs: As the library's reducers take them.
+
+    >>> from pytorch_metric_learning.losses import NTXentLoss
+    >>> loss_of = NTXentLoss(reducer=DirectionReducer())
+    >>> both = torch.cat([torch.eye(3), torch.eye(3)])
+    >>> loss_of(both, torch.arange(3).repeat(2)).item() < 1e-3
+    True
     """
 
     def __init__(self, scheduler: Scheduler | None = None, **kwargs: Any) -> None:
@@ -82,13 +103,39 @@ class DirectionReducer(BaseReducer):  # type: ignore[misc]
     def element_reduction(
         self, losses: Tensor, loss_indices: Any, embeddings: Tensor, labels: Tensor
     ) -> Tensor:
-        """Return the weighted mean of a loss for each embedding."""
+        """Return the weighted mean of a loss for each embedding.
+
+        Args:
+            losses: (2 B,) loss of each anchor.
+            loss_indices: (2 B,) row of each anchor in ``embeddings``.
+            embeddings: (2 B, d), the images then as many captions.
+            labels: (2 B,) plays no role.
+
+        Returns:
+            (): the loss.
+
+        Raises:
+            ValueError: ``embeddings`` is of an odd number, or a number is not finite.
+        """
         return self._mean(losses, loss_indices, embeddings)
 
     def pos_pair_reduction(
         self, losses: Tensor, loss_indices: Any, embeddings: Tensor, labels: Tensor
     ) -> Tensor:
-        """Return the weighted mean of a loss for each anchor and positive."""
+        """Return the weighted mean of a loss for each anchor and positive.
+
+        Args:
+            losses: (P,) loss of each pair.
+            loss_indices: The rows of each pair's items in ``embeddings``, (P,) each, anchors first.
+            embeddings: (2 B, d), the images then as many captions.
+            labels: (2 B,) plays no role.
+
+        Returns:
+            (): the loss.
+
+        Raises:
+            ValueError: ``embeddings`` is of an odd number, or a number is not finite.
+        """
         return self._mean(losses, loss_indices[0], embeddings)
 
     neg_pair_reduction = triplet_reduction = pos_pair_reduction

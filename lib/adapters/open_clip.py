@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from lib.losses import ScheduledContrastiveLoss
 
+__all__ = ["ScheduledClipLoss"]
+
 
 class ScheduledClipLoss(nn.Module):
     """A drop-in for ``open_clip.ClipLoss``, made and called alike, with a scheduler.
@@ -25,6 +27,9 @@ class ScheduledClipLoss(nn.Module):
 
     Raises:
         ValueError: An option that can't be kept; the message names it.
+
+    Source:
+        Radford et al. (2021), figure 3, for the loss.
 
     >>> import torch
     >>> loss = ScheduledClipLoss()
@@ -65,9 +70,16 @@ class ScheduledClipLoss(nn.Module):
         Args:
             image_features: (B, d) of unit length.
             text_features: (B, d) of unit length.
-            logit_scale: 1 / τ, as open_clip's models return it.
-            logit_bias: Plays no role: a constant on every logit changes no softmax.
+            logit_scale: (), 1 / τ, as open_clip's models return it.
+            logit_bias: () plays no role: a constant on every logit changes no softmax.
             output_dict: As in open_clip.
+
+        Returns:
+            (): the loss, by itself or by name.
+
+        Raises:
+            ValueError: As :class:`lib.losses.ScheduledContrastiveLoss`: the features are no batch
+                of pairs, or a number is not finite.
         """
         loss = self.loss(image_features, text_features, logit_scale)
         return {"contrastive_loss": loss} if output_dict else loss

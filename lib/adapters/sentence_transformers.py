@@ -9,20 +9,31 @@ from torch.nn import functional as F
 from lib.losses import ScheduledContrastiveLoss
 from lib.schedulers.checks import check_number
 
+__all__ = ["ScheduledMultipleNegativesLoss"]
+
 
 class ScheduledMultipleNegativesLoss(nn.Module):
-    """``MultipleNegativesSymmetricRankingLoss`` with a scheduler: give it to the trainer as a loss.
+    """The library's symmetric ranking loss with a scheduler: give it to the trainer as a loss.
 
-    The first column plays the images (``i2t``), the second the captions.
+    In the place of ``MultipleNegativesSymmetricRankingLoss``. The first column plays the images
+    (``i2t``), the second the captions.
 
     Args:
         model: The ``SentenceTransformer`` that is trained.
         scheduler: As for :class:`lib.losses.ScheduledContrastiveLoss`.
-        scale: 1 / τ; 20 is the library's default.
+        scale: 1 / τ, above 0; 20 is the library's default.
         gather_across_devices: Whether the batch is that of all processes.
 
     Raises:
-        ValueError: A batch has another number of columns than two.
+        ValueError: ``scale`` is not positive.
+
+    >>> import torch
+    >>> class Towers(nn.Module):  # stands for a SentenceTransformer
+    ...     def forward(self, features):
+    ...         return {"sentence_embedding": features["embedded"]}
+    >>> loss_of = ScheduledMultipleNegativesLoss(Towers())
+    >>> loss_of([{"embedded": torch.eye(3)}, {"embedded": torch.eye(3)}]).item() < 1e-3
+    True
     """
 
     def __init__(
@@ -42,7 +53,18 @@ class ScheduledMultipleNegativesLoss(nn.Module):
     def forward(
         self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None
     ) -> Tensor:
-        """Return the loss of a batch of pairs; there are no labels."""
+        """Return the loss of a batch of pairs.
+
+        Args:
+            sentence_features: Two columns of tokens, as the model takes them.
+            labels: Plays no role, of any shape (...): a pair is a row.
+
+        Returns:
+            (): the loss.
+
+        Raises:
+            ValueError: There are not two columns, or a number is not finite.
+        """
         columns = [self.model(features)["sentence_embedding"] for features in sentence_features]
         if len(columns) != 2:
             raise ValueError(
@@ -56,5 +78,9 @@ class ScheduledMultipleNegativesLoss(nn.Module):
         __call__ = forward
 
     def get_config_dict(self) -> dict[str, Any]:
-        """Return what the library writes in a model's card."""
+        """Return what the library writes in a model's card.
+
+        Returns:
+            ``scheduler`` and ``scale``.
+        """
         return {"scheduler": repr(self.loss.scheduler), "scale": 1 / self.loss.temperature}

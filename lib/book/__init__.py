@@ -1,7 +1,8 @@
 """The rendered book: its sources checked, built by Jupyter Book, and its pages checked.
 
 This package is also the Sphinx extension that ``_config.yml`` names: it draws charts offline,
-typesets equations without scripts, and takes verdicts and numbers from ``findings.json``.
+typesets equations without scripts, takes verdicts and numbers from ``findings.json``, and makes the
+reference from docstrings.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -6,7 +6,7 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from lib.book import answers, equations, figures, launch, scoreboard, values
+from lib.book import answers, equations, figures, launch, reference, scoreboard, values
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -15,6 +15,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     equations.setup(app)
     figures.setup(app)
     launch.setup(app)
+    reference.setup(app)
     scoreboard.setup(app)
     values.setup(app)
     return {

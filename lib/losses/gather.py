@@ -22,7 +22,7 @@ def gather_pairs(image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         (..., W · b, d) twice, for W processes.
 
     Raises:
-        ValueError: The shapes differ.
+        ValueError: The shapes differ, or are not (..., b, d).
 
     >>> gather_pairs(torch.eye(2), torch.eye(2))[0].shape
     torch.Size([2, 2])

@@ -19,20 +19,28 @@ from lib.schedulers.checks import Number, check_number, check_similarity, check_
 
 
 def info_nce(similarity: Tensor, temperature: Number) -> Tensor:
-    """Return the InfoNCE loss of each query in both directions.
+    r"""Return the InfoNCE loss of each query in both directions.
 
-    ℓ_i^i2t = −log softmax(S_i· / τ)_i and ℓ_j^t2i = −log softmax(S_·j / τ)_j (van den Oord et al.,
-    2018; Radford et al., 2021).
+    .. math::
+
+       \ell_i^{\text{i2t}} = -\log \frac{\exp(S_{ii} / \tau)}{\sum_j \exp(S_{ij} / \tau)} ,
+       \qquad
+       \ell_j^{\text{t2i}} = -\log \frac{\exp(S_{jj} / \tau)}{\sum_i \exp(S_{ij} / \tau)}
 
     Args:
-        similarity: (..., B, B); S_ij of image i and caption j, pairs on the diagonal.
+        similarity: (..., B, B); :math:`S_{ij}` of image i and caption j, pairs on the diagonal.
         temperature: τ > 0, a number or (...).
 
     Returns:
-        (..., 2, B): ``i2t`` then ``t2i``.
+        (..., 2, B), at least 0: ``i2t`` then ``t2i``, in nats.
 
     Raises:
-        ValueError: ``similarity`` is not (..., B, B), or B < 2; so do the losses below.
+        ValueError: ``similarity`` is not (..., B, B) of floats, B < 2, or, for a single run on the
+            CPU, a number is not finite; or ``temperature`` is not positive.
+
+    Source:
+        van den Oord et al. (2018), equation 4; for images and captions, Radford et al. (2021),
+        figure 3.
 
     >>> info_nce(torch.zeros(2, 2), 0.1)
     tensor([[0.6931, 0.6931],
@@ -43,14 +51,28 @@ def info_nce(similarity: Tensor, temperature: Number) -> Tensor:
 
 
 def label_smoothing(similarity: Tensor, temperature: Number, epsilon: Number) -> Tensor:
-    """Return InfoNCE with smoothed targets: (1 − ε) at the pair and ε / B at every candidate.
+    r"""Return InfoNCE with smoothed targets: 1 − ε at the pair, and ε / B at every candidate.
 
-    Szegedy et al. (CVPR 2016, section 7), on the softmax over the batch.
+    .. math::
+
+       \ell_i = (1 - \varepsilon)\, \ell_i^{\text{InfoNCE}}
+       - \frac{\varepsilon}{B} \sum_j \log \operatorname{softmax}_j(S_{ij} / \tau)
 
     Args:
-        similarity: (..., B, B).
+        similarity: (..., B, B), pairs on the diagonal.
         temperature: τ > 0, a number or (...).
         epsilon: ε in [0, 1], a number or (...); 0 is InfoNCE.
+
+    Returns:
+        (..., 2, B), at least 0: ``i2t`` then ``t2i``.
+
+    Raises:
+        ValueError: ``similarity`` is not (..., B, B) of floats, B < 2, or, for a single run on the
+            CPU, a number is not finite; or ``temperature`` is not positive,
+            or ``epsilon`` out of its range.
+
+    Source:
+        Szegedy et al. (2016), section 7, on the softmax over the batch.
 
     >>> label_smoothing(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), 1.0, 0.5)
     tensor([[0.5633, 0.5633],
@@ -64,10 +86,25 @@ def label_smoothing(similarity: Tensor, temperature: Number, epsilon: Number) ->
 
 
 def decoupled(similarity: Tensor, temperature: Number) -> Tensor:
-    """Return the decoupled contrastive loss: InfoNCE without the pair in its denominator.
+    r"""Return the decoupled contrastive loss: InfoNCE without the pair in its denominator.
 
-    ℓ_i = −S_ii / τ + log Σ_{j≠i} exp(S_ij / τ): DCL of Yeh et al. (ECCV 2022), its negatives those
-    of the other modality. May be negative.
+    .. math::
+
+       \ell_i = -\frac{S_{ii}}{\tau} + \log \sum_{j \neq i} \exp(S_{ij} / \tau)
+
+    Args:
+        similarity: (..., B, B), pairs on the diagonal.
+        temperature: τ > 0, a number or (...).
+
+    Returns:
+        (..., 2, B): ``i2t`` then ``t2i``. It may be negative.
+
+    Raises:
+        ValueError: ``similarity`` is not (..., B, B) of floats, B < 2, or, for a single run on the
+            CPU, a number is not finite; or ``temperature`` is not positive.
+
+    Source:
+        DCL of Yeh et al. (2022), with the negatives of the other modality.
 
     >>> decoupled(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), 0.5)
     tensor([[-2., -2.],
@@ -78,15 +115,29 @@ def decoupled(similarity: Tensor, temperature: Number) -> Tensor:
 
 
 def hardest_negatives(similarity: Tensor, temperature: Number, margin: Number) -> Tensor:
-    """Return the hinge on the hardest negative of the batch: max_{j≠i} [α + S_ij − S_ii]_+.
+    r"""Return the hinge on the hardest negative of the batch.
 
-    The max of hinges of VSE++ (Faghri et al., BMVC 2018). The mean over queries and the sum over
-    directions are the paper's loss of a batch, divided by B.
+    .. math::
+
+       \ell_i = \max_{j \neq i} \, \max(0,\; \alpha + S_{ij} - S_{ii})
+
+    The mean over queries and the sum over directions are the paper's loss of a batch, divided by B.
 
     Args:
-        similarity: (..., B, B).
+        similarity: (..., B, B), pairs on the diagonal.
         temperature: Plays no role; it is here so that every loss is called alike.
-        margin: α > 0, a number or (...).
+        margin: α > 0, a number or (...), in the similarities' unit.
+
+    Returns:
+        (..., 2, B), at least 0: ``i2t`` then ``t2i``.
+
+    Raises:
+        ValueError: ``similarity`` is not (..., B, B) of floats, B < 2, or, for a single run on the
+            CPU, a number is not finite; or ``margin`` is not
+            positive.
+
+    Source:
+        The max of hinges of VSE++, Faghri et al. (2018).
 
     >>> hardest_negatives(torch.tensor([[0.5, 0.4], [0.0, 0.3]]), 0.1, 0.2)
     tensor([[0.1000, 0.0000],
@@ -100,18 +151,34 @@ def hardest_negatives(similarity: Tensor, temperature: Number, margin: Number) -
 
 
 def sigmoid(similarity: Tensor, temperature: Number, bias: Number) -> Tensor:
-    """Return each query's share of the sigmoid loss: a row's sum, or a column's.
+    r"""Return each query's share of the sigmoid loss: a row's sum, or a column's.
 
-    Every image–caption combination is a binary decision, Σ_ij −log σ(±(S_ij / τ + b)) / B, + for a
-    pair: SigLIP (Zhai et al., ICCV 2023, algorithm 1, with t = 1 / τ). The mean over a direction's
-    queries is that loss, the same in both: it has no directions, so weights of theirs that sum to 2
-    change nothing.
+    Every combination of an image and a caption is a binary decision, of which a row has B:
+
+    .. math::
+
+       \ell_i = -\sum_j \log \sigma\bigl( z_{ij} (S_{ij} / \tau + b) \bigr) ,
+       \qquad z_{ij} = 1 \text{ for a pair, else } -1
+
+    The mean over a direction's queries is the paper's loss, the same in both: it has no directions,
+    so weights of theirs that sum to 2 change nothing.
 
     Args:
-        similarity: (..., B, B).
-        temperature: τ > 0, a number or (...).
-        bias: b, a number or (...), learned in the paper from −10. One pair in B is a match, so
-            that b = −log(B − 1) are the log-odds at similarity zero.
+        similarity: (..., B, B), pairs on the diagonal.
+        temperature: τ > 0, a number or (...); the paper's t is 1 / τ.
+        bias: b, a number or (...), learned in the paper from −10. One combination in B is a pair,
+            so that b = −log(B − 1) are the log-odds at similarity zero.
+
+    Returns:
+        (..., 2, B), at least 0: ``i2t`` then ``t2i``.
+
+    Raises:
+        ValueError: ``similarity`` is not (..., B, B) of floats, B < 2, or, for a single run on the
+            CPU, a number is not finite; or ``temperature`` is not positive,
+            or ``bias`` not finite.
+
+    Source:
+        SigLIP, Zhai et al. (2023), algorithm 1.
 
     >>> sigmoid(torch.zeros(2, 2), 1.0, 0.0)
     tensor([[1.3863, 1.3863],
@@ -125,25 +192,41 @@ def sigmoid(similarity: Tensor, temperature: Number, bias: Number) -> Tensor:
 
 
 def multi_positive(similarity: Tensor, temperature: Number, *, group: Tensor) -> Tensor:
-    """Return InfoNCE where all pairs of a group, such as the captions of one image, match.
+    r"""Return InfoNCE where all pairs of a group, such as the captions of one image, match.
 
-    The mean of −log softmax(S_i· / τ)_k over the k of i's group: UniCL (Yang et al., CVPR 2022), or
-    the ``out`` form of SupCon (Khosla et al., NeurIPS 2020) across modalities.
+    With :math:`G_i` the pairs of the group of i, itself among them,
+
+    .. math::
+
+       \ell_i = -\frac{1}{|G_i|} \sum_{k \in G_i} \log \operatorname{softmax}_k(S_{ik} / \tau) .
 
     Args:
-        similarity: (..., B, B).
+        similarity: (..., B, B), pairs on the diagonal.
         temperature: τ > 0, a number or (...).
-        group: (..., B) what each pair belongs to; where no two are equal, this is InfoNCE.
+        group: (..., B), or (B,) for every run alike: what each pair belongs to; where no two are
+            equal, this is InfoNCE.
+
+    Returns:
+        (..., 2, B), at least 0: ``i2t`` then ``t2i``.
+
+    Raises:
+        ValueError: ``similarity`` is not (..., B, B) of floats, B < 2, or, for a single run on the
+            CPU, a number is not finite; or ``temperature`` is not positive,
+            or ``group`` of another shape.
+
+    Source:
+        UniCL, Yang et al. (2022); across modalities, the ``out`` form of SupCon, Khosla et al.
+        (2020).
 
     >>> multi_positive(torch.zeros(2, 2), 0.1, group=torch.tensor([7, 7]))
     tensor([[0.6931, 0.6931],
             [0.6931, 0.6931]])
     """
     logits = _logits(similarity, temperature)
-    if group.shape != similarity.shape[:-1]:
+    if group.shape not in (similarity.shape[:-1], similarity.shape[-1:]):
         raise ValueError(
-            f"group must be (..., B) = {tuple(similarity.shape[:-1])}, what each pair of the batch "
-            f"belongs to; its shape is {tuple(group.shape)}"
+            f"group must be (..., B) = {tuple(similarity.shape[:-1])}, or (B,), what each pair of "
+            f"the batch belongs to; its shape is {tuple(group.shape)}"
         )
     same = (group.unsqueeze(-1) == group.unsqueeze(-2)).to(logits.dtype)
     target = same / same.sum(dim=-1, keepdim=True)
@@ -152,17 +235,34 @@ def multi_positive(similarity: Tensor, temperature: Number, *, group: Tensor) ->
 
 
 def rince(similarity: Tensor, temperature: Number, q: Number, density: Number = 0.01) -> Tensor:
-    """Return robust InfoNCE, made for pairs that may be wrong.
+    r"""Return robust InfoNCE, made for pairs that may be wrong.
 
-    ℓ_i = −e^{q s_ii} / q + (λ Σ_j e^{s_ij})^q / q with s = S / τ: RINCE of Chuang et al.
-    (CVPR 2022). At q = 1 it is symmetric in the sense of noise-tolerant binary losses; as q → 0 it
-    becomes InfoNCE + log λ.
+    With s = S / τ,
+
+    .. math::
+
+       \ell_i = -\frac{e^{q s_{ii}}}{q}
+       + \frac{\bigl( \lambda \sum_j e^{s_{ij}} \bigr)^q}{q} .
+
+    At q = 1 it is symmetric in the sense of noise-tolerant binary losses; as q → 0 it becomes
+    InfoNCE + log λ.
 
     Args:
-        similarity: (..., B, B).
+        similarity: (..., B, B), pairs on the diagonal.
         temperature: τ > 0, a number or (...). In single precision q S / τ must stay under 88.
         q: In (0, 1], a number or (...); the authors recommend 0.1 to 0.5.
         density: λ in (0, 1], a number or (...); the default is the authors'.
+
+    Returns:
+        (..., 2, B): ``i2t`` then ``t2i``. It may be negative.
+
+    Raises:
+        ValueError: ``similarity`` is not (..., B, B) of floats, B < 2, or, for a single run on the
+            CPU, a number is not finite; or ``temperature`` is not positive,
+            or ``q`` or ``density`` out of its range.
+
+    Source:
+        RINCE, Chuang et al. (2022).
 
     >>> rince(torch.zeros(2, 2), 1.0, q=1.0, density=0.5)
     tensor([[0., 0.],
@@ -179,14 +279,26 @@ def rince(similarity: Tensor, temperature: Number, q: Number, density: Number = 
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss of this module by what it takes beside the similarities and the temperature.
+    """A loss by what it takes beside the similarities and the temperature.
 
-    Attributes:
-        function: Returns (..., 2, B).
+    With it a loop can go through losses without knowing which has a constant: see
+    :data:`lib.losses.LOSSES`.
+
+    Args:
+        function: Maps similarities (..., B, B), a temperature and perhaps a constant to
+            (..., 2, B).
         constant: Name of its constant, if it has one.
         default: The constant's value in its paper.
-        above, most: The constant lies above the one, and is at most the other.
+        above: The constant lies above this,
+        most: and is at most this.
         grouped: Whether it takes ``group``.
+
+    >>> loss = LOSSES["label_smoothing"]
+    >>> loss.constant, loss.default
+    ('epsilon', 0.1)
+    >>> loss(torch.eye(2), temperature=1.0)
+    tensor([[0.3633, 0.3633],
+            [0.3633, 0.3633]])
     """
 
     function: Callable[..., Tensor]
@@ -198,6 +310,9 @@ class Loss:
 
     def check(self, constant: Number | None) -> None:
         """Refuse a constant that the loss cannot use.
+
+        Args:
+            constant: A number or (...); None is the default.
 
         Raises:
             ValueError: It is out of its range, or there is one where the loss has none.
@@ -224,7 +339,16 @@ class Loss:
         *,
         group: Tensor | None = None,
     ) -> Tensor:
-        """Return the loss of each query, (..., 2, B); the constant is the default unless given.
+        """Return the loss of each query.
+
+        Args:
+            similarity: (..., B, B), pairs on the diagonal.
+            temperature: τ > 0, a number or (...).
+            constant: A number or (...); the default unless given.
+            group: (..., B) what each pair belongs to, for a loss that is ``grouped``.
+
+        Returns:
+            (..., 2, B): ``i2t`` then ``t2i``.
 
         Raises:
             ValueError: The loss needs ``group`` and it is missing, or as the loss itself.
@@ -252,18 +376,37 @@ LOSSES: dict[str, Loss] = {
     "multi_positive": Loss(multi_positive, grouped=True),
     "rince": Loss(rince, "q", 0.5, most=1.0),
 }
-"""The losses of the study by name."""
+"""The losses of the study by name, each called alike.
+
+>>> [name for name, loss in LOSSES.items() if loss.constant is None]
+['info_nce', 'decoupled', 'multi_positive']
+>>> LOSSES["hardest_negatives"](torch.eye(2), temperature=0.1).sum()
+tensor(0.)
+"""
 
 
 def weighted_mean(losses: Tensor, schedule: Schedule) -> Tensor:
-    """Combine per-query losses: L = ½ Σ_d w_d · mean_i(a_i^d ℓ_i^d).
+    r"""Combine the losses of queries by the weights of a schedule.
+
+    .. math::
+
+       L = \frac{1}{2} \sum_d w_d \, \frac{1}{B} \sum_i a_i^d \, \ell_i^d
 
     Args:
-        losses: (..., 2, B).
-        schedule: Its weights (..., 2) and sample weights (..., 2, B).
+        losses: (..., 2, B), ``i2t`` then ``t2i``.
+        schedule: Of the same batch: its weights (..., 2) and sample weights (..., 2, B).
 
     Returns:
         (...): one loss a run.
+
+    Raises:
+        ValueError: ``losses`` is not (..., 2, B) of the schedule's batch.
+
+    >>> from lib.schedulers import Scheduler
+    >>> similarity = torch.tensor([[0.8, 0.0], [0.4, 0.2]])
+    >>> schedule = Scheduler("variance", "direction")(similarity, temperature=0.1)
+    >>> weighted_mean(info_nce(similarity, temperature=0.1), schedule)
+    tensor(0.8384)
     """
     if losses.dim() < 2 or losses.shape[-2:] != (2, schedule.sample_weights.shape[-1]):
         raise ValueError(
@@ -275,7 +418,20 @@ def weighted_mean(losses: Tensor, schedule: Schedule) -> Tensor:
 
 
 def contrastive_loss(similarity: Tensor, schedule: Schedule) -> Tensor:
-    """Return the scheduled symmetric InfoNCE loss of a batch, (...) for (..., B, B).
+    """Return the scheduled symmetric InfoNCE loss of a batch.
+
+    It is :func:`lib.losses.weighted_mean` of :func:`lib.losses.info_nce`, at the schedule's
+    temperature and with its weights.
+
+    Args:
+        similarity: (..., B, B), pairs on the diagonal.
+        schedule: Of the same batch.
+
+    Returns:
+        (...): one loss a run.
+
+    Raises:
+        ValueError: As :func:`lib.losses.info_nce`, or the schedule is of another batch.
 
     >>> from lib.schedulers import Fixed
     >>> similarity = torch.eye(4)

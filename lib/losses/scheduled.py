@@ -46,6 +46,9 @@ class ScheduledContrastiveLoss(nn.Module):
     Raises:
         ValueError: ``temperature`` is not positive and finite.
 
+    Source:
+        Radford et al. (2021), figure 3, for the loss; Pillai (2025) for its weights.
+
     >>> from torch.nn.functional import normalize
     >>> draws = torch.Generator().manual_seed(0)
     >>> image, text = normalize(torch.randn(2, 8, 4, generator=draws), dim=-1)

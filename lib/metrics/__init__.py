@@ -4,7 +4,7 @@ The tie rule: a gallery's order says nothing, so the recall of tied scores is it
 ties are broken at random (McSherry and Najork, ECIR 2008). A collapsed model scores chance.
 """
 
-from lib.metrics.checks import MetricsError
+from lib.metrics.checks import Array, MetricsError
 from lib.metrics.gallery import recall_at_k
 from lib.metrics.geometry import (
     COLLAPSE_SPREAD,
@@ -33,6 +33,7 @@ from lib.metrics.retrieval import (
 
 __all__ = [
     "COLLAPSE_SPREAD",
+    "Array",
     "DirectionMetrics",
     "MetricsError",
     "PerQuery",

@@ -8,7 +8,13 @@ from torch import Tensor
 
 
 class Array(Protocol):
-    """An array of NumPy, a memory map, or what can be turned into one."""
+    """An array of NumPy, a memory map, or whatever else can be read as one.
+
+    >>> import numpy as np
+    >>> from lib.metrics import spread
+    >>> spread(np.eye(2))
+    tensor(0.5000, dtype=torch.float64)
+    """
 
     def __array__(self) -> Any:
         """Return it as an array of NumPy."""
@@ -19,7 +25,17 @@ Values = Tensor | Array | Sequence[Any]
 
 
 class MetricsError(ValueError):
-    """An argument of a metric can't be measured; the message says which and where."""
+    """An argument of a metric can't be measured; the message says which and where.
+
+    It is a :class:`ValueError`.
+
+    >>> from lib.metrics import spread
+    >>> try:
+    ...     spread([[1.0, float("nan")]])
+    ... except MetricsError as error:
+    ...     print(str(error).split(",")[0])
+    embeddings holds 1 numbers that are not finite
+    """
 
 
 def as_scores(name: str, values: Any) -> Tensor:

@@ -45,11 +45,17 @@ def recall_at_k(
             them in order. An iterable is read once, into a temporary file.
         text: (M, d), likewise.
         caption_owner: (M,) integers; the image row of each caption.
-        ks: Cut-offs.
+        ks: Cut-offs, whole numbers from 1 on.
         device: Where to compute; default, where ``image`` is, or the CPU.
+
+    Returns:
+        Recalls in percent and median ranks of both directions, a number each.
 
     Raises:
         MetricsError: A coordinate is not finite, or the arguments don't fit each other.
+
+    Source:
+        The rule for ties is that of McSherry and Najork (2008).
 
     >>> chunks = (torch.eye(4)[start : start + 2] for start in (0, 2))
     >>> measured = recall_at_k(torch.eye(4), chunks, [0, 1, 2, 3], ks=(1,))

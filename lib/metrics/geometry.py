@@ -9,15 +9,26 @@ from lib.metrics.checks import MetricsError, Values, as_pair, as_scores
 
 COLLAPSE_SPREAD = 0.05
 """Spread below which embeddings count as collapsed: their mean cosine is above 0.95. Even untrained
-encoders, whose embeddings lie in a narrow cone, spread by 0.1 or more, and so do trained ones
-(Liang et al., "Mind the gap", NeurIPS 2022)."""
+encoders, whose embeddings lie in a narrow cone, spread by 0.1 or more, and so do trained ones.
+
+Source:
+    Liang et al. (2022) show the cones.
+
+>>> bool(spread([[1.0, 0.0], [0.0, 1.0]]) > COLLAPSE_SPREAD)
+True
+"""
 
 
 def spread(embeddings: Values) -> Tensor:
-    """Return how far embeddings lie from their mean, as a share of their mean squared length.
+    r"""Return how far embeddings lie from their mean, as a share of their mean squared length.
 
-    It is 1 − ‖mean x‖² / mean ‖x‖², which for unit vectors is 1 minus the mean cosine of all pairs,
-    each with itself included: 0 where all are equal, 1 where their mean is zero.
+    .. math::
+
+       1 - \frac{\lVert \bar x \rVert^2}{\frac{1}{n} \sum_i \lVert x_i \rVert^2} ,
+       \qquad \bar x = \frac{1}{n} \sum_i x_i
+
+    For unit vectors this is 1 minus the mean cosine of all pairs, each with itself included: 0
+    where all are equal, 1 where their mean is zero.
 
     Args:
         embeddings: (..., n, d).
@@ -26,7 +37,8 @@ def spread(embeddings: Values) -> Tensor:
         (...) float64 in [0, 1]; 0 where all embeddings are zero.
 
     Raises:
-        MetricsError: A coordinate is not finite, or there are none.
+        MetricsError: ``embeddings`` has fewer than two axes, an empty one, or a coordinate that is
+            not finite.
 
     >>> spread(torch.ones(5, 3)), spread([[1.0, 0.0], [-1.0, 0.0]])
     (tensor(0., dtype=torch.float64), tensor(1., dtype=torch.float64))
@@ -40,12 +52,18 @@ def spread(embeddings: Values) -> Tensor:
 
 
 def collapsed(embeddings: Values) -> bool:
-    """Return whether embeddings (n, d) have all but become one: any run in a batch (..., n, d).
+    """Return whether embeddings have all but become one.
 
     A model that has collapsed retrieves at chance, and its other numbers mean little.
 
+    Args:
+        embeddings: (..., n, d); of a batch of runs, one that has collapsed is enough.
+
+    Returns:
+        Whether their spread is below :data:`lib.metrics.COLLAPSE_SPREAD`.
+
     Raises:
-        MetricsError: A coordinate is not finite, or there are none.
+        MetricsError: As :func:`lib.metrics.spread`.
 
     >>> collapsed(torch.ones(5, 3)), collapsed(torch.eye(3))
     (True, False)
@@ -54,14 +72,20 @@ def collapsed(embeddings: Values) -> bool:
 
 
 def modality_gap(image: Values, text: Values) -> Tensor:
-    """Return the distance between the mean image and the mean caption (Liang et al., 2022).
+    """Return the distance between the mean image and the mean caption.
 
     Args:
         image: (..., N, d), of unit length.
-        text: (..., M, d), of unit length.
+        text: (..., M, d), of unit length, with the same batch axes.
 
     Returns:
-        (...), between 0 and 2.
+        (...) float64 between 0 and 2.
+
+    Raises:
+        MetricsError: A coordinate is not finite, or the shapes or devices don't fit each other.
+
+    Source:
+        Liang et al. (2022).
 
     >>> modality_gap([[1.0, 0.0]], [[-1.0, 0.0]])
     tensor(2., dtype=torch.float64)
@@ -71,14 +95,20 @@ def modality_gap(image: Values, text: Values) -> Tensor:
 
 
 def alignment(image: Values, text: Values) -> Tensor:
-    """Return the mean squared distance of matched pairs (Wang and Isola, 2020); lower is closer.
+    """Return the mean squared distance of matched pairs; lower is closer.
 
     Args:
         image: (..., n, d), of unit length.
-        text: (..., n, d); row i matches row i of ``image``.
+        text: (..., n, d), of unit length; row i matches row i of ``image``.
 
     Returns:
-        (...), between 0 and 4.
+        (...) float64 between 0 and 4.
+
+    Raises:
+        MetricsError: A coordinate is not finite, or the shapes or devices differ.
+
+    Source:
+        Wang and Isola (2020), with α = 2.
 
     >>> alignment([[1.0, 0.0]], [[0.0, 1.0]])
     tensor(2., dtype=torch.float64)
@@ -91,16 +121,19 @@ def alignment(image: Values, text: Values) -> Tensor:
 def relative_alignment(image: Values, text: Values) -> Tensor:
     """Return the mean squared distance of matched pairs over that of all pairs, matched or not.
 
-    :func:`alignment` also falls when all embeddings move together, and is zero in a collapsed
-    model; this one says whether a pair is closer than any two are.
+    :func:`lib.metrics.alignment` also falls when all embeddings move together, and is zero in a
+    collapsed model; this one says whether a pair is closer than any two are.
 
     Args:
-        image: (..., n, d).
+        image: (..., n, d), of any length.
         text: (..., n, d); row i matches row i of ``image``.
 
     Returns:
-        (...): 0 where matched pairs coincide, 1 where they are no closer than any pair, or where
-        all embeddings are one.
+        (...) float64: 0 where matched pairs coincide, 1 where they are no closer than any pair, or
+        where all embeddings are one.
+
+    Raises:
+        MetricsError: As :func:`lib.metrics.alignment`.
 
     >>> relative_alignment([[1.0, 0.0], [-1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]])
     tensor(0.5000, dtype=torch.float64)
@@ -114,17 +147,26 @@ def relative_alignment(image: Values, text: Values) -> Tensor:
 
 
 def uniformity(embeddings: Values, t: float = 2.0) -> Tensor:
-    """Return the log of the mean Gaussian kernel over pairs (Wang and Isola, 2020); lower is more
-    uniform.
+    r"""Return the log of the mean Gaussian kernel over pairs; lower is more uniform.
 
-    log mean_{i<j} exp(−t ‖x_i − x_j‖²), from the n × n distances.
+    From the n × n distances,
+
+    .. math::
+
+       \log \, \frac{2}{n (n - 1)} \sum_{i < j} \exp(-t \, \lVert x_i - x_j \rVert^2) .
 
     Args:
         embeddings: (..., n, d) with n ≥ 2, of unit length.
-        t: The kernel's sharpness.
+        t: The kernel's sharpness, t > 0.
 
     Returns:
-        (...), at most 0.
+        (...) float64, at most 0.
+
+    Raises:
+        MetricsError: As :func:`lib.metrics.spread`, or n < 2, or ``t`` is not positive.
+
+    Source:
+        Wang and Isola (2020).
 
     >>> uniformity([[1.0, 0.0], [-1.0, 0.0]])
     tensor(-8., dtype=torch.float64)

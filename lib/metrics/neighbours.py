@@ -25,8 +25,8 @@ def nearest(similarity: Values, k: int, *, exclude_self: bool = False) -> Tensor
         (..., Q, G) float64 in [0, 1]; a query's sum is k.
 
     Raises:
-        MetricsError: A number is not finite, the matrix is not square though ``exclude_self``, or
-            there are fewer than ``k`` neighbours.
+        MetricsError: ``similarity`` has fewer than two axes, an empty one or a number that is not
+            finite, is not square though ``exclude_self``, or has fewer than ``k`` neighbours.
 
     >>> nearest([[0.9, 0.5, 0.5, 0.1]], 2)
     tensor([[1.0000, 0.5000, 0.5000, 0.0000]], dtype=torch.float64)
@@ -54,20 +54,21 @@ def nearest(similarity: Values, k: int, *, exclude_self: bool = False) -> Tensor
 
 
 def k_occurrence(similarity: Values, k: int, *, exclude_self: bool = False) -> Tensor:
-    """Return N_k: of how many queries each item is one of the ``k`` nearest.
-
-    Radovanović, Nanopoulos and Ivanović, "Hubs in Space" (JMLR 11, 2010), section 2.
+    """Return of how many queries each item is one of the ``k`` nearest.
 
     Args:
-        similarity: (..., Q, G).
+        similarity: (..., Q, G), greater is nearer.
         k: Number of neighbours.
-        exclude_self: As for :func:`nearest`.
+        exclude_self: As for :func:`lib.metrics.nearest`.
 
     Returns:
         (..., G) float64; its mean is k Q / G.
 
     Raises:
-        MetricsError: As :func:`nearest`.
+        MetricsError: As :func:`lib.metrics.nearest`.
+
+    Source:
+        Radovanović et al. (2010), section 2.
 
     >>> k_occurrence([[0.9, 0.1], [0.8, 0.2], [0.3, 0.6]], 1)
     tensor([2., 1.], dtype=torch.float64)
@@ -76,13 +77,17 @@ def k_occurrence(similarity: Values, k: int, *, exclude_self: bool = False) -> T
 
 
 def skewness(values: Values) -> Tensor:
-    """Return the skewness E[(x − μ)³] / σ³ over the last axis; 0 where all values are equal.
+    r"""Return the skewness over the last axis; 0 where all values are equal.
+
+    .. math::
+
+       \operatorname{E}[(x - \mu)^3] \, / \, \sigma^3
 
     Args:
         values: (..., n).
 
     Returns:
-        (...) float64.
+        (...) float64, of no unit.
 
     Raises:
         MetricsError: A value is not finite, or there are none.
@@ -103,19 +108,22 @@ def skewness(values: Values) -> Tensor:
 def hubness(similarity: Values, k: int = 10, *, exclude_self: bool = False) -> Tensor:
     """Return the skewness of the k-occurrence of a gallery: 0 without hubs, more with stronger.
 
-    Radovanović et al. (2010), equation 1. For captions under image queries give the similarities
-    (images, captions); for images under caption queries, their transpose.
+    For captions under image queries give the similarities (images, captions); for images under
+    caption queries, their transpose.
 
     Args:
-        similarity: (..., Q, G).
+        similarity: (..., Q, G), greater is nearer.
         k: Number of neighbours.
-        exclude_self: As for :func:`nearest`.
+        exclude_self: As for :func:`lib.metrics.nearest`.
 
     Returns:
-        (...) float64.
+        (...) float64, of no unit.
 
     Raises:
-        MetricsError: As :func:`nearest`.
+        MetricsError: As :func:`lib.metrics.nearest`.
+
+    Source:
+        Radovanović et al. (2010), equation 1.
 
     >>> hubness(torch.eye(3), k=1), hubness([[1.0, 0, 0, 0], [1.0, 0, 0, 0]], k=1)
     (tensor(0., dtype=torch.float64), tensor(1.1547, dtype=torch.float64))
@@ -134,17 +142,17 @@ def neighbour_purity(
     """Return the share of the queries' ``k`` nearest items that bear the query's label.
 
     Args:
-        similarity: (..., Q, G).
+        similarity: (..., Q, G), greater is nearer.
         query_label: (Q,) integers.
         gallery_label: (G,) integers.
         k: Number of neighbours.
-        exclude_self: As for :func:`nearest`, within one modality.
+        exclude_self: As for :func:`lib.metrics.nearest`, within one modality.
 
     Returns:
         (...) float64 in [0, 1]; at random, the chance that two items have the same label.
 
     Raises:
-        MetricsError: As :func:`nearest`, or the labels don't fit the matrix.
+        MetricsError: As :func:`lib.metrics.nearest`, or the labels don't fit the matrix.
 
     >>> neighbour_purity([[0.9, 0.5, 0.5, 0.1]], [0], [0, 0, 1, 1], k=2)
     tensor(0.7500, dtype=torch.float64)

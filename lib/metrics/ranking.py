@@ -36,13 +36,22 @@ class Ranks:
 
     A query's positives that score less than its best one never matter: it comes first.
 
-    Attributes:
+    Args:
         above: (..., Q) int64; negatives that score strictly more than the best positive.
         tied: (..., Q) int64; items that score the same as it, the positives among them included.
         tied_positives: (..., Q) int64; positives among the tied.
         positives: (Q,) int64; positives of the query in the gallery.
         image: (Q,) int64; the image that the query is, or belongs to.
         gallery: Items that are ranked.
+
+    Source:
+        McSherry and Najork (2008).
+
+    >>> i2t, t2i = ranks(torch.tensor([[0.9, 0.9], [0.1, 0.5]]), [0, 1])
+    >>> i2t.above, i2t.tied
+    (tensor([0, 0]), tensor([2, 1]))
+    >>> i2t.hit_probability(1)
+    tensor([0.5000, 1.0000], dtype=torch.float64)
     """
 
     above: Tensor
@@ -53,15 +62,23 @@ class Ranks:
     gallery: int
 
     def hit_probability(self, k: int) -> Tensor:
-        """Return the probability of a positive among the first ``k``, ties broken at random.
+        r"""Return the probability of a positive among the first ``k``, ties broken at random.
 
-        With m = min(k − above, tied) places left for the tied group, of which p are positives,
-        it is 0 if m ≤ 0, else 1 − C(tied − p, m) / C(tied, m) (McSherry and Najork, 2008). The
-        quotient is the same with p and m exchanged, and equals ∏_{x<a} (tied − b − x) / (tied − x)
-        with a the lesser and b the greater of them: few factors, all in [0, 1].
+        With m = min(k − above, tied) places left for a tied group of t items, of which p are
+        positives, it is 0 if m ≤ 0, else
+
+        .. math::
+
+           1 - \frac{\binom{t - p}{m}}{\binom{t}{m}}
+           = 1 - \prod_{x < a} \frac{t - b - x}{t - x} ,
+
+        with a the lesser and b the greater of m and p: few factors, all in [0, 1].
+
+        Args:
+            k: Places, from 1.
 
         Returns:
-            (..., Q) float64.
+            (..., Q) float64 in [0, 1].
 
         >>> tied = ranks(torch.zeros(4, 4), torch.arange(4))[0]
         >>> tied.hit_probability(1)
@@ -77,10 +94,10 @@ class Ranks:
         return 1 - miss
 
     def expected(self) -> Tensor:
-        """Return the expected rank of the first positive, from 1: above + (tied + 1) / (p + 1).
+        """Return the expected rank of the first positive, ties broken at random.
 
         Returns:
-            (..., Q) float64.
+            (..., Q) float64, from 1: above + (tied + 1) / (tied positives + 1).
 
         >>> ranks(torch.tensor([[0.9, 0.5, 0.5]]), [0, 0, 0])[0].expected()
         tensor([1.], dtype=torch.float64)
@@ -92,10 +109,10 @@ def ranks(similarity: Values, caption_owner: Values) -> tuple[Ranks, Ranks]:
     """Rank the positives of every query in both directions of a similarity matrix.
 
     Scores are compared as they are. A product of equal embeddings can differ in its last bit from
-    place to place: where ties matter, use :func:`ranks_from_embeddings`.
+    place to place: where ties matter, use :func:`lib.metrics.ranks_from_embeddings`.
 
     Args:
-        similarity: (..., N, M); of N images and M captions.
+        similarity: (..., N, M), of N images and M captions; greater is nearer.
         caption_owner: (M,) integers; the image row of each caption, any number an image.
 
     Returns:
@@ -104,6 +121,9 @@ def ranks(similarity: Values, caption_owner: Values) -> tuple[Ranks, Ranks]:
 
     Raises:
         MetricsError: A number is not finite, or the arguments don't fit each other.
+
+    Source:
+        The rule for ties is that of McSherry and Najork (2008).
 
     >>> similarity = torch.tensor([[0.1, 0.9, 0.5], [0.2, 0.8, 0.7]])
     >>> i2t, t2i = ranks(similarity, [0, 0, 1])
@@ -141,10 +161,10 @@ def ranks_from_embeddings(
         text: (..., M, d), with the same batch axes.
         caption_owner: (M,) integers; the image row of each caption.
         chunk_size: Images in a block of the similarity matrix; the captions in it are limited so
-            that a block never exceeds :data:`BLOCK` scores.
+            that a block never exceeds 2²³ scores, 32 MB.
 
     Returns:
-        ``i2t`` and ``t2i``, as :func:`ranks` does.
+        ``i2t`` and ``t2i``, as :func:`lib.metrics.ranks` does.
 
     Raises:
         MetricsError: A coordinate is not finite, or the arguments don't fit each other.

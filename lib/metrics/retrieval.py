@@ -14,10 +14,14 @@ from lib.metrics.ranking import Ranks, ranks, ranks_from_embeddings
 class PerQuery:
     """The Q queries of a direction one by one, for intervals that are bootstrapped by image.
 
-    Attributes:
+    Args:
         image: (Q,) int64; the image that each query is, or belongs to.
         hit_probability: By K, (..., Q) float64 in [0, 1].
         expected_rank: (..., Q) float64, from 1.
+
+    >>> measured = retrieval_metrics(torch.eye(3), [0, 1, 2], ks=(1,), per_query=True)
+    >>> measured.t2i.per_query.expected_rank
+    tensor([1., 1., 1.], dtype=torch.float64)
     """
 
     image: Tensor
@@ -29,7 +33,7 @@ class PerQuery:
 class DirectionMetrics:
     """One direction's metrics.
 
-    Attributes:
+    Args:
         recall: By K, (...) float64 in percent: the mean over queries of the probability of a hit.
         median_rank: (...) float64; the median over queries of the expected rank of the first
             positive, from 1.
@@ -37,6 +41,10 @@ class DirectionMetrics:
         gallery: Number of items that each query ranks.
         trivial: The Ks at which every ranking scores 100 %, since the gallery is too small.
         per_query: The queries one by one, where asked for.
+
+    >>> i2t = retrieval_metrics(torch.eye(3), [0, 1, 2], ks=(1, 3)).i2t
+    >>> float(i2t.recall[1]), float(i2t.median_rank), i2t.trivial
+    (100.0, 1.0, (3,))
     """
 
     recall: Mapping[int, Tensor]
@@ -48,7 +56,16 @@ class DirectionMetrics:
 
     @classmethod
     def of(cls, found: Ranks, ks: Sequence[int], *, per_query: bool = False) -> "DirectionMetrics":
-        """Summarise the ranks of a direction's queries."""
+        """Summarise the ranks of a direction's queries.
+
+        Args:
+            found: Their ranks, (..., Q).
+            ks: Cut-offs, whole numbers from 1 on.
+            per_query: Whether to keep the queries one by one.
+
+        Returns:
+            The metrics, (...) each.
+        """
         hits = {k: found.hit_probability(k) for k in ks}
         expected = found.expected()
         # With q positives among G items, no ranking keeps them all out of its first G − q + 1.
@@ -67,10 +84,14 @@ class DirectionMetrics:
 class RetrievalMetrics:
     """Retrieval in both directions, tensors of shape (...) for (..., N, M) similarities.
 
-    Attributes:
+    Args:
         i2t: Image queries; a hit is any of the image's captions.
         t2i: Caption queries; a hit is the caption's image.
         images_without_captions: Images that are in the gallery of ``t2i`` but are no ``i2t`` query.
+
+    >>> measured = retrieval_metrics(torch.eye(20), torch.arange(20))
+    >>> float(measured.rsum), [float(rank) for rank in measured.median_ranks]
+    (600.0, [1.0, 1.0])
     """
 
     i2t: DirectionMetrics
@@ -107,7 +128,10 @@ class RetrievalMetrics:
         )
 
     def as_dict(self) -> dict[str, float]:
-        """Return the numbers of a single run by name: ``i2t R@1`` … ``rSum``.
+        """Return the numbers of a single run by name.
+
+        Returns:
+            ``i2t R@1`` … ``t2i median rank``, ``rSum``: recalls and their sum in percent.
 
         Raises:
             ValueError: The metrics are those of a batch of runs.
@@ -137,17 +161,24 @@ def retrieval_metrics(
     """Measure retrieval from a similarity matrix; ties count as their expectation.
 
     Scores are compared as they are. A product of equal embeddings can differ in its last bit from
-    place to place; :func:`retrieval_metrics_from_embeddings` ties them exactly.
+    place to place; :func:`lib.metrics.retrieval_metrics_from_embeddings` ties them exactly.
 
     Args:
-        similarity: (..., N, M); of N images and M captions.
+        similarity: (..., N, M), of N images and M captions; greater is nearer.
         caption_owner: (M,) integers; the image row of each caption: any number of captions an
             image, none included, in any order.
         ks: Cut-offs; one beyond the gallery is allowed, and marked as trivial.
         per_query: Whether to keep the queries one by one.
 
+    Returns:
+        Recalls in percent and median ranks of both directions, (...) each.
+
     Raises:
         MetricsError: A number is not finite, or the arguments don't fit each other.
+
+    Source:
+        The rule for ties is that of McSherry and Najork (2008); the protocol, that of Hodosh et al.
+        (2013).
 
     >>> similarity = torch.tensor([[0.1, 0.9, 0.5], [0.2, 0.8, 0.7]])
     >>> measured = retrieval_metrics(similarity, [0, 0, 1], ks=(1, 5))
@@ -172,7 +203,8 @@ def retrieval_metrics_from_embeddings(
     """Measure retrieval by inner products of embeddings, in bounded memory.
 
     Equal embeddings tie exactly, and the numbers depend neither on ``chunk_size`` nor on the
-    machine; see :mod:`lib.metrics.ranking`.
+    machine: coordinates are rounded to a grid of 26 bits on which every float64 sum of products is
+    exact, in any order.
 
     Args:
         image: (..., N, d); of unit length for cosine similarities.
@@ -182,8 +214,15 @@ def retrieval_metrics_from_embeddings(
         chunk_size: Images in a block of the similarity matrix; a matter of speed alone.
         per_query: Whether to keep the queries one by one.
 
+    Returns:
+        Recalls in percent and median ranks of both directions, (...) each.
+
     Raises:
         MetricsError: A coordinate is not finite, or the arguments don't fit each other.
+
+    Source:
+        The rule for ties is that of McSherry and Najork (2008); the protocol, that of Hodosh et al.
+        (2013).
 
     >>> collapsed = torch.ones(10, 4) / 2
     >>> measured = retrieval_metrics_from_embeddings(collapsed, collapsed, torch.arange(10))

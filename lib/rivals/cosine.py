@@ -13,18 +13,26 @@ from lib.schedulers.scheduler import neutral_schedule
 
 
 class CosineTemperature(Rival):
-    """Swing the temperature between two bounds, from the high one.
+    r"""Swing the temperature between two bounds, from the high one.
 
-    τ(t) = low + (high − low) (1 + cos(2π t / T)) / 2 at step t = 0, 1, … (Kukleva et al., ICLR
-    2023, who count t in epochs).
+    At step t = 0, 1, …
+
+    .. math::
+
+       \tau_t = \tau_{\text{low}} + (\tau_{\text{high}} - \tau_{\text{low}})
+       \, \frac{1 + \cos(2 \pi t / T)}{2}
 
     Args:
-        low, high: Bounds, 0 < low ≤ high, a number or of ``batch_shape`` each.
-        period: T, steps of a full swing.
+        low: Least temperature, above 0, a number or of ``batch_shape``.
+        high: Greatest temperature, not under ``low``, a number or of ``batch_shape``.
+        period: T, steps of a full swing, a number or of ``batch_shape``.
         batch_shape: Leading axes of a stack of independent runs.
 
     Raises:
         ValueError: An argument is out of its range; the message names it.
+
+    Source:
+        Kukleva et al. (2023), who count t in epochs.
 
     >>> cosine = CosineTemperature(low=0.1, high=0.5, period=4)
     >>> [round(cosine(torch.eye(2), 0.1).temperature.item(), 3) for _ in range(5)]
@@ -54,10 +62,18 @@ class CosineTemperature(Rival):
 
     @torch.no_grad()
     def forward(self, similarity: Tensor, temperature: Number) -> Schedule:
-        """Return the neutral schedule for ``similarity`` (..., B, B) at this step's temperature.
+        """Return the neutral schedule at this step's temperature, and count the step.
+
+        Args:
+            similarity: (..., B, B), B ≥ 2; its leading axes are ``batch_shape``.
+            temperature: Plays no role; it is here so that every schedule is called alike.
+
+        Returns:
+            The schedule: weights (..., 2) and sample weights (..., 2, B) of 1, temperature (...).
 
         Raises:
-            ValueError: ``similarity`` has a wrong shape, or B < 2.
+            ValueError: ``similarity`` has a wrong shape, other leading axes, B < 2 or, for a single
+                run on the CPU, numbers that are not finite.
         """
         self.check(similarity)
         phase = torch.cos(2 * math.pi * self.steps / self.period)

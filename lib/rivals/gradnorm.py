@@ -14,12 +14,18 @@ LEAST_WEIGHT = 1e-3
 
 
 class GradNorm(Rival):
-    """Move the weights so that both directions train at the same rate.
+    r"""Move the weights so that both directions train at the same rate.
 
-    GradNorm of Chen et al. (ICML 2018, algorithm 1). G_d = ‖w_d ∇ℓ_d‖ is the norm over the shared
-    parameters, r_d = (ℓ_d / ℓ_d(0)) / their mean the relative inverse training rate. A gradient
-    step on Σ_d |G_d − mean(G) r_d^α|, in the weights alone and with the target mean(G) r_d^α held
-    constant, is followed by a renormalisation to the sum 2.
+    With :math:`G_d = \lVert w_d \nabla \ell_d \rVert` over the shared parameters, and
+    :math:`r_d` the loss as a share of the first one, divided by the mean of that share over
+    directions, a step takes the weights down the gradient of
+
+    .. math::
+
+       \sum_d \left| G_d - \bar G \, r_d^{\alpha} \right| ,
+
+    in the weights alone and with the target :math:`\bar G \, r_d^{\alpha}` held constant. Then they
+    are scaled to the sum 2.
 
     Args:
         alpha: α ≥ 0, a number or of ``batch_shape``; how strongly the slower direction is pushed.
@@ -28,6 +34,9 @@ class GradNorm(Rival):
 
     Raises:
         ValueError: An argument is out of its range; the message names it.
+
+    Source:
+        Chen et al. (2018), algorithm 1.
 
     >>> shared = torch.tensor([1.0, 1.0], requires_grad=True)
     >>> losses = torch.tensor([[3.0, 0.0], [0.0, 1.0]]) @ shared
@@ -59,15 +68,19 @@ class GradNorm(Rival):
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def forward(self, losses: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-        """Return this step's weights, (..., 2), and move them for the next.
+        """Return this step's weights, and move them for the next.
 
         Args:
             losses: (..., 2) unweighted loss of each direction, with its graph, which is kept.
-            parameters: What both directions share, each with the stack's leading axes; in the
-                paper the last shared layer.
+            parameters: What both directions share, each (..., rows, columns) or of any other shape
+                behind the stack's leading axes; in the paper the last shared layer.
+
+        Returns:
+            (..., 2): ``i2t`` then ``t2i``, with sum 2.
 
         Raises:
-            ValueError: ``losses`` or a parameter has other leading axes than ``batch_shape``.
+            ValueError: ``losses`` is not (..., 2), it or a parameter has other leading axes than
+                ``batch_shape``, or a single run's loss on the CPU is not finite.
         """
         self.check_axes("losses", losses, 1)
         if losses.shape[-1] != 2:

@@ -11,20 +11,29 @@ from lib.schedulers.checks import Number, as_constant, is_readable
 
 
 class IndividualTemperatures(Rival):
-    """The robust contrastive loss with a temperature for every training pair and direction.
+    r"""The robust contrastive loss with a temperature for every training pair and direction.
 
-    iSogCLR of Qiu et al. (ICML 2023), its image–text form. With h_j = S_ij − S_ii, query i has the
-    loss min_{τ_i ≥ low} τ_i log mean_{j≠i} exp(h_j / τ_i) + τ_i ρ: the greatest mean of h under
-    weights of the negatives whose divergence from uniform weights is at most ρ. At each step, for
-    the queries of the batch (algorithm 1),
+    With :math:`h_j = S_{ij} - S_{ii}`, query i has the loss
 
-    - s ← (1 − γ) s + γ g, with g = mean_{j≠i} exp(h_j / τ), the batch's estimate; s = g at first;
-    - p_j = exp(h_j / τ) / s / (B − 1), the weights of the negatives in the loss's gradient;
-    - u ← (1 − β) u + β (log s + ρ − Σ_j p_j h_j / τ), the temperature's gradient, and
-      τ ← clip(τ − η u, low, high).
+    .. math::
 
-    That gradient is ρ minus the divergence of p from uniform weights where γ = 1. The divergence
-    is at most log(B − 1), so that every temperature falls to its bound if ρ is above that.
+       \min_{\tau_i} \; \tau_i \log \frac{1}{B - 1} \sum_{j \neq i} e^{h_j / \tau_i} + \tau_i \rho :
+
+    the greatest mean of h under weights of the negatives whose divergence from uniform weights is
+    at most ρ. At each step, for the queries of the batch,
+
+    .. math::
+
+       s &\leftarrow (1 - \gamma) s + \gamma g ,
+       \qquad g = \frac{1}{B - 1} \sum_{j \neq i} e^{h_j / \tau} , \\
+       u &\leftarrow (1 - \beta) u
+       + \beta \Bigl( \log s + \rho - \sum_j p_j h_j / \tau \Bigr) ,
+       \qquad p_j = \frac{e^{h_j / \tau}}{(B - 1) \, s} , \\
+       \tau &\leftarrow \operatorname{clip}(\tau - \eta u) ,
+
+    where s starts as g and p are the weights of the negatives in the loss's gradient. The gradient
+    of τ is ρ minus the divergence of p from uniform weights where γ = 1. That divergence is at most
+    log(B − 1), so that every temperature falls to its bound if ρ is above that.
 
     Args:
         count: n, the number of training pairs; the captions of one image share a temperature.
@@ -38,6 +47,9 @@ class IndividualTemperatures(Rival):
 
     Raises:
         ValueError: An argument is out of its range; the message names it.
+
+    Source:
+        iSogCLR, Qiu et al. (2023), algorithm 1, in its form for images and captions.
 
     >>> rule = IndividualTemperatures(3, start=0.1, rho=0.5)
     >>> losses = rule(torch.eye(2), torch.tensor([2, 0]))
@@ -90,17 +102,21 @@ class IndividualTemperatures(Rival):
         self.register_buffer("log_mean", _per_pair(torch.full_like(tau, -math.inf), count))
 
     def forward(self, similarity: Tensor, index: Tensor) -> Tensor:
-        """Return the loss of each query, (..., 2, B), and move the temperatures.
+        """Return the loss of each query, and move the temperatures.
 
         Its value is the objective at the running mean s; its gradient is the paper's estimate.
 
         Args:
-            similarity: (..., B, B).
+            similarity: (..., B, B), B ≥ 2; its leading axes are ``batch_shape``.
             index: (..., B) integers under ``count``: which training pairs these are, each at most
                 once.
 
+        Returns:
+            (..., 2, B): ``i2t`` then ``t2i``.
+
         Raises:
-            ValueError: A shape is wrong, or B < 2.
+            ValueError: ``similarity`` or ``index`` has a wrong shape, B < 2 or, for a single run on
+                the CPU, a similarity is not finite or an index out of range.
         """
         self.check(similarity)
         if index.shape != similarity.shape[:-1]:

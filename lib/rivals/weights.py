@@ -19,18 +19,27 @@ LEAST_LOSS = 1e-8
 
 
 class UncertaintyWeights(Rival):
-    """Learn a log-variance s_d = log σ_d² of each direction: w_d = exp(−s_d).
+    r"""Learn a log-variance of each direction, and weight by its inverse.
 
-    Kendall et al. (CVPR 2018), with their terms for a classification: a task adds
-    exp(−s_d) ℓ_d + s_d / 2 to the objective. :func:`lib.losses.weighted_mean` of the schedule plus
-    :meth:`penalty` is half the sum over both directions. Where the losses stood still, w_d would
-    settle at 1 / (2 ℓ_d): the weights do not sum to 2.
+    With :math:`s_d = \log \sigma_d^2`, a direction adds to the objective, as a classification does
+    in the paper,
+
+    .. math::
+
+       \exp(-s_d) \, \ell_d + s_d / 2 , \qquad w_d = \exp(-s_d) .
+
+    :func:`lib.losses.weighted_mean` of the schedule plus :meth:`penalty` is half the sum over both
+    directions. Where the losses stood still, :math:`w_d` would settle at
+    :math:`1 / (2 \ell_d)`: the weights do not sum to 2.
 
     The weights carry gradient, unlike those of other schedules: give ``log_variance`` to an
     optimiser, without weight decay.
 
     Args:
         batch_shape: Leading axes of a stack of independent runs.
+
+    Source:
+        Kendall et al. (2018).
 
     >>> rule = UncertaintyWeights()
     >>> rule(torch.eye(2), 0.1).weights.tolist(), rule.penalty().item()
@@ -42,10 +51,18 @@ class UncertaintyWeights(Rival):
         self.log_variance = nn.Parameter(torch.zeros(*self.batch_shape, 2))
 
     def forward(self, similarity: Tensor, temperature: Number) -> Schedule:
-        """Return the schedule for ``similarity`` (..., B, B), weights with their gradient.
+        """Return the schedule, its weights with their gradient.
+
+        Args:
+            similarity: (..., B, B), B ≥ 2; its leading axes are ``batch_shape``.
+            temperature: τ > 0, a number or (...).
+
+        Returns:
+            The schedule: weights (..., 2), sample weights (..., 2, B) of 1, temperature (...).
 
         Raises:
-            ValueError: ``similarity`` has a wrong shape, or B < 2.
+            ValueError: ``similarity`` has a wrong shape, other leading axes, B < 2 or, for a single
+                run on the CPU, numbers that are not finite; or ``temperature`` is not positive.
         """
         self.check(similarity)
         weights = torch.exp(-self.log_variance).to(similarity.dtype)
@@ -55,15 +72,24 @@ class UncertaintyWeights(Rival):
         __call__ = forward
 
     def penalty(self) -> Tensor:
-        """Return what to add to the loss, (...): ½ Σ_d s_d / 2."""
+        """Return what to add to the loss so that the weights don't fall to zero.
+
+        Returns:
+            (...): half the sum of the two terms s / 2, with gradient.
+        """
         return self.log_variance.sum(dim=-1) / 4
 
 
 class AnalyticUncertaintyWeights(Rival):
-    """Weights from the softmax of the inverse losses: w_d = 2 softmax(1 / (ℓ_d T)).
+    r"""Weights from the softmax of the inverse losses.
 
-    UW-SO of Kirchdorfer et al. (GCPR 2024), whose weights sum to 1: the uncertainties that would
-    minimise the objective of :class:`UncertaintyWeights` at the losses of the step, normalised.
+    .. math::
+
+       w_d = 2 \operatorname{softmax}_d \bigl( 1 / (T \, \ell_d) \bigr)
+
+    The uncertainties that would minimise the objective of
+    :class:`lib.rivals.UncertaintyWeights` at the losses of the step, normalised: to the sum 2 here,
+    to 1 in the paper.
 
     Args:
         softness: T > 0, a number or of ``batch_shape``; the larger, the more equal the weights.
@@ -71,6 +97,9 @@ class AnalyticUncertaintyWeights(Rival):
 
     Raises:
         ValueError: ``softness`` is not positive.
+
+    Source:
+        UW-SO, Kirchdorfer et al. (2024).
 
     >>> similarity = torch.tensor([[0.8, 0.0], [0.4, 0.2]])
     >>> AnalyticUncertaintyWeights(softness=1.0)(similarity, temperature=0.2).weights
@@ -86,10 +115,19 @@ class AnalyticUncertaintyWeights(Rival):
 
     @torch.no_grad()
     def forward(self, similarity: Tensor, temperature: Number) -> Schedule:
-        """Return the schedule for ``similarity`` (..., B, B).
+        """Return the schedule of this step's losses.
+
+        Args:
+            similarity: (..., B, B), B ≥ 2; its leading axes are ``batch_shape``.
+            temperature: τ > 0, a number or (...).
+
+        Returns:
+            The schedule: weights (..., 2) with sum 2, sample weights (..., 2, B) of 1, temperature
+            (...).
 
         Raises:
-            ValueError: ``similarity`` has a wrong shape, or B < 2.
+            ValueError: ``similarity`` has a wrong shape, other leading axes, B < 2 or, for a single
+                run on the CPU, numbers that are not finite; or ``temperature`` is not positive.
         """
         self.check(similarity)
         losses = info_nce(similarity, temperature).mean(dim=-1).clamp(min=LEAST_LOSS)
@@ -101,10 +139,15 @@ class AnalyticUncertaintyWeights(Rival):
 
 
 class DynamicWeightAverage(Rival):
-    """Weights from how fast each direction's loss falls: w_d = 2 softmax(r_d / T).
+    r"""Weights from how fast each direction's loss falls.
 
-    r_d = L_d(t − 1) / L_d(t − 2), L_d(t) the mean loss of period t; in the first two periods w = 1
-    (Liu et al., CVPR 2019, where a period is an epoch).
+    With :math:`L_d(t)` the mean loss of a direction in period t,
+
+    .. math::
+
+       w_d = 2 \operatorname{softmax}_d (r_d / T) , \qquad r_d = \frac{L_d(t - 1)}{L_d(t - 2)} ,
+
+    and 1 in the first two periods.
 
     Args:
         softness: T > 0, a number or of ``batch_shape``; the larger, the more equal the weights.
@@ -113,6 +156,14 @@ class DynamicWeightAverage(Rival):
 
     Raises:
         ValueError: An argument is out of its range; the message names it.
+
+    Source:
+        Liu et al. (2019), where a period is an epoch.
+
+    >>> rule = DynamicWeightAverage(period=1)
+    >>> steps = [torch.eye(2), torch.tensor([[1.0, 0.5], [0.0, 1.0]]), torch.eye(2)]
+    >>> [rule(similarity, 0.5).weights.tolist() for similarity in steps][:2]
+    [[1.0, 1.0], [1.0, 1.0]]
     """
 
     softness: Tensor
@@ -140,10 +191,19 @@ class DynamicWeightAverage(Rival):
 
     @torch.no_grad()
     def forward(self, similarity: Tensor, temperature: Number) -> Schedule:
-        """Return the schedule for ``similarity`` (..., B, B), and count its losses in.
+        """Return the schedule, and count this step's losses in.
+
+        Args:
+            similarity: (..., B, B), B ≥ 2; its leading axes are ``batch_shape``.
+            temperature: τ > 0, a number or (...).
+
+        Returns:
+            The schedule: weights (..., 2) with sum 2, sample weights (..., 2, B) of 1, temperature
+            (...).
 
         Raises:
-            ValueError: ``similarity`` has a wrong shape, or B < 2.
+            ValueError: ``similarity`` has a wrong shape, other leading axes, B < 2 or, for a single
+                run on the CPU, numbers that are not finite; or ``temperature`` is not positive.
         """
         self.check(similarity)
         period = self.period.unsqueeze(-1)

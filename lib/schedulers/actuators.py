@@ -18,10 +18,18 @@ from lib.schedulers.signals import Signal, spread
 class Schedule(NamedTuple):
     """What a scheduler sets for one step, detached from the graph.
 
-    Attributes:
+    Args:
         weights: (..., 2) weight of each direction's loss, ``i2t`` then ``t2i``.
         sample_weights: (..., 2, B) weight of each query's loss, with mean 1 in each direction.
         temperature: (...) the temperature to divide the similarities by.
+
+    >>> weights, sample_weights, temperature = Schedule(
+    ...     weights=torch.tensor([1.2, 0.8]),
+    ...     sample_weights=torch.ones(2, 4),
+    ...     temperature=torch.tensor(0.1),
+    ... )
+    >>> weights.mean()
+    tensor(1.)
     """
 
     weights: Tensor
@@ -172,4 +180,8 @@ ACTUATORS: dict[str, Actuator] = {
     "sharpness": Actuator(1, _observe_sharpness, _act_sharpness),
     "sample": Actuator(2, _observe_directions, _act_sample),
 }
-"""The actuators of the study by name."""
+"""The actuators of the study by name: what a :class:`lib.schedulers.Scheduler` can turn.
+
+>>> list(ACTUATORS)
+['direction', 'magnitude', 'sharpness', 'sample']
+"""

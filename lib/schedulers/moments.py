@@ -21,16 +21,25 @@ CENTRED_FROM = 1 / 16
 
 
 def mean_variances(similarity: Tensor) -> Tensor:
-    """Return the mean variance of the rows and that of the columns.
+    r"""Return the mean variance of the rows and that of the columns, from sums.
 
-    The mean over queries of :func:`lib.schedulers.signals.variance`, up to rounding, at a fraction
-    of its cost. It works under ``torch.compile``, ``torch.func.vmap`` and on any device.
+    The mean over queries of :func:`lib.schedulers.variance`, up to rounding, at a fraction of its
+    cost. With S centred and its row means :math:`m_i`,
+
+    .. math::
+
+       \text{mean row variance} = \frac{1}{B^2} \sum_{ij} S_{ij}^2 - \frac{1}{B} \sum_i m_i^2 .
+
+    It works under ``torch.compile``, ``torch.func.vmap`` and on any device.
 
     Args:
         similarity: (..., B, B). Half precision is read in single precision.
 
     Returns:
         (..., 2): ``i2t`` (rows) then ``t2i`` (columns), in single precision or double.
+
+    Raises:
+        ValueError: ``similarity`` is not (..., B, B) of floats, or B < 2.
 
     >>> mean_variances(torch.tensor([[0.8, 0.0], [0.4, 0.2]]))
     tensor([0.0850, 0.0250])

@@ -11,8 +11,12 @@ from lib.schedulers.moments import mean_variances
 from lib.schedulers.signals import SIGNALS
 
 DEFAULT_TARGETS = {"variance": 1.5, "entropy": 0.8, "spread": 8.0}
-"""What ``sharpness`` holds: the logits' standard deviation, their mean normalised entropy, or
-their range."""
+"""What ``sharpness`` holds unless told otherwise, by signal: the standard deviation of the logits,
+their mean entropy as a fraction of log B, or their range.
+
+>>> DEFAULT_TARGETS["entropy"]
+0.8
+"""
 
 
 def neutral_schedule(similarity: Tensor, temperature: Number) -> Schedule:
@@ -29,11 +33,32 @@ def neutral_schedule(similarity: Tensor, temperature: Number) -> Schedule:
 
 
 class Fixed(nn.Module):
-    """The fixed baseline: every weight is 1 and the temperature is the one given."""
+    """The fixed baseline: every weight is 1 and the temperature is the one given.
+
+    With :class:`lib.losses.ScheduledContrastiveLoss` this is the loss of CLIP.
+
+    Source:
+        Radford et al. (2021), figure 3.
+
+    >>> Fixed()(torch.eye(3), temperature=0.1).weights
+    tensor([1., 1.])
+    """
 
     @torch.no_grad()
     def forward(self, similarity: Tensor, temperature: Number) -> Schedule:
-        """Return the neutral schedule for ``similarity`` (..., B, B)."""
+        """Return the neutral schedule.
+
+        Args:
+            similarity: (..., B, B), B ≥ 2.
+            temperature: τ > 0, a number or (...).
+
+        Returns:
+            The schedule: weights (..., 2) and sample weights (..., 2, B) of 1, temperature (...).
+
+        Raises:
+            ValueError: ``similarity`` has a wrong shape, B < 2 or numbers that are not finite; or
+                ``temperature`` is not positive.
+        """
         check_similarity(similarity)
         return neutral_schedule(similarity, temperature)
 
@@ -42,34 +67,58 @@ class Fixed(nn.Module):
 
 
 class Scheduler(nn.Module):
-    """A signal, smoothed over steps, driving an actuator.
+    r"""A signal, smoothed over steps, driving an actuator.
 
-    The signal's moving average is ū ← β ū + (1 − β) u, bias-corrected as in Adam (Kingma and Ba,
-    2015, section 3). ``variance × direction`` is our reconstruction of the scheduler of Pillai
-    (2025, arXiv 2503.03202); its ``entropy`` and ``spread`` rivals differ in the signal alone.
+    With u the mean of the signal over a direction's queries and t counted from 1, the moving
+    average is corrected for its start at zero:
+
+    .. math::
+
+       m_t = \beta\, m_{t-1} + (1 - \beta)\, u_t , \qquad \bar u_t = m_t / (1 - \beta^t) .
+
+    It turns one of four things. ``direction`` sets the weights of the two directions,
+    ``magnitude`` one weight for both, ``sharpness`` the temperature, here for the signal
+    ``variance``, and ``sample`` the weight of each query:
+
+    .. math::
+
+       w_d = \frac{2\, \bar u_d^{\,\gamma}}{\bar u_{\text{i2t}}^{\,\gamma}
+       + \bar u_{\text{t2i}}^{\,\gamma}} , \qquad
+       w = \operatorname{clip}\Bigl( (\bar u / \bar u_0)^{\gamma} \Bigr) , \qquad
+       \tau = \bar\sigma / c , \qquad
+       a_i = \frac{B\, u_i^{\gamma}}{\sum_k u_k^{\gamma}} .
+
+    ``variance × direction``, the default, is our reconstruction of the paper's scheduler; its
+    rivals ``entropy × direction`` and ``spread × direction`` differ in the signal alone. A call is
+    a step. ``state_dict`` holds the moving average.
 
     Args:
-        signal: ``"variance"``, ``"entropy"`` or ``"spread"``.
-        actuator: ``"direction"`` (w_d = 2 ū_d^γ / Σ ū^γ), ``"magnitude"``
-            (w = clip((ū / ū_0)^γ, low, high) for both directions), ``"sharpness"`` (the temperature
-            holds a target) or ``"sample"`` (a_i = B u_i^γ / Σ u^γ for each query).
-        gamma: Exponent γ; its sign says whether more of the signal means more weight or less.
-        beta: Smoothing β in [0, 1).
-        warmup: Steps during which the schedule stays neutral.
-        target: What ``sharpness`` holds: the standard deviation (``variance``) or range
-            (``spread``) of the logits, or the mean entropy as a fraction of log B (``entropy``).
-            Default: :data:`DEFAULT_TARGETS`.
-        bounds: Least and greatest weight of ``magnitude``.
+        signal: ``"variance"``, ``"entropy"`` or ``"spread"``: see
+            :data:`lib.schedulers.SIGNALS`.
+        actuator: ``"direction"``, ``"magnitude"``, ``"sharpness"`` or ``"sample"``.
+        gamma: Exponent γ, a number or of ``batch_shape``; its sign says whether more of the signal
+            means more weight or less.
+        beta: Smoothing β in [0, 1), a number or of ``batch_shape``.
+        warmup: Steps during which the schedule stays neutral, a count or of ``batch_shape``.
+        target: c > 0, what ``sharpness`` holds: the standard deviation (``variance``) or the range
+            (``spread``) of the logits, or the mean entropy as a fraction of log B (``entropy``,
+            below 1). Default: :data:`lib.schedulers.DEFAULT_TARGETS`.
+        bounds: Least and greatest weight of ``magnitude``, around 1.
         batch_shape: Leading axes of a stack of independent runs; the constants above may then be
             tensors of that shape.
 
     Raises:
-        ValueError: An argument is out of its range; the message names it.
+        ValueError: An argument is unknown or out of its range; the message names it.
+
+    Source:
+        Pillai (2025), reconstructed; the correction is that of Kingma and Ba (2015), section 3.
 
     >>> scheduler = Scheduler("variance", "direction")
     >>> similarity = torch.tensor([[0.8, 0.0], [0.4, 0.2]])
     >>> scheduler(similarity, temperature=0.1).weights
     tensor([1.5455, 0.4545])
+    >>> int(scheduler.steps)
+    1
     """
 
     average: Tensor
@@ -144,8 +193,13 @@ class Scheduler(nn.Module):
             temperature: The temperature in force, a number or (...); ``entropy`` reads its softmax
                 at it, and every actuator but ``sharpness`` hands it on.
 
+        Returns:
+            The schedule: weights (..., 2), sample weights (..., 2, B), temperature (...).
+
         Raises:
-            ValueError: ``similarity`` has a wrong shape, or B < 2.
+            ValueError: ``similarity`` has a wrong shape, other leading axes than ``batch_shape``,
+                B < 2 or, for a single run on the CPU, numbers that are not finite; or
+                ``temperature`` is not positive. The state is then as before.
         """
         self._check_similarity(similarity)
         similarity = similarity.detach()
@@ -162,12 +216,17 @@ class Scheduler(nn.Module):
         """Take one step as :meth:`forward` does, for less: the same schedule up to rounding.
 
         The mean variances that drive ``variance × direction`` come from sums
-        (:func:`lib.schedulers.moments.mean_variances`); every other scheduler takes the usual step.
+        (:func:`lib.schedulers.mean_variances`); every other scheduler takes the usual step.
         The study's records were made with :meth:`forward`, whose digits stay as they are.
 
         Args:
-            similarity: As for :meth:`forward`.
-            temperature: As for :meth:`forward`.
+            similarity: (..., B, B), as for :meth:`forward`.
+            temperature: A number or (...), as for :meth:`forward`.
+            check_finite: Whether to look for numbers that are not finite, where :meth:`forward`
+                would; who has looked already says no.
+
+        Returns:
+            The schedule, as :meth:`forward`.
 
         Raises:
             ValueError: As :meth:`forward`.

@@ -2,7 +2,8 @@
 
 A signal takes the similarities ``(..., B, B)`` of a batch of B pairs and the temperature ``(...)``,
 and returns ``(..., 2, B)``: index 0 of the second-last axis is ``i2t`` (a row of the matrix is one
-image query), index 1 is ``t2i`` (a column is one caption query).
+image query), index 1 is ``t2i`` (a column is one caption query). It checks the shape; numbers that
+are not finite go through, for whoever called it to notice.
 """
 
 import math
@@ -18,13 +19,30 @@ Signal = Callable[[Tensor, Tensor], Tensor]
 
 
 def variance(similarity: Tensor, temperature: Number) -> Tensor:
-    """Variance of each query's similarities (population variance; the temperature plays no role).
+    r"""Return the population variance of each query's similarities.
 
-    By the law of total variance the difference of its two directions' means,
-    mean row variance − mean column variance = Var(column means) − Var(row means),
-    is a difference in hubness between captions and images.
+    By the law of total variance the difference of its two directions' means is a difference in
+    hubness between captions and images:
 
-    >>> variance(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor(0.1))
+    .. math::
+
+       \text{mean row variance} - \text{mean column variance}
+       = \operatorname{Var}(\text{column means}) - \operatorname{Var}(\text{row means}) .
+
+    Args:
+        similarity: (..., B, B), pairs on the diagonal.
+        temperature: Plays no role; it is here so that every signal is called alike.
+
+    Returns:
+        (..., 2, B): ``i2t`` then ``t2i``, in the similarities' unit squared.
+
+    Raises:
+        ValueError: ``similarity`` is not (..., B, B) of floats, or B < 2.
+
+    Source:
+        Pillai (2025) weights directions by it.
+
+    >>> variance(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), 0.1)
     tensor([[0.2500, 0.2500],
             [0.0000, 0.0000]])
     """
@@ -35,9 +53,29 @@ def variance(similarity: Tensor, temperature: Number) -> Tensor:
 
 
 def entropy(similarity: Tensor, temperature: Number) -> Tensor:
-    """Entropy of each query's softmax at the temperature, divided by log B: in [0, 1].
+    r"""Return the entropy of each query's softmax at the temperature, divided by log B.
 
-    >>> entropy(torch.zeros(2, 2), torch.tensor(0.1))
+    .. math::
+
+       u_i = -\frac{1}{\log B} \sum_j p_{ij} \log p_{ij} ,
+       \qquad p_{ij} = \operatorname{softmax}_j(S_{ij} / \tau)
+
+    Args:
+        similarity: (..., B, B), pairs on the diagonal.
+        temperature: τ > 0, a number or (...).
+
+    Returns:
+        (..., 2, B) in [0, 1], ``i2t`` then ``t2i``: 0 where one candidate has all the probability,
+        1 where every candidate has the same.
+
+    Raises:
+        ValueError: ``similarity`` is not (..., B, B) of floats, B < 2, or ``temperature`` is not
+            positive and finite.
+
+    Source:
+        Pillai (2025) compares variance with it.
+
+    >>> entropy(torch.zeros(2, 2), 0.1)
     tensor([[1., 1.],
             [1., 1.]])
     """
@@ -54,9 +92,22 @@ def entropy(similarity: Tensor, temperature: Number) -> Tensor:
 
 
 def spread(similarity: Tensor, temperature: Number) -> Tensor:
-    """Range, maximum minus minimum, of each query's similarities.
+    """Return the range, maximum minus minimum, of each query's similarities.
 
-    >>> spread(torch.tensor([[1.0, 0.0], [0.5, 0.25]]), torch.tensor(0.1))
+    Args:
+        similarity: (..., B, B), pairs on the diagonal.
+        temperature: Plays no role; it is here so that every signal is called alike.
+
+    Returns:
+        (..., 2, B): ``i2t`` then ``t2i``, in the similarities' unit.
+
+    Raises:
+        ValueError: ``similarity`` is not (..., B, B) of floats, or B < 2.
+
+    Source:
+        Pillai (2025) compares variance with it, there the spread of cosines.
+
+    >>> spread(torch.tensor([[1.0, 0.0], [0.5, 0.25]]), 0.1)
     tensor([[1.0000, 0.2500],
             [0.5000, 0.2500]])
     """
@@ -71,10 +122,31 @@ def spread(similarity: Tensor, temperature: Number) -> Tensor:
 
 
 def margin(similarity: Tensor, temperature: Number) -> Tensor:
-    """Similarity of each query's true pair minus the mean of its negatives.
+    r"""Return the similarity of each query's pair minus the mean of its negatives.
+
+    .. math::
+
+       u_i = S_{ii} - \frac{1}{B - 1} \sum_{j \neq i} S_{ij}
 
     No scheduler can use it between directions: its mean is the same in both, whatever the matrix.
-    It is here to show that, and for the ``sample`` actuator's users.
+    It is here to show that, and to weigh queries by hand.
+
+    Args:
+        similarity: (..., B, B), pairs on the diagonal.
+        temperature: Plays no role; it is here so that every signal is called alike.
+
+    Returns:
+        (..., 2, B): ``i2t`` then ``t2i``, in the similarities' unit.
+
+    Raises:
+        ValueError: ``similarity`` is not (..., B, B) of floats, or B < 2.
+
+    >>> margins = margin(torch.tensor([[0.8, 0.0], [0.4, 0.2]]), 0.1)
+    >>> margins
+    tensor([[ 0.8000, -0.2000],
+            [ 0.4000,  0.2000]])
+    >>> margins.mean(dim=-1)
+    tensor([0.3000, 0.3000])
     """
     check_similarity(similarity, finite=False)
     size = similarity.shape[-1]
@@ -85,4 +157,13 @@ def margin(similarity: Tensor, temperature: Number) -> Tensor:
 
 
 SIGNALS: dict[str, Signal] = {"variance": variance, "entropy": entropy, "spread": spread}
-"""The signals of the study by name; an entry more is a signal more, everywhere."""
+"""The signals of the study by name; an entry more is a signal more, everywhere.
+
+Each maps similarities (..., B, B) and a temperature, a number or (...), to (..., 2, B).
+
+>>> sorted(SIGNALS)
+['entropy', 'spread', 'variance']
+>>> SIGNALS["spread"](torch.eye(2), 0.1)
+tensor([[1., 1.],
+        [1., 1.]])
+"""

@@ -14,7 +14,7 @@ class Trace(nn.Module):
     """Play given weights and temperatures, a step a call; after the last step, hold it.
 
     The control for every scheduler: the same path, from another run or drawn at random, adapts to
-    nothing.
+    nothing. ``state_dict`` holds the path and the number of steps taken.
 
     Args:
         weights: (..., T, 2) weight of each direction at each step, ``i2t`` then ``t2i``.
@@ -54,7 +54,20 @@ class Trace(nn.Module):
 
     @torch.no_grad()
     def forward(self, similarity: Tensor, temperature: Number) -> Schedule:
-        """Return the schedule of the next step for ``similarity`` (..., B, B)."""
+        """Return the schedule of the next step.
+
+        Args:
+            similarity: (..., B, B), B ≥ 2; its leading axes are those of the path.
+            temperature: The temperature in force, a number or (...); handed on where the path has
+                none.
+
+        Returns:
+            The schedule: weights (..., 2), sample weights (..., 2, B) of 1, temperature (...).
+
+        Raises:
+            ValueError: ``similarity`` has a wrong shape, other leading axes than the path, B < 2
+                or numbers that are not finite; or ``temperature`` is not positive.
+        """
         check_similarity(similarity)
         if similarity.shape[:-2] != self.weights.shape[:-2]:
             raise ValueError(
