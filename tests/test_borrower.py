@@ -110,7 +110,7 @@ OTHERS = {
     *("lib.schedulers.Schedule", "lib.losses.LOSSES", "lib.losses.ScheduledContrastiveLoss"),
     *("lib.losses.gather_pairs", "lib.losses.weighted_mean", "lib.rivals.GradNorm"),
     *("lib.metrics.COLLAPSE_SPREAD", "lib.metrics.DirectionMetrics", "lib.metrics.MetricsError"),
-    "lib.metrics.Array",
+    *("lib.metrics.Array", "lib.metrics.Values"),
     *("lib.metrics.PerQuery", "lib.metrics.Ranks", "lib.metrics.RetrievalMetrics"),
     "lib.metrics.skewness",
 }

@@ -7,18 +7,28 @@ In the book such a name becomes a citation, and one that the bibliography lacks 
 import ast
 import re
 from collections.abc import Iterator
+from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+from docutils import nodes  # type: ignore[import-untyped]
 from pybtex.database import parse_file  # type: ignore[import-untyped]
 from pybtex.richtext import Text  # type: ignore[import-untyped]
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util import logging
+from sphinx.util.nodes import make_refnode
+from sphinx.util.typing import stringify_annotation
+from torch import nn
+
+from lib.metrics import Values
 
 _YEAR = r"\((\d{4})\)"
 _UNKNOWN = re.compile(rf"[A-Z]\w+(?:\s+et\s+al\.|\s+and\s+[A-Z]\w+)?\s+{_YEAR}")
+_OWN_NAME = re.compile(r"(:(?:class|data|exc|func|meth):`)(lib\.)")
 _log = logging.getLogger(__name__)
 
 
@@ -85,9 +95,26 @@ def _sources(package: str, name: str) -> Iterator[str]:
     if spec is None or spec.origin is None:
         return
     for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ImportFrom) and node.module:
-            if any(alias.name == name for alias in node.names):
-                yield node.module
+        if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]:
+            yield str(node.module)
+
+
+def merge_returns(doctree: nodes.document) -> None:
+    """Put the type of what a function returns into the words on it, as with its arguments."""
+    for fields in doctree.findall(nodes.field_list):
+        by_name = {field[0].astext(): field for field in fields.findall(nodes.field)}
+        kind, told = by_name.get("Return type"), by_name.get("Returns")
+        if kind is None or told is None:
+            continue
+        kind.parent.remove(kind)
+        words = next(iter(told[1].findall(nodes.paragraph)))
+        types = [child for line in kind[1].findall(nodes.paragraph) for child in line.children]
+        for place, child in enumerate([*types, nodes.Text(" – ")]):
+            words.insert(place, child)
+
+
+def _merge(app: Sphinx, doctree: nodes.document) -> None:
+    merge_returns(doctree)
 
 
 def _describe(
@@ -95,9 +122,13 @@ def _describe(
 ) -> None:
     if what == "data":
         lines[:] = described(*name.rsplit(".", 1))
+    for place, line in enumerate(lines[:-1]):
+        # Napoleon takes what stands before a colon for a type; autodoc knows the type.
+        if line.strip() == "Returns:":
+            lines[place + 1] = re.sub(r"^(\s+)", r"\1: ", lines[place + 1])
 
 
-def _link_papers(
+def _finish(
     app: Sphinx, what: str, name: str, value: object, options: Any, lines: list[str]
 ) -> None:
     labels: dict[str, str] = {}
@@ -106,13 +137,72 @@ def _link_papers(
     text, unknown = cite("\n".join(lines), labels)
     for paper in unknown:
         _log.warning("the docstring of %s names %s, which is not in the bibliography", name, paper)
-    lines[:] = text.split("\n")
+    lines[:] = _OWN_NAME.sub(r"\1~\2", text).split("\n")
+
+
+def _sign(
+    app: Sphinx,
+    what: str,
+    name: str,
+    value: Any,
+    options: Any,
+    signature: str | None,
+    returns: str | None,
+) -> tuple[str | None, str | None] | None:
+    """Correct what autodoc makes of a constructor."""
+    if what not in ("class", "exception"):
+        return None
+    if issubclass(value, Exception | Enum) or getattr(value, "_is_protocol", False):
+        return "", None
+    if value.__init__ is nn.Module.__init__:
+        return "()", None
+    # autodoc takes the type of a buffer for that of the argument of the same name.
+    if "__init__" in vars(value):
+        own = get_type_hints(value.__init__)
+        known = app.env.temp_data.setdefault("annotations", {}).setdefault(name, {})
+        known |= {
+            argument: stringify_annotation(hint, "smart")
+            for argument, hint in own.items()
+            if argument != "return"
+        }
+    return None
+
+
+def _shorten(
+    app: Sphinx,
+    what: str,
+    name: str,
+    value: object,
+    options: Any,
+    signature: str | None,
+    returns: str | None,
+) -> None:
+    """Call a union by the name that the package has for it."""
+    known = app.env.temp_data.get("annotations", {}).get(name, {})
+    union = stringify_annotation(Values, "smart")
+    for argument, hint in known.items():
+        known[argument] = hint.replace(union, "~lib.metrics.Values")
+
+
+def _find_union(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, shown: nodes.Element
+) -> nodes.Element | None:
+    """Lead a type to the constant that holds it, where no class bears the name."""
+    target = node["reftarget"]
+    found = env.get_domain("py").objects.get(target)  # type: ignore[attr-defined]
+    if node.get("refdomain") != "py" or found is None or found.objtype != "data":
+        return None
+    return make_refnode(app.builder, node["refdoc"], found.docname, found.node_id, [shown], target)
 
 
 def setup(app: Sphinx) -> None:
     """Add autodoc, and what it lacks, to ``app``."""
     for extension in ("autodoc", "autosummary", "napoleon"):
         app.setup_extension(f"sphinx.ext.{extension}")
-    # Napoleon's place is at 500: constants get their text before it, citations need its result.
+    # Napoleon's place is at 500: what it reads is prepared before it, and its result finished.
     app.connect("autodoc-process-docstring", _describe, priority=400)
-    app.connect("autodoc-process-docstring", _link_papers, priority=600)
+    app.connect("autodoc-process-docstring", _finish, priority=600)
+    app.connect("autodoc-process-signature", _shorten, priority=600)
+    app.connect("autodoc-process-signature", _sign, priority=700)
+    app.connect("doctree-read", _merge)
+    app.connect("missing-reference", _find_union)

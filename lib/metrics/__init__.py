@@ -4,7 +4,7 @@ The tie rule: a gallery's order says nothing, so the recall of tied scores is it
 ties are broken at random (McSherry and Najork, ECIR 2008). A collapsed model scores chance.
 """
 
-from lib.metrics.checks import Array, MetricsError
+from lib.metrics.checks import Array, MetricsError, Values
 from lib.metrics.gallery import recall_at_k
 from lib.metrics.geometry import (
     COLLAPSE_SPREAD,
@@ -39,6 +39,7 @@ __all__ = [
     "PerQuery",
     "Ranks",
     "RetrievalMetrics",
+    "Values",
     "alignment",
     "collapsed",
     "hubness",

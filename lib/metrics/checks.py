@@ -21,7 +21,12 @@ class Array(Protocol):
 
 
 Values = Tensor | Array | Sequence[Any]
-"""What a metric takes: a tensor, an array or nested lists of numbers."""
+"""What a metric takes: a tensor on any device, an array, or nested lists of numbers.
+
+>>> from lib.metrics import spread
+>>> [float(spread(values)) for values in (torch.eye(2), [[1.0, 0.0], [0.0, 1.0]])]
+[0.5, 0.5]
+"""
 
 
 class MetricsError(ValueError):

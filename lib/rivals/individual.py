@@ -17,19 +17,26 @@ class IndividualTemperatures(Rival):
 
     .. math::
 
-       \min_{\tau_i} \; \tau_i \log \frac{1}{B - 1} \sum_{j \neq i} e^{h_j / \tau_i} + \tau_i \rho :
+       \min_{\tau_i} \; \tau_i \, \log \, \frac{1}{B - 1} \sum_{j \neq i} e^{h_j / \tau_i}
+       + \tau_i \rho :
 
     the greatest mean of h under weights of the negatives whose divergence from uniform weights is
     at most ρ. At each step, for the queries of the batch,
 
     .. math::
 
-       s &\leftarrow (1 - \gamma) s + \gamma g ,
-       \qquad g = \frac{1}{B - 1} \sum_{j \neq i} e^{h_j / \tau} , \\
-       u &\leftarrow (1 - \beta) u
-       + \beta \Bigl( \log s + \rho - \sum_j p_j h_j / \tau \Bigr) ,
-       \qquad p_j = \frac{e^{h_j / \tau}}{(B - 1) \, s} , \\
-       \tau &\leftarrow \operatorname{clip}(\tau - \eta u) ,
+       s \leftarrow (1 - \gamma) s + \gamma g ,
+       \qquad g = \frac{1}{B - 1} \sum_{j \neq i} e^{h_j / \tau} ,
+
+    .. math::
+
+       u \leftarrow (1 - \beta) u
+       + \beta \Bigl( \log \, s + \rho - \sum_j p_j h_j / \tau \Bigr) ,
+       \qquad p_j = \frac{e^{h_j / \tau}}{(B - 1) \, s} ,
+
+    .. math::
+
+       \tau \leftarrow \operatorname{clip}(\tau - \eta u) ,
 
     where s starts as g and p are the weights of the negatives in the loss's gradient. The gradient
     of τ is ρ minus the divergence of p from uniform weights where γ = 1. That divergence is at most
