@@ -44,9 +44,17 @@ class SchedulerCallback(Callback):  # type: ignore[misc]
         pl_module.log_dict({"weight/i2t": i2t, "weight/t2i": t2i})
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the loss's state, for the checkpoint."""
+        """Return the loss's state, for the checkpoint.
+
+        Returns:
+            Name to tensor, copies of the scheduler's.
+        """
         return {name: value.clone() for name, value in self.loss.state_dict().items()}
 
     def load_state_dict(self, state_dict: dict[str, torch.Tensor]) -> None:
-        """Go on from a checkpoint's state."""
+        """Go on from a checkpoint's state.
+
+        Args:
+            state_dict: What :meth:`state_dict` returned; tensors of the same shapes.
+        """
         self.loss.load_state_dict(state_dict)

@@ -17,13 +17,13 @@ class ScheduledClipLoss(nn.Module):
     ``gather_with_grad=True`` and ``local_loss=False``.
 
     Args:
-        scheduler: As for :class:`lib.losses.ScheduledContrastiveLoss`.
         local_loss: Must be False: a scheduler needs the whole batch's similarities.
         gather_with_grad: Taken for its place among the arguments; gradients are always gathered.
         cache_labels: Plays no role: there are no labels to cache.
         rank: Plays no role: the order of processes comes from ``torch.distributed``.
         world_size: Number of processes.
         use_horovod: Must be False.
+        scheduler: As for :class:`lib.losses.ScheduledContrastiveLoss`.
 
     Raises:
         ValueError: An option that can't be kept; the message names it.

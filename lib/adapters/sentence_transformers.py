@@ -56,7 +56,7 @@ class ScheduledMultipleNegativesLoss(nn.Module):
         """Return the loss of a batch of pairs.
 
         Args:
-            sentence_features: Two columns of tokens, as the model takes them.
+            sentence_features: Two columns of tokens, (B, tokens) each, as the model takes them.
             labels: Plays no role, of any shape (...): a pair is a row.
 
         Returns:

@@ -23,9 +23,11 @@ def info_nce(similarity: Tensor, temperature: Number) -> Tensor:
 
     .. math::
 
-       \ell_i^{\text{i2t}} = -\log \frac{\exp(S_{ii} / \tau)}{\sum_j \exp(S_{ij} / \tau)} ,
-       \qquad
-       \ell_j^{\text{t2i}} = -\log \frac{\exp(S_{jj} / \tau)}{\sum_i \exp(S_{ij} / \tau)}
+       \ell_i^{\text{i2t}} = -\log \, \frac{\exp(S_{ii} / \tau)}{\sum_j \exp(S_{ij} / \tau)} ,
+
+    .. math::
+
+       \ell_j^{\text{t2i}} = -\log \, \frac{\exp(S_{jj} / \tau)}{\sum_i \exp(S_{ij} / \tau)}
 
     Args:
         similarity: (..., B, B); :math:`S_{ij}` of image i and caption j, pairs on the diagonal.

@@ -44,11 +44,11 @@ class IndividualTemperatures(Rival):
 
     Args:
         count: n, the number of training pairs; the captions of one image share a temperature.
-        start: Temperature to start from, a number or of ``batch_shape``, as are the others.
-        rho: ρ > 0, bound on the divergence.
-        step: η, step size of the temperatures.
-        gamma: γ in (0, 1], share of the new estimate in s.
-        beta: β in (0, 1], share of the new gradient in u.
+        start: Temperature to start from, a number or of ``batch_shape``.
+        rho: ρ > 0, bound on the divergence, a number or of ``batch_shape``.
+        step: η > 0, step size of the temperatures, a number or of ``batch_shape``.
+        gamma: γ in (0, 1], share of the new estimate in s, a number or of ``batch_shape``.
+        beta: β in (0, 1], share of the new gradient in u, a number or of ``batch_shape``.
         bounds: Least and greatest temperature. The paper has a least one.
         batch_shape: Leading axes of a stack of independent runs.
 

@@ -100,9 +100,10 @@ class Scheduler(nn.Module):
             means more weight or less.
         beta: Smoothing β in [0, 1), a number or of ``batch_shape``.
         warmup: Steps during which the schedule stays neutral, a count or of ``batch_shape``.
-        target: c > 0, what ``sharpness`` holds: the standard deviation (``variance``) or the range
-            (``spread``) of the logits, or the mean entropy as a fraction of log B (``entropy``,
-            below 1). Default: :data:`lib.schedulers.DEFAULT_TARGETS`.
+        target: c > 0, a number or of ``batch_shape``: what ``sharpness`` holds. It is the standard
+            deviation (``variance``) or the range (``spread``) of the logits, or their mean entropy
+            as a fraction of log B (``entropy``, below 1). Default:
+            :data:`lib.schedulers.DEFAULT_TARGETS`.
         bounds: Least and greatest weight of ``magnitude``, around 1.
         batch_shape: Leading axes of a stack of independent runs; the constants above may then be
             tensors of that shape.
