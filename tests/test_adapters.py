@@ -265,6 +265,14 @@ for name in [n for n in sys.modules if n.partition(".")[0] in {stdlib_free}]:
     del sys.modules[name]
 import lib.schedulers, lib.losses, lib.metrics, lib.rivals
 from lib.adapters import open_clip
+# In use, too.
+similarity = torch.eye(3)
+lib.losses.ScheduledContrastiveLoss()(similarity, similarity)
+lib.losses.weighted_mean(
+    lib.losses.info_nce(similarity, 0.1), lib.schedulers.Scheduler("entropy")(similarity, 0.1)
+)
+lib.metrics.recall_at_k([similarity], similarity, [0, 1, 2]).as_dict()
+lib.metrics.hubness(similarity.tolist(), 1)
 new = {{n.partition(".")[0] for n in set(sys.modules) - before}}
 print(sorted(new - set(sys.stdlib_module_names) - {{"lib", "torch"}}))
 """

@@ -149,6 +149,25 @@ def test_the_first_page_shows_its_figures_on_a_phone(browser, html, theme):
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+@pytest.mark.parametrize("page", ["method", "reference/index", "reference/losses"])
+def test_a_page_of_code_and_equations_fits_a_phone(browser, html, page):
+    """No sideways scroll, and what is wider than the page shows its beginning, not its end."""
+    size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    try:
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        visit(browser, html / "book" / f"{page}.html")
+        root = "document.documentElement"
+        assert browser.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
+        starts = browser.execute_script(
+            """return [...document.querySelectorAll('div.math > math, dt.sig')]
+                 .map(part => part.getBoundingClientRect().left)"""
+        )
+        assert all(start >= 0 for start in starts)
+        assert starts or page == "reference/index"
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_equations_have_the_font_that_the_book_brings(browser, html):
     visit(browser, html / "book" / "method.html")
     ready = "return document.fonts.check('16px \"STIX Two Math\"', '∑')"
