@@ -63,6 +63,10 @@ class StatisticsError(ValueError):
 class Verdict(StrEnum):
     """What a comparison says of a method.
 
+    ``EQUIVALENT``: the interval lies wholly inside the margin. ``IMPROVES`` or ``WORSENS``: it does
+    not, and the adjusted p-value is below alpha, with the difference on that side. ``UNDECIDED``:
+    neither, and more seeds are the remedy.
+
     >>> Verdict("improves") is Verdict.IMPROVES
     True
     """
@@ -171,9 +175,12 @@ def paired_comparison(
         StatisticsError: Fewer than two seeds, seeds that are not in both or come twice, or a value
             that is not finite; the message names them.
 
-    >>> compared = paired_comparison({0: 2.0, 1: 3.0, 2: 4.0}, {2: 2.0, 1: 2.0, 0: 2.0})
-    >>> compared.estimate, round(compared.low, 3), round(compared.high, 3), round(compared.p, 3)
-    (1.0, -1.484, 3.484, 0.225)
+    >>> ours, theirs = {0: 2.0, 1: 3.0, 2: 4.0}, {2: 2.0, 1: 2.0, 0: 2.0}
+    >>> compared = paired_comparison(ours, theirs)
+    >>> compared.estimate, round(compared.low, 3), round(compared.high, 3)
+    (1.0, -1.484, 3.484)
+    >>> round(compared.p, 3)
+    0.225
     """
     if not 0 < confidence < 1:
         raise StatisticsError(f"confidence must be between 0 and 1, such as 0.95, not {confidence}")
@@ -244,7 +251,8 @@ def compare_methods(
 
     >>> table = pd.DataFrame({"method": ["a"] * 3 + ["b"] * 3, "seed": [0, 1, 2] * 2,
     ...                       "R@1": [10.0, 11.0, 12.0, 10.1, 11.0, 12.1]})
-    >>> [comparison.verdict.value for comparison in compare_methods(table, "a", ["R@1"])]
+    >>> compared = compare_methods(table, "a", ["R@1"])
+    >>> [comparison.verdict.value for comparison in compared]
     ['equivalent']
     """
     methods = [] if "method" not in table else table["method"].unique().tolist()
@@ -287,8 +295,11 @@ def compare_pairs(
     Source:
         As :func:`lib.statistics.compare_methods`.
 
-    >>> table = pd.DataFrame({"method": ["a"] * 3 + ["b"] * 3 + ["c"] * 3, "seed": [0, 1, 2] * 3,
-    ...                       "R@1": [10.0, 11.0, 12.0, 10.1, 11.0, 12.1, 14.0, 15.1, 16.1]})
+    >>> table = pd.DataFrame({
+    ...     "method": ["a", "a", "a", "b", "b", "b", "c", "c", "c"],
+    ...     "seed": [0, 1, 2, 0, 1, 2, 0, 1, 2],
+    ...     "R@1": [10.0, 11.0, 12.0, 10.1, 11.0, 12.1, 14.0, 15.1, 16.1],
+    ... })
     >>> compared = compare_pairs(table, [("b", "a"), ("c", "b")], ["R@1"])
     >>> [comparison.verdict.value for comparison in compared]
     ['equivalent', 'improves']
@@ -343,7 +354,8 @@ def comparison_table(
     >>> table = pd.DataFrame({"method": ["a", "a", "b", "b"], "seed": [0, 1, 0, 1],
     ...                       "i2t_r1": [10.0, 11.0, 10.0, 11.1]})
     >>> compared = compare_methods(table, "a", ["i2t_r1"], margin=2.0)
-    >>> comparison_table(compared, {"i2t_r1": "i2t R@1"}).loc[0, ["metric", "verdict"]].tolist()
+    >>> shown = comparison_table(compared, {"i2t_r1": "i2t R@1"})
+    >>> shown.loc[0, ["metric", "verdict"]].tolist()
     ['i2t R@1', 'equivalent']
     """
     return pd.DataFrame(

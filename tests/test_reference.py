@@ -132,13 +132,12 @@ def test_a_docstring_begins_with_a_line_that_says_it_all(name):
 @pytest.mark.parametrize("name", [*NAMES, *MEMBERS])
 def test_every_argument_is_described_and_no_other(name):
     value = load(name)
-    takes = list(inspect.signature(value).parameters)
-    if inspect.isclass(value) and not vars(value).keys() & {"__init__", "__new__"}:
-        takes = []  # Its base's alone, such as an exception's.
-    if name == "lib.statistics.Verdict":
-        takes = []  # An enumeration is not made.
-    if name == "lib.metrics.Array":
-        takes = []  # Nor is a protocol.
+    # An enumeration or a protocol is not made; an exception is made as its base is.
+    not_made = name in ("lib.statistics.Verdict", "lib.metrics.Array")
+    if not_made or (inspect.isclass(value) and not vars(value).keys() & {"__init__", "__new__"}):
+        takes = []
+    else:
+        takes = list(inspect.signature(value).parameters)
     assert list(arguments(value.__doc__)) == [n for n in takes if n not in ("self", "cls")]
 
 

@@ -21,7 +21,8 @@ class ScheduledTrainerLoss(nn.Module):
     >>> import torch
     >>> model = nn.Linear(2, 2)  # stands for a CLIPModel
     >>> loss_of = ScheduledTrainerLoss(model)
-    >>> loss_of({"image_embeds": torch.eye(2), "text_embeds": torch.eye(2)}).item() < 1e-3
+    >>> outputs = {"image_embeds": torch.eye(2), "text_embeds": torch.eye(2)}
+    >>> loss_of(outputs).item() < 1e-3
     True
     """
 

@@ -25,8 +25,9 @@ class ScheduledPairLoss(nn.Module):
         ValueError: ``temperature`` is not positive.
 
     >>> image, labels = torch.eye(3), torch.tensor([7, 8, 9])
-    >>> loss = ScheduledPairLoss()(image, labels, ref_emb=image.flip(0), ref_labels=labels.flip(0))
-    >>> loss.item() < 1e-3
+    >>> text, text_labels = image.flip(0), labels.flip(0)
+    >>> loss_of = ScheduledPairLoss()
+    >>> loss_of(image, labels, ref_emb=text, ref_labels=text_labels).item() < 1e-3
     True
     """
 

@@ -32,8 +32,9 @@ class ScheduledClipLoss(nn.Module):
         Radford et al. (2021), figure 3, for the loss.
 
     >>> import torch
-    >>> loss = ScheduledClipLoss()
-    >>> sorted(loss(torch.eye(4), torch.eye(4), torch.tensor(10.0), output_dict=True))
+    >>> loss_of = ScheduledClipLoss()
+    >>> features, scale = torch.eye(4), torch.tensor(10.0)
+    >>> sorted(loss_of(features, features, scale, output_dict=True))
     ['contrastive_loss']
     """
 

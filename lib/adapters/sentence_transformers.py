@@ -32,7 +32,8 @@ class ScheduledMultipleNegativesLoss(nn.Module):
     ...     def forward(self, features):
     ...         return {"sentence_embedding": features["embedded"]}
     >>> loss_of = ScheduledMultipleNegativesLoss(Towers())
-    >>> loss_of([{"embedded": torch.eye(3)}, {"embedded": torch.eye(3)}]).item() < 1e-3
+    >>> anchor, positive = {"embedded": torch.eye(3)}, {"embedded": torch.eye(3)}
+    >>> loss_of([anchor, positive]).item() < 1e-3
     True
     """
 

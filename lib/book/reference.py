@@ -29,6 +29,7 @@ from lib.metrics import Values
 _YEAR = r"\((\d{4})\)"
 _UNKNOWN = re.compile(rf"[A-Z]\w+(?:\s+et\s+al\.|\s+and\s+[A-Z]\w+)?\s+{_YEAR}")
 _OWN_NAME = re.compile(r"(:(?:class|data|exc|func|meth):`)(lib\.)")
+_SHAPE = re.compile(r"\(\.\.\.[^()\n]*\)")
 _log = logging.getLogger(__name__)
 
 
@@ -122,8 +123,10 @@ def _describe(
 ) -> None:
     if what == "data":
         lines[:] = described(*name.rsplit(".", 1))
+    # Napoleon takes what stands before a colon for a type; autodoc knows the type.
+    if what in ("attribute", "data", "property") and lines:
+        lines[0] = f": {lines[0]}"
     for place, line in enumerate(lines[:-1]):
-        # Napoleon takes what stands before a colon for a type; autodoc knows the type.
         if line.strip() == "Returns:":
             lines[place + 1] = re.sub(r"^(\s+)", r"\1: ", lines[place + 1])
 
@@ -137,7 +140,10 @@ def _finish(
     text, unknown = cite("\n".join(lines), labels)
     for paper in unknown:
         _log.warning("the docstring of %s names %s, which is not in the bibliography", name, paper)
-    lines[:] = _OWN_NAME.sub(r"\1~\2", text).split("\n")
+    text = _OWN_NAME.sub(r"\1~\2", text)
+    # A shape stays on one line.
+    text = _SHAPE.sub(lambda shape: shape[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
+    lines[:] = text.split("\n")
 
 
 def _sign(

@@ -437,7 +437,8 @@ def contrastive_loss(similarity: Tensor, schedule: Schedule) -> Tensor:
 
     >>> from lib.schedulers import Fixed
     >>> similarity = torch.eye(4)
-    >>> contrastive_loss(similarity, Fixed()(similarity, temperature=0.1)).item() < 1e-3
+    >>> schedule = Fixed()(similarity, temperature=0.1)
+    >>> contrastive_loss(similarity, schedule).item() < 1e-3
     True
     """
     return weighted_mean(info_nce(similarity, schedule.temperature), schedule)

@@ -24,8 +24,8 @@ Values = Tensor | Array | Sequence[Any]
 """What a metric takes: a tensor on any device, an array, or nested lists of numbers.
 
 >>> from lib.metrics import spread
->>> [float(spread(values)) for values in (torch.eye(2), [[1.0, 0.0], [0.0, 1.0]])]
-[0.5, 0.5]
+>>> float(spread(torch.eye(2))), float(spread([[1.0, 0.0], [0.0, 1.0]]))
+(0.5, 0.5)
 """
 
 

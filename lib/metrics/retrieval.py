@@ -19,7 +19,8 @@ class PerQuery:
         hit_probability: By K, (..., Q) float64 in [0, 1].
         expected_rank: (..., Q) float64, from 1.
 
-    >>> measured = retrieval_metrics(torch.eye(3), [0, 1, 2], ks=(1,), per_query=True)
+    >>> similarity = torch.eye(3)
+    >>> measured = retrieval_metrics(similarity, [0, 1, 2], ks=(1,), per_query=True)
     >>> measured.t2i.per_query.expected_rank
     tensor([1., 1., 1.], dtype=torch.float64)
     """
@@ -224,8 +225,8 @@ def retrieval_metrics_from_embeddings(
         The rule for ties is that of McSherry and Najork (2008); the protocol, that of Hodosh et al.
         (2013).
 
-    >>> collapsed = torch.ones(10, 4) / 2
-    >>> measured = retrieval_metrics_from_embeddings(collapsed, collapsed, torch.arange(10))
+    >>> same = torch.ones(10, 4) / 2
+    >>> measured = retrieval_metrics_from_embeddings(same, same, torch.arange(10))
     >>> [round(float(recall), 6) for recall in measured.recalls]
     [10.0, 50.0, 100.0, 10.0, 50.0, 100.0]
     """
