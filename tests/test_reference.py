@@ -20,6 +20,7 @@ MODULES = (
     "lib.losses",
     "lib.metrics",
     "lib.rivals",
+    "lib.datasets",
     "lib.statistics",
     "lib.adapters.huggingface",
     "lib.adapters.lightning",
@@ -165,7 +166,15 @@ def raising():
     They are told by name alone, among all modules that the reference is about.
     """
     bodies = {}
-    for part in ("schedulers", "losses", "metrics", "rivals", "adapters", "statistics.py"):
+    for part in (
+        "schedulers",
+        "losses",
+        "metrics",
+        "rivals",
+        "adapters",
+        "datasets",
+        "statistics.py",
+    ):
         place = ROOT / "lib" / part
         for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             for node in ast.parse(path.read_text(encoding="utf-8")).body:

@@ -12,15 +12,22 @@ from lib.datasets.scenes import Scenes
 from lib.suggest import did_you_mean
 
 CORPORA: dict[str, type[Corpus]] = {"scenes": Scenes, "flickr8k": Flickr8k}
-"""The corpora that :func:`load_corpus` knows; a new one is an entry here."""
+"""The corpora that :func:`lib.datasets.load_corpus` knows; a new one is an entry here.
+
+>>> list(CORPORA)
+['scenes', 'flickr8k']
+"""
 
 
 def load_corpus(name: str, **options: Any) -> Corpus:
     """Load a corpus by name.
 
     Args:
-        name: A key of :data:`CORPORA`.
+        name: A key of :data:`lib.datasets.CORPORA`.
         options: Arguments of the corpus's class.
+
+    Returns:
+        The corpus, checked whole.
 
     Raises:
         CorpusError: The name or an option is unknown, or the corpus cannot be used.

@@ -26,7 +26,16 @@ Line = tuple[int, str]
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption, the image it belongs to, and the line it stands in (from 1)."""
+    """A caption, the image it belongs to, and the line it stands in.
+
+    Args:
+        image: The image's name.
+        text: The caption as written, without the white space around it.
+        line: Number of its line, from 1.
+
+    >>> Caption("p1.jpg", "A dog .", 1).text
+    'A dog .'
+    """
 
     image: str
     text: str
@@ -37,9 +46,12 @@ class Caption:
 class CaptionFile:
     """A caption file as read.
 
-    Attributes:
+    Args:
         captions: The captions, in the order of the file.
         problems: Its malformed lines, and the lines that were repaired.
+
+    >>> CaptionFile((Caption("p1.jpg", "A dog .", 1),), ()).captions[0].image
+    'p1.jpg'
     """
 
     captions: tuple[Caption, ...]
@@ -66,8 +78,23 @@ def read_captions(path: Path) -> CaptionFile:
     Lines end in LF, CRLF or CR; a byte order mark and blank lines are passed over. Captions are
     kept as written, without the white space around them; an empty one is malformed.
 
+    Args:
+        path: The file: ``Flickr8k.token.txt``, ``captions.txt`` of the Kaggle edition or
+            ``results.csv`` of Flickr30k, told apart by its first line.
+
+    Returns:
+        Its captions and its malformed lines.
+
     Raises:
         CorpusError: The file cannot be read, or is in none of the formats.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "captions.txt"
+    ...     _ = path.write_text("image,caption\\np1.jpg,A dog .\\np2.jpg,\\n")
+    ...     read = read_captions(path)
+    >>> read.captions[0].text, read.problems[0].detail
+    ('A dog .', 'the caption of p2.jpg is empty')
     """
     lines, problems = read_lines(path)
     if not lines:

@@ -11,20 +11,29 @@ from PIL import Image
 from lib.datasets.report import CorpusError, IntegrityReport
 
 Split = Literal["train", "val", "test", "none"]
-"""``"none"`` holds the images that a corpus ships and uses in no split."""
+"""Names of splits; ``"none"`` holds the images that a corpus ships and uses in no split.
+
+>>> from typing import get_args
+>>> get_args(Split)
+('train', 'val', 'test', 'none')
+"""
 
 
 @dataclass(frozen=True)
 class Sample:
     """An image and its captions.
 
-    Attributes:
+    Args:
         id: The image's name, unique in its corpus.
         captions: Its captions, any number of them, in corpus order.
         split: ``"train"``, ``"val"``, ``"test"`` or ``"none"``.
         labels: Ground truth for cluster measures where the corpus has one, such as
             ``{"shape": "ball", "count": 2}``.
         link: A page about the image on the web, or None.
+
+    >>> sample = Sample("p1.jpg", ("A dog .", "A dog runs ."), "train")
+    >>> sample.id, len(sample.captions)
+    ('p1.jpg', 2)
     """
 
     id: str
@@ -35,15 +44,24 @@ class Sample:
 
 
 class Corpus(ABC):
-    """Images with captions. A new corpus is a subclass that gives these and loads an image.
+    """Images with captions, in splits.
 
-    Attributes:
+    A new corpus is a subclass that gives these and loads an image. Its class says in
+    ``redistributable`` whether images and captions may be shown in the published book, so that this
+    is known where the corpus itself is not at hand.
+
+    Args:
         name: What :func:`lib.datasets.load_corpus` calls it.
         samples: All samples, in an order that is the same everywhere.
         report: What the integrity check found, and what was dropped.
-        redistributable: Whether its images and captions may be shown in the published book; a fact
-            of the class, so that it is known where the corpus itself is not at hand.
         fingerprint: SHA-256 in hexadecimal of all content that can change a result.
+
+    >>> from lib.datasets import load_corpus
+    >>> corpus = load_corpus("scenes", train=20, val=5, test=5)
+    >>> len(corpus.split("val")), len(corpus.subset(10, seed=0))
+    (5, 10)
+    >>> corpus.load_image(corpus.samples[0]).mode
+    'RGB'
     """
 
     redistributable: bool = False
@@ -63,7 +81,13 @@ class Corpus(ABC):
 
     @abstractmethod
     def load_image(self, sample: Sample) -> Image.Image:
-        """Return the image of a sample, mode RGB.
+        """Return the image of a sample.
+
+        Args:
+            sample: One of this corpus.
+
+        Returns:
+            An image of Pillow, mode RGB.
 
         Raises:
             CorpusError: The sample is none of this corpus, or its file can no longer be read.
@@ -71,6 +95,12 @@ class Corpus(ABC):
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """Return the samples of a split, in corpus order.
+
+        Args:
+            name: One of :data:`lib.datasets.Split`.
+
+        Returns:
+            The samples; none where the split is empty.
 
         Raises:
             CorpusError: There is no such split.
@@ -82,8 +112,16 @@ class Corpus(ABC):
     def subset(self, n: int, seed: int, split: str = "train") -> tuple[Sample, ...]:
         """Draw a low-data subset: ``n`` images that have a caption, in the order of the draw.
 
-        At one seed a smaller subset is the beginning of a larger one. These are the images that
-        :mod:`lib.training` trains on at that seed.
+        At one seed a smaller subset is the beginning of a larger one. These are the images that the
+        study trains on at that seed.
+
+        Args:
+            n: Number of images.
+            seed: Of the draw, 0 or more.
+            split: One of :data:`lib.datasets.Split`.
+
+        Returns:
+            ``n`` samples.
 
         Raises:
             CorpusError: ``n`` is negative or more than the split has; the seed is negative.

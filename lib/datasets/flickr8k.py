@@ -27,11 +27,11 @@ SPLIT_FILES: dict[Split, str] = {
 
 
 class Flickr8k(Corpus):
-    """8,091 photographs with five captions each (Hodosh, Young and Hockenmaier, JAIR 2013).
+    """8,091 photographs with five captions each.
 
     For research and education only: neither photographs nor captions may be republished. Every
-    image and caption line is checked before this returns, by the rules of
-    :mod:`lib.datasets.integrity`; the verdict on the images is kept, so a second start is quick.
+    image and caption line is checked before this returns; the verdict on the images is kept, so a
+    second start is quick.
 
     Two layouts are known. Official: ``Flicker8k_Dataset/`` (or ``Flickr8k_Dataset/``),
     ``Flickr8k.token.txt`` and ``Flickr_8k.{train,dev,test}Images.txt``, the text files beside the
@@ -50,6 +50,15 @@ class Flickr8k(Corpus):
         IntegrityError: The check found something fatal, and nothing is to be skipped.
         CorpusError: There is no corpus in these places, or it is in neither layout.
         DownloadError: The download failed; what has arrived is kept and continued next time.
+
+    Source:
+        Hodosh et al. (2013).
+
+    >>> try:
+    ...     Flickr8k("no/such/folder")
+    ... except CorpusError as error:
+    ...     print(str(error).split(";")[0])
+    root = 'no/such/folder' is not there
     """
 
     def __init__(
@@ -84,7 +93,18 @@ class Flickr8k(Corpus):
         )
 
     def load_image(self, sample: Sample) -> Image.Image:
-        """Return a photograph, mode RGB, upright, at its own size."""
+        """Return a photograph.
+
+        Args:
+            sample: One of this corpus.
+
+        Returns:
+            An image of Pillow, mode RGB, upright, at its own size.
+
+        Raises:
+            CorpusError: The sample is none of this corpus, or its file has changed or can no longer
+                be read.
+        """
         path = self._files.get(sample.id)
         if path is None:
             raise CorpusError(f"{sample.id!r} is no image of {self!r}")
@@ -116,8 +136,23 @@ def find_flickr8k(
 ) -> Path:
     """Return the folder of the corpus; fetch it where it is nowhere and ``download`` is set.
 
+    Args:
+        root: The folder, where it is known. None looks at ``$FLICKR8K_ROOT``, then where a download
+            is put.
+        download: Whether to fetch the corpus where it is in none of these places.
+        mirror: Address of the folder that holds both archives.
+
+    Returns:
+        The folder.
+
     Raises:
         CorpusError: It is nowhere, or a place that was named is no folder.
+        DownloadError: The download failed.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     find_flickr8k(folder) == Path(folder)
+    True
     """
     if root:
         return _folder(Path(root), "root")

@@ -21,24 +21,41 @@ NAMES_SHOWN = 10
 
 
 class CorpusError(ValueError):
-    """A corpus, an option of one, or a sample cannot be used; the text says what to do."""
+    """A corpus, an option of one, or a sample cannot be used; the text says what to do.
+
+    It is a :class:`ValueError`.
+
+    >>> from lib.datasets import load_corpus
+    >>> try:
+    ...     load_corpus("scenery")
+    ... except CorpusError as error:
+    ...     print(str(error).split(";")[0])
+    corpus 'scenery' is unknown (did you mean 'scenes'?)
+    """
 
 
 class DownloadError(CorpusError):
-    """A download or an archive cannot be used; the text says what to do."""
+    """A download or an archive cannot be used; the text says what to do.
+
+    >>> issubclass(DownloadError, CorpusError)
+    True
+    """
 
 
 @dataclass(frozen=True, order=True)
 class Problem:
     """Something wrong with a corpus.
 
-    Attributes:
+    Args:
         kind: What it is.
         where: An image's name, or a file's name and line such as ``"captions.txt:12"``.
         detail: What exactly is wrong.
         fatal: Whether strict loading stops at it. What is wrong with an image that is in no split
             can change no result: it is reported and left out, without stopping.
         captions: How many captions it concerns.
+
+    >>> print(Problem("missing image", "p2.jpg", "there is no such file", captions=5))
+    missing image: p2.jpg: there is no such file (5 captions)
     """
 
     kind: Kind
@@ -56,12 +73,17 @@ class Problem:
 class IntegrityReport:
     """The verdict on a corpus, made before any work on it.
 
-    Attributes:
-        images_kept, images_dropped: Images that are samples; images that are named by a caption,
-            a split file or the folder and are not.
-        captions_kept, captions_dropped: Captions of kept images; all other caption lines.
+    Args:
+        images_kept: Images that are samples.
+        captions_kept: Their captions.
+        images_dropped: Images that are named by a caption, a split file or the folder and are no
+            samples.
+        captions_dropped: All other caption lines.
         problems: All that is wrong, fatal ones first.
         notes: Remarks on what was found or decided, such as where the splits come from.
+
+    >>> print(IntegrityReport(images_kept=8091, captions_kept=40455))
+    8091 images and 40455 captions kept, 0 images and 0 captions dropped
     """
 
     images_kept: int
@@ -77,7 +99,14 @@ class IntegrityReport:
         return tuple(problem for problem in self.problems if problem.fatal)
 
     def named(self, kind: Kind) -> tuple[str, ...]:
-        """Return where the problems of a kind are: image names, or files with line numbers."""
+        """Return where the problems of a kind are.
+
+        Args:
+            kind: What is wrong, such as ``"missing image"``.
+
+        Returns:
+            Image names, or files with line numbers.
+        """
         return tuple(problem.where for problem in self.problems if problem.kind == kind)
 
     def __str__(self) -> str:
@@ -91,7 +120,16 @@ class IntegrityReport:
 
 
 class IntegrityError(CorpusError):
-    """Strict loading stopped; ``report`` says what ``on_bad_sample="skip"`` would keep and drop."""
+    """Strict loading stopped; its report says what ``on_bad_sample="skip"`` would keep and drop.
+
+    Args:
+        message: The problems, the first of them one by one.
+        report: All of them.
+
+    >>> report = IntegrityReport(images_kept=1, captions_kept=5)
+    >>> IntegrityError("1 missing image", report).report.images_kept
+    1
+    """
 
     def __init__(self, message: str, report: IntegrityReport) -> None:
         super().__init__(message)

@@ -18,13 +18,15 @@ class Scenes(Corpus):
     """Drawn pictures of a few objects on a background, with five captions each. No files.
 
     An image is a function of the seed, its split and its number: it is drawn when it is asked for,
-    the same on every machine, and a longer split leaves its first images as they were. The labels
-    are those of :attr:`lib.datasets.scenes.Scene.labels`. Shapes, colours, textures, backgrounds
-    and synonyms are long-tailed: the k-th most frequent comes about 1/k as often as the first.
+    the same on every machine, and a longer split leaves its first images as they were. Shapes,
+    colours, textures, backgrounds and synonyms are long-tailed: the k-th most frequent comes about
+    1/k as often as the first.
 
     Args:
         seed: Of the whole corpus.
-        train, val, test: Images in each split.
+        train: Images in the train split.
+        val: Images in the validation split.
+        test: Images in the test split.
         image_size: Side of a picture in pixels.
 
     Raises:
@@ -82,7 +84,17 @@ class Scenes(Corpus):
         )
 
     def load_image(self, sample: Sample) -> Image.Image:
-        """Draw a picture, mode RGB, ``image_size`` pixels square."""
+        """Draw a picture.
+
+        Args:
+            sample: One of this corpus.
+
+        Returns:
+            An image of Pillow, mode RGB, ``image_size`` pixels square.
+
+        Raises:
+            CorpusError: The sample is none of this corpus.
+        """
         split, index, scene = self._find(sample)
         rng = scene_generator(self.seed, split, index, "pixels")
         return Image.fromarray(paint(scene, self.image_size, rng))
