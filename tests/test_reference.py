@@ -166,17 +166,9 @@ def raising():
     They are told by name alone, among all modules that the reference is about.
     """
     bodies = {}
-    for part in (
-        "schedulers",
-        "losses",
-        "metrics",
-        "rivals",
-        "adapters",
-        "datasets",
-        "statistics.py",
-    ):
+    for part in sorted({module.split(".")[1] for module in MODULES}):
         place = ROOT / "lib" / part
-        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]:
             for node in ast.parse(path.read_text(encoding="utf-8")).body:
                 if isinstance(node, ast.FunctionDef):
                     bodies.setdefault(node.name, []).append(node)

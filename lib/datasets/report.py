@@ -25,7 +25,7 @@ class CorpusError(ValueError):
 
     It is a :class:`ValueError`.
 
-    >>> from lib.datasets import load_corpus
+    >>> from lib.datasets import CorpusError, load_corpus
     >>> try:
     ...     load_corpus("scenery")
     ... except CorpusError as error:

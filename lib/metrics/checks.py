@@ -34,7 +34,7 @@ class MetricsError(ValueError):
 
     It is a :class:`ValueError`.
 
-    >>> from lib.metrics import spread
+    >>> from lib.metrics import MetricsError, spread
     >>> try:
     ...     spread([[1.0, float("nan")]])
     ... except MetricsError as error:
