@@ -158,10 +158,9 @@ def _sign(
     """Correct what autodoc makes of a constructor."""
     if what not in ("class", "exception"):
         return None
-    if issubclass(value, Exception | Enum) or getattr(value, "_is_protocol", False):
+    not_made = issubclass(value, Exception | Enum) or getattr(value, "_is_protocol", False)
+    if not_made or value.__init__ is nn.Module.__init__:  # The latter says (*args, **kwargs).
         return "", None
-    if value.__init__ is nn.Module.__init__:
-        return "()", None
     # autodoc takes the type of a buffer for that of the argument of the same name.
     if "__init__" in vars(value):
         own = get_type_hints(value.__init__)
