@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from lib.printable import printable
+
 Kind = Literal[
     "missing image",
     "unreadable image",
@@ -21,7 +23,13 @@ NAMES_SHOWN = 10
 
 
 class CorpusError(ValueError):
-    """A corpus, an option of one, or a sample cannot be used; the text says what to do."""
+    """A corpus, an option of one, or a sample cannot be used; the text says what to do.
+
+    What it quotes from files, such as their names, can do nothing in a terminal.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class DownloadError(CorpusError):
@@ -49,7 +57,8 @@ class Problem:
 
     def __str__(self) -> str:
         told = f" ({self.captions} captions)" if self.captions > 1 else ""
-        return f"{self.kind}: {self.where}: {self.detail}{told}"
+        line = f"{self.kind}: {self.where}: {self.detail}{told}"
+        return printable(line).replace("\n", "\\n")
 
 
 @dataclass(frozen=True)
