@@ -10,6 +10,8 @@ from typing import Any
 import altair as alt
 import vl_convert
 
+from lib.printable import printable
+
 VEGALITE_VERSION: str = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 MIME_TYPE = f"application/vnd.vegalite.v{VEGALITE_VERSION.split('.')[0]}+json"
 """How a notebook output says that it is a Vega-Lite specification of Altair's major version."""
@@ -80,14 +82,28 @@ def enable() -> None:
 def render(spec: dict[str, Any], **_options: Any) -> dict[str, Any]:
     """Return the notebook output of a Vega-Lite ``spec``: specification, static SVG, plain text.
 
+    Its texts are first made :func:`lib.printable.printable`.
+
     >>> sorted(render(alt.Chart(alt.Data(values=[])).mark_bar().to_dict()))
     ['application/vnd.vegalite.v6+json', 'image/svg+xml', 'text/plain']
     """
+    spec = _printable(spec)
     return {MIME_TYPE: spec, "image/svg+xml": static_svg(spec), "text/plain": description(spec)}
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _printable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_printable(item) for item in value]
+    return printable(value) if isinstance(value, str) else value
 
 
 def static_svg(spec: dict[str, Any]) -> str:
     """Return the picture of ``spec`` as SVG text, drawn without network.
+
+    At a control character, which no SVG may hold, the library that draws would abort the whole
+    process, so that the texts are made :func:`lib.printable.printable` first.
 
     Raises:
         ValueError: The specification can't be drawn, or wants data from an address.
@@ -95,6 +111,7 @@ def static_svg(spec: dict[str, Any]) -> str:
     if spec.get("width") == "container":
         # There is no container to measure here, and Vega would fall back to a narrow strip.
         spec = {**spec, "width": STATIC_WIDTH}
+    spec = _printable(spec)
     svg: str = vl_convert.vegalite_to_svg(spec, vl_version=VEGALITE_VERSION, allowed_base_urls=[])
     return svg
 

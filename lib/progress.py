@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, TextIO, TypeVar
 
+from lib.printable import printable
+
 LOG_VARIABLE = "STUDY_PROGRESS_LOG"
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_BETWEEN_LOG_LINES = 1.0
@@ -172,6 +174,7 @@ class _Bar:
 
 
 def _write_line(line: str, log: Path | None) -> None:
+    line = printable(line)
     # Showing progress must never be the reason why the work itself fails.
     with suppress(OSError):
         if log is not None:

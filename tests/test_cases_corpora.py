@@ -1,5 +1,6 @@
 """The corpora rows of the table of inputs that broke projects of this kind."""
 
+import csv
 import io
 import os
 import warnings
@@ -11,6 +12,7 @@ from corpora import noisy_picture, picture, pictures, tokens, write_kaggle, writ
 from PIL import Image
 
 from lib.datasets import Flickr8k, IntegrityError, read_captions
+from lib.printable import printable
 
 
 def captions_by_image(corpus):
@@ -56,6 +58,76 @@ def test_row_1_nothing_left_is_a_clear_error(tmp_path, policy):
     write_official(tmp_path, {}, ROW_1)
     with pytest.raises(IntegrityError, match="3 missing images"):
         Flickr8k(tmp_path, on_bad_sample=policy)
+
+
+# Row 1's kind: a name is a name, whatever it holds.
+
+NAMES = [
+    "p2.jpg.1", "p2.jpg#0", "a#1#2.jpg", "a b.jpg", "a,b.jpg", "a|b.jpg", 'a"b".jpg', "-rf.jpg",
+    "$(touch trap).jpg", "`touch trap`.jpg", "; touch trap;.jpg", "%s%n%2e%2e%2fa.jpg", "*.jpg",
+    "[a].jpg", "~.jpg", "nan.jpg", "image,caption", "<img src=x onerror=alert(1)>.jpg",
+    "{eval}`1`.jpg", "\u202egpj.exe\u202c.jpg", "\x1b[2J\x1b[31mred.jpg", "a\x07\x9bb.jpg",
+    "\ufeffbom.jpg", "a\u2028b.jpg", "\u00e9.jpg", "e\u0301.jpg", "\U0001f415.jpg",
+    "x" * 240 + ".jpg",
+]  # fmt: skip
+
+
+def lines_of(layout, captions):
+    """A caption file of a layout, as a careful program writes it."""
+    if layout == "official":
+        return "".join(f"{name}#0\t{text}\n" for name, text in captions.items())
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows([("image", "caption"), *captions.items()])
+    return file.getvalue()
+
+
+@pytest.mark.tries("bad input")
+@pytest.mark.parametrize("layout", ["official", "kaggle"])
+@pytest.mark.parametrize("name", NAMES)
+def test_row_1_a_file_may_have_any_name(tmp_path, monkeypatch, layout, name):
+    monkeypatch.chdir(tmp_path)
+    images, captions = pictures("p1.jpg", name), {"p1.jpg": "A kite .", name: "A dog ."}
+    write = write_official if layout == "official" else write_kaggle
+    corpus = Flickr8k(write(tmp_path / "corpus", images, lines_of(layout, captions)))
+    assert captions_by_image(corpus) == {"p1.jpg": ("A kite .",), name: ("A dog .",)}
+    for sample in corpus.samples:
+        assert np.array_equal(
+            corpus.load_image(sample), Image.open(io.BytesIO(images[sample.id])).convert("RGB")
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus"]
+
+
+@pytest.mark.tries("bad input")
+@pytest.mark.parametrize("layout", ["official", "kaggle"])
+@pytest.mark.parametrize("name", NAMES)
+def test_row_1_a_missing_file_of_any_name_is_named_and_gives_its_captions_to_none(
+    tmp_path, layout, name
+):
+    write = write_official if layout == "official" else write_kaggle
+    text = lines_of(layout, {"p1.jpg": "A kite .", "p2.jpg": "A bat .", name: "A dog ."})
+    write(tmp_path, pictures("p1.jpg", "p2.jpg"), text)
+    with pytest.raises(IntegrityError, match="1 missing image") as caught:
+        Flickr8k(tmp_path)
+    assert caught.value.report.named("missing image") == (name,)
+    # What it says goes to a terminal: no name may do anything there.
+    for said in (str(caught.value), str(caught.value.report)):
+        assert printable(name) in said
+        assert all(c == "\n" or c.isprintable() for c in said)
+    corpus = Flickr8k(tmp_path, on_bad_sample="skip")
+    assert captions_by_image(corpus) == {"p1.jpg": ("A kite .",), "p2.jpg": ("A bat .",)}
+
+
+@pytest.mark.tries("bad input")
+def test_row_1_a_name_that_is_no_text_is_reported(tmp_path):
+    write_official(tmp_path, pictures("p1.jpg"), tokens(p1="One ."))
+    try:
+        (tmp_path / "Flicker8k_Dataset" / os.fsdecode(b"\xff\xfe.jpg")).write_bytes(picture("red"))
+    except (OSError, UnicodeError):
+        pytest.skip("this system's file names are text")
+    report = Flickr8k(tmp_path).report
+    (problem,) = report.problems
+    assert problem.where == "\udcff\udcfe.jpg"
+    assert str(problem).startswith(r"image without caption: \udcff\udcfe.jpg")
 
 
 # Row 2: a row of Flickr30k's results.csv lacks its second bar.

@@ -109,6 +109,20 @@ def test_damage_is_found_and_repaired(corpus, study_home, damage):
     np.testing.assert_array_equal(again.image, good)
 
 
+@pytest.mark.tries("bad number")
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_tower_that_gives_no_number_is_stopped_and_nothing_of_it_kept(study_home, value):
+    def encode(start, stop):
+        rows = torch.zeros(2 * (stop - start), 3)
+        if start <= 5 < stop:
+            rows[2 * (5 - start) + 1, 2] = value
+        return rows
+
+    with pytest.raises(ValueError, match="non-finite feature for item 5"):
+        features.cached_rows("ab" * 32, "noise", [2] * 8, 3, encode)
+    assert not list(study_home.rglob("*.npy"))
+
+
 def test_an_interrupted_extraction_goes_on_where_it_stopped(corpus, monkeypatch, study_home):
     monkeypatch.setattr(features, "BLOCK", 4)
     monkeypatch.setattr(features, "BATCH", 4)

@@ -5,8 +5,12 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import tiny_book
+from bs4 import BeautifulSoup
+from PIL import Image
 
 from lib import charts, corpus_facts, figures
+from lib.datasets import Sample
 from lib.figures import (
     METRICS,
     difference_chart,
@@ -203,6 +207,27 @@ def test_corpus_facts_are_counted_once_and_read_back(monkeypatch):
     assert corpus_facts.chance_recall(facts) == 0.25
     monkeypatch.setattr(corpus_facts, "load_corpus", lambda *_, **__: pytest.fail("loaded again"))
     pd.testing.assert_frame_equal(facts, corpus_facts.corpus_facts("scenes"))
+
+
+@pytest.mark.tries("bad input")
+def test_captions_are_shown_as_text_whatever_they_say(monkeypatch):
+    """As HTML, which MyST passes on unread: a role or directive in it is text, too."""
+    said = [tiny_book.HOSTILE, "```{include} /etc/passwd", "&lt;b&gt;", '" onerror="alert(1)']
+
+    class Hostile:
+        def split(self, name):
+            return [Sample("p1.jpg", tuple(said), "train")]
+
+        def load_image(self, sample):
+            return Image.new("RGB", (2, 2))
+
+    monkeypatch.setattr(corpus_facts, "load_corpus", lambda *_, **__: Hostile())
+    page = BeautifulSoup(corpus_facts.examples("scenes").data, "html.parser")
+    assert [item.text for item in page.select("li")] == said
+    (image,) = page.select("img")
+    assert set(image.attrs) == {"alt", "src"}
+    assert image["alt"] == said[0]
+    assert not page.select("script, b")
 
 
 def test_examples_are_shown_only_where_the_licence_allows(monkeypatch):

@@ -48,6 +48,14 @@ def test_lines_are_at_most_one_every_ten_seconds_and_the_last(clock, capsys):
     ]
 
 
+def test_what_is_said_does_nothing_in_the_terminal(capsys):
+    progress.say("\x1b[2Jdog")
+    list(track([1], "\x1b[31mred"))
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == r"\x1b[2Jdog"
+    assert second.startswith(r"\x1b[31mred: 1/1")
+
+
 def test_an_interrupted_piece_of_work_is_not_called_done(capsys):
     def fail_at_the_second(items):
         for item in track(items, "train"):

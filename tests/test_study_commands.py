@@ -243,6 +243,16 @@ def test_a_failing_notebook_gives_status_1_and_no_trace(study, monkeypatch):
     assert "done in" not in result.output
 
 
+@pytest.mark.tries("bad input")
+def test_what_a_notebook_says_does_nothing_in_the_terminal(study, monkeypatch):
+    def fail(*arguments):
+        raise NotebookFailure("no image \x1b[2J\u202egpj.jpg\nin its folder")
+
+    monkeypatch.setattr("lib.study.commands.execute", fail)
+    result = study_command("run", "corpus")
+    assert "study: no image \\x1b[2J\\u202egpj.jpg\nin its folder\n" in result.stderr
+
+
 def test_quick_runs_everything_collects_the_findings_and_prints_the_address(
     study, book, tmp_path, monkeypatch
 ):

@@ -10,6 +10,7 @@ import pandas as pd
 from nbformat import v4
 
 from lib import charts, findings
+from lib.figures import show_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = tuple(re.findall(r"file: book/results/(\S+)", (ROOT / "_toc.yml").read_text()))
@@ -19,7 +20,10 @@ CHAPTERS = {
     "baseline": "How good are fixed weights?",
     "main-comparison": "Do adaptive weights beat fixed ones?",
 }
-HOSTILE = "</script><script>alert(1)</script><!-- & <b>'\"` ${7*7} <img src=x onerror=alert(2)>"
+HOSTILE = (
+    "</script><script>alert(1)</script><!-- & <b>'\"` ${7*7} <img src=x onerror=alert(2)> "
+    "{eval}`1` {download}`/etc/passwd` $x$ [a](b) \x1b[31m \u202eevil\u202c"
+)
 
 
 def chart(title: str, width: int | str = 400) -> alt.Chart:
@@ -60,7 +64,7 @@ def chapter(title: str) -> nbformat.NotebookNode:
     hidden = code("from lib import charts\n\ncharts.enable()")
     hidden.metadata["tags"] = ["hide-input"]
     wide = chart(f"{title} (as wide as the page)", "container")
-    table = "<table><tr><th>seed</th></tr><tr><td>0</td></tr></table>"
+    table = show_table(pd.DataFrame({"caption": [HOSTILE], "seed": [0]})).data
     return notebook(
         title,
         v4.new_markdown_cell("The loss $\\ell_i$ falls, and $w = 1$."),

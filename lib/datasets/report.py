@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from lib.printable import printable
+
 Kind = Literal[
     "missing image",
     "unreadable image",
@@ -23,7 +25,8 @@ NAMES_SHOWN = 10
 class CorpusError(ValueError):
     """A corpus, an option of one, or a sample cannot be used; the text says what to do.
 
-    It is a :class:`ValueError`.
+    It is a :class:`ValueError`. What it quotes from files, such as their names, can do nothing in a
+    terminal.
 
     >>> from lib.datasets import CorpusError, load_corpus
     >>> try:
@@ -32,6 +35,9 @@ class CorpusError(ValueError):
     ...     print(str(error).split(";")[0])
     corpus 'scenery' is unknown (did you mean 'scenes'?)
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class DownloadError(CorpusError):
@@ -66,7 +72,8 @@ class Problem:
 
     def __str__(self) -> str:
         told = f" ({self.captions} captions)" if self.captions > 1 else ""
-        return f"{self.kind}: {self.where}: {self.detail}{told}"
+        line = f"{self.kind}: {self.where}: {self.detail}{told}"
+        return printable(line).replace("\n", "\\n")
 
 
 @dataclass(frozen=True)

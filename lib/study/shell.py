@@ -10,6 +10,7 @@ import typer
 
 from lib.findings import FindingError
 from lib.parameters import ParameterError
+from lib.printable import printable
 from lib.study.catalogue import StudyError
 from lib.study.execution import NotebookFailure
 
@@ -37,10 +38,10 @@ def explained() -> Iterator[None]:
     try:
         yield
     except (StudyError, ParameterError) as error:
-        typer.echo(f"study: {error}", err=True)
+        typer.echo(printable(f"study: {error}"), err=True)
         raise typer.Exit(USAGE) from error
     except (NotebookFailure, FindingError, Failure) as error:
-        typer.echo(f"study: {error}", err=True)
+        typer.echo(printable(f"study: {error}"), err=True)
         raise typer.Exit(FAILURE) from error
     except KeyboardInterrupt as error:
         # The kernel's sudden end leaves unfinished tasks, of which asyncio would print a trace.

@@ -113,10 +113,14 @@ def test_without_a_recommended_setting_the_page_says_so(small_root):
 def test_what_data_say_is_shown_and_never_run(html):
     board = soup(html / "book" / "index.html").select_one(".scoreboard")
     assert "<script>alert(1)</script>" in words(board)
-    assert not board.select("script, img, b")
+    assert "{eval}`1` {download}`/etc/passwd` $x$ [a](b)" in words(board)
+    assert not board.select("script, img, b, a[href=b]")
     page = soup(html / "book" / "results" / "corpus.html")
     for script in page.select("script:not([src])"):
         assert not script.get_text().startswith("alert")
+    cell = page.select_one("td")
+    assert cell.get_text() == tiny_book.HOSTILE
+    assert not cell.select("*")
     assert all(image["src"] != "x" for image in page.select("img"))
 
 
@@ -124,6 +128,7 @@ def test_a_chart_has_its_picture_and_its_specification(html):
     page = html / "book" / "results" / "corpus.html"
     first, second = soup(page).select(".chart")
     drawn = tiny_book.chart(f"{tiny_book.CHAPTERS['corpus']} ({tiny_book.HOSTILE})").to_dict()
+    drawn = charts.render(drawn)[charts.MIME_TYPE]
     spec = json.loads(first.select_one("script").get_text())
     assert spec["datasets"] == drawn["datasets"]
     assert spec["title"] == drawn["title"]
