@@ -7,7 +7,7 @@ from lib.charts import BLUE, GREY, VERMILLION
 
 
 def speed_chart(times: pd.DataFrame) -> alt.LayerChart:
-    """Runs a minute against the number of processes, with the line of a perfect division.
+    """Runs a minute against the number of processes that share the machine's cores.
 
     Args:
         times: Of :func:`lib.scaling.scaling_tables`.
@@ -15,12 +15,9 @@ def speed_chart(times: pd.DataFrame) -> alt.LayerChart:
     table = times.assign(rate=60 * times["runs"] / times["seconds"])
     alone = table[table["workers"] == 0].assign(label="without other processes")
     spread = table[table["workers"] > 0].sort_values("workers")
-    first = spread.iloc[0]
-    ideal = spread.assign(rate=spread["workers"] * first["rate"] / first["workers"])
     x = alt.X("workers:Q").title("processes").axis(tickMinStep=1, format="d").scale(zero=False)
     y = alt.Y("rate:Q").title("runs a minute").scale(zero=True)
     tooltip = [alt.Tooltip("workers:Q"), alt.Tooltip("rate:Q", format=".1f", title="runs a minute")]
-    dashed = alt.Chart(ideal).mark_line(color=GREY, strokeDash=[4, 4]).encode(x, y)
     line = alt.Chart(spread).mark_line(color=BLUE).encode(x, y)
     points = (
         alt.Chart(spread).mark_point(color=BLUE, filled=True, size=70).encode(x, y, tooltip=tooltip)
@@ -31,13 +28,13 @@ def speed_chart(times: pd.DataFrame) -> alt.LayerChart:
         .mark_text(align="left", dx=4, dy=-7, color=VERMILLION)
         .encode(y, alt.Text("label:N"), x=alt.value(0))
     )
-    layers: alt.LayerChart = dashed + level + name + line + points
+    layers: alt.LayerChart = level + name + line + points
     return layers.properties(
         width="container",
         height=260,
         title=alt.Title(
             "What more processes gain on one machine",
-            subtitle=f"{int(first['cores'])} cores; dashed: a perfect division",
+            subtitle=f"all of them share its {int(alone['cores'].iloc[0])} cores",
         ),
     )
 
@@ -66,7 +63,7 @@ def plan_chart(planned: pd.DataFrame, runs: int, limit: int) -> alt.LayerChart:
             alt.X("workers:Q").scale(type="log").title("workers (log scale)"),
             alt.Y("minutes:Q").scale(type="log").title("minutes (log scale)"),
             alt.Color("part:N").title(None).sort(order),
-            alt.StrokeDash("part:N").title(None).sort(order),
+            alt.StrokeDash("part:N").sort(order).legend(None),
             tooltip=["part:N", "workers:Q", alt.Tooltip("minutes:Q", format=".3g")],
         )
     )
