@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from quick_towers import CountingTower, colour_tower
 
 from lib import encoders
 from lib.datasets import load_corpus
@@ -30,6 +31,13 @@ def counted(monkeypatch):
 
     monkeypatch.setattr(features, "_encode_block", encode)
     return passes
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Towers that take no time, for what is the cache's alone."""
+    monkeypatch.setattr(features, "load_image_tower", lambda name: colour_tower())
+    monkeypatch.setattr(features, "load_text_tower", lambda name: CountingTower())
 
 
 def test_rows_follow_the_corpus(corpus):
@@ -94,6 +102,7 @@ def test_whatever_determines_a_feature_is_in_its_address(corpus, counted, change
     assert counted
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("damage", ["flip", "cut", "foreign"])
 def test_damage_is_found_and_repaired(corpus, study_home, damage):
     good = np.array(extract_features(corpus, *TOWERS, device="cpu").image)
@@ -123,6 +132,7 @@ def test_a_tower_that_gives_no_number_is_stopped_and_nothing_of_it_kept(study_ho
     assert not list(study_home.rglob("*.npy"))
 
 
+@pytest.mark.usefixtures("quick")
 def test_an_interrupted_extraction_goes_on_where_it_stopped(corpus, monkeypatch, study_home):
     monkeypatch.setattr(features, "BLOCK", 4)
     monkeypatch.setattr(features, "BATCH", 4)

@@ -7,8 +7,6 @@ guessed. Where thousands of tables are needed, a plain NumPy version stands in f
 ``compare_methods``; the first test shows that it says the same, cell by cell.
 """
 
-import gc
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -30,12 +28,6 @@ MARGIN = 0.3
 NO_MARGIN = 1e-9  # Nothing is equivalent then: the worst case for false alarms.
 IMPROVES, WORSENS, EQUIVALENT, UNDECIDED = range(4)
 CODES = {verdict: code for code, verdict in enumerate(Verdict)}
-
-
-@pytest.fixture(autouse=True)
-def no_garbage_collection(monkeypatch):
-    """multipletests collects garbage at every call, which would be most of the time here."""
-    monkeypatch.setattr(gc, "collect", lambda: 0)
 
 
 def simulate(draw, count, effect=0.0, between_metrics=0.2):

@@ -116,7 +116,7 @@ def test_a_run_in_a_stack_equals_the_run_alone_bit_for_bit(together, features, t
 def test_the_number_of_threads_changes_nothing(together, features, tmp_path):
     threads = torch.get_num_threads()
     try:
-        for count in (1, 2, 3):
+        for count in {1, 3} - {threads}:
             torch.set_num_threads(count)
             again = train(MIXED, store=fresh(tmp_path, str(count)), features=features, device="cpu")
             for one, other in zip(together, again, strict=True):

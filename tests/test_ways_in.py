@@ -1,8 +1,8 @@
 """Ways in: plain papermill, ``study run``, alone with only the wheel, from another folder.
 
 Through each of them every notebook is prepared by the program itself and run up to its work:
-set-up, parameters, check and imports. Whole executions, each of which takes a kernel, are of two
-notebooks here, alone with the wheel through plain papermill, and of every chapter in
+set-up, parameters, check and imports. Whole executions, each of which takes a kernel, are of one
+notebook here, alone with the wheel through plain papermill, and of every chapter in
 test_published.py, through ``study run`` from another folder.
 """
 
@@ -26,7 +26,6 @@ from lib.study.commands import app
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 CHEAPEST = "baseline"
-WHOLE = (CHEAPEST, "corpus")
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +65,9 @@ def test_the_wheel_holds_the_package_and_nothing_of_the_machine(site):
     assert {path.name for path in site.iterdir()} == {"lib", next(site.glob("*.dist-info")).name}
 
 
-@pytest.mark.parametrize("name", WHOLE)
-def test_a_notebook_alone_with_the_wheel_runs_through_plain_papermill(alone, name, monkeypatch):
+def test_a_notebook_alone_with_the_wheel_runs_through_plain_papermill(alone, monkeypatch):
     """At the published profile, whose runs are on record, so that none is trained."""
+    name = CHEAPEST
     monkeypatch.setenv("STUDY_RECORDS", str(ROOT / "book" / "results" / "records"))
     given = json.dumps(dict(load_catalogue(ROOT).profiles["full"][name]))
     (alone / "one.ipynb").write_bytes((ROOT / "notebooks" / f"{name}.ipynb").read_bytes())
