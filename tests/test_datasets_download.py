@@ -28,13 +28,14 @@ class Site:
         files: Bodies by path.
         break_after: Bytes after which each of the next connections is cut, one entry each.
         ranges, etag: Whether it knows Range; the validator it sends (None: none).
+        shift: How far from where it was asked to a part begins, once.
         asked: The (path, Range, If-Range) of each request.
     """
 
     def __init__(self):
         self.files = {"/file": BODY}
         self.break_after = []
-        self.ranges = True
+        self.ranges, self.shift = True, 0
         self.etag = '"one"'
         self.lengths = True
         self.asked = []
@@ -52,6 +53,7 @@ class Site:
             if start >= len(body):
                 request.send_error(416)
                 return
+            start, self.shift = start + self.shift, 0
             request.send_response(206)
             request.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         else:
@@ -134,6 +136,22 @@ class TestFetch:
         get(site, tmp_path / "a")
         assert (tmp_path / "a").read_bytes() == BODY
         assert [asked[1] for asked in site.asked] == [None, None]
+
+    def test_a_part_that_begins_elsewhere_is_not_joined(self, site, tmp_path):
+        site.break_after, site.shift = [70_000], 1
+        get(site, tmp_path / "a")
+        assert (tmp_path / "a").read_bytes() == BODY
+        assert [asked[1] for asked in site.asked] == [None, f"bytes={KEPT}-", None]
+
+    def test_what_is_kept_under_an_unreadable_note_is_fetched_anew(self, site, tmp_path):
+        site.break_after = [70_000, 0]
+        with pytest.raises(DownloadError):
+            get(site, tmp_path / "a", attempts=1)
+        (note,) = (path for path in tmp_path.iterdir() if path.suffix == ".json")
+        note.write_text("[]")
+        get(site, tmp_path / "a", attempts=1)
+        assert (tmp_path / "a").read_bytes() == BODY
+        assert site.asked[-1][1] is None
 
     def test_a_server_without_ranges_sends_it_all_again(self, site, tmp_path):
         site.ranges, site.break_after = False, [70_000, 70_000]

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from synthetic import levelled_runs
 
-from lib import end_to_end
+from lib import charts, end_to_end
+from lib.figures_end_to_end import differ_chart
 from lib.parameters import EndToEndParameters
 from lib.runs import STEP_COLUMNS, RunConfig, RunRecord, ScheduleConfig
 from lib.study.catalogue import load_profiles
@@ -152,3 +153,27 @@ def test_a_gpu_runs_the_chapter_at_full_size():
     assert list(gpu) == ["end-to-end"]
     assert gpu["end-to-end"]["scratch_pixels"] == 224
     assert gpu["end-to-end"]["seeds"] >= 20
+
+
+def test_the_figure_of_the_signals_draws_a_line_a_kind_of_towers():
+    table = pd.DataFrame(
+        {
+            "progress": [25.0, 75.0] * 2,
+            "differ": [1.0, 2.0, 0.5, 0.25],
+            "towers": ["from scratch"] * 2 + ["frozen"] * 2,
+        }
+    )
+    output = charts.render(differ_chart(table).to_dict())
+    assert "from scratch" in output["image/svg+xml"]
+    spec = output[charts.MIME_TYPE]
+    assert spec["encoding"]["color"]["sort"] == ["from scratch", "frozen"]
+    (rows,) = spec["datasets"].values()
+    assert rows == table.to_dict("records")
+    assert "directions differ" in output["text/plain"]
+
+
+def test_tables_of_several_settings_say_whose_they_are():
+    tuning = end_to_end.Tuning({}, pd.DataFrame({"method": ["fixed"], "rsum": [1.0]}))
+    table = end_to_end.tuning_table({"frozen": {"a": tuning, "b": tuning}, "blocks": {"a": tuning}})
+    assert table["towers"].tolist() == ["frozen", "frozen", "blocks"]
+    assert table["method"].tolist() == ["fixed"] * 3

@@ -159,3 +159,23 @@ def test_a_record_of_an_unknown_field_is_named(tmp_path):
     digest = hashlib.sha256(body.encode()).hexdigest()
     path.write_text(f'{{"sha256":"{digest}","run":{body}}}\n')
     assert "of_tomorrow" in merge([there], Store()).unusable[path.stem]
+
+
+def test_a_conflicting_table_is_taken_only_if_asked_and_damage_never(tmp_path, monkeypatch):
+    there = elsewhere(tmp_path, finished())
+    monkeypatch.setenv("STUDY_HOME", str(there))
+    Store().table("counts", {}, lambda: pd.DataFrame({"n": [1]}))
+    (source,) = (there / "tables").iterdir()
+    monkeypatch.setenv("STUDY_HOME", str(tmp_path / "here"))
+    Store().table("counts", {}, lambda: pd.DataFrame({"n": [2]}))
+    target = home() / "tables" / source.name
+    before = target.read_bytes()
+    looked = merge([there], Store(), replace=True, dry_run=True)
+    assert source.name in looked.replaced
+    assert target.read_bytes() == before
+    assert source.name in merge([there], Store(), replace=True).replaced
+    assert target.read_bytes() == source.read_bytes()
+    assert source.name in merge([there], Store()).known
+    source.write_bytes(source.read_bytes()[:-9])
+    assert "damaged" in merge([there], Store(), replace=True).unusable[source.name]
+    assert target.read_bytes() != source.read_bytes()

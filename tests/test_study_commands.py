@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import signal
@@ -16,6 +17,8 @@ from typer.testing import CliRunner
 from lib.parameters import defaults
 from lib.study.commands import app
 from lib.study.execution import NotebookFailure
+from lib.study.records import publish_picture
+from lib.study.terminal import Board
 
 FINDING = """
 from lib.findings import Finding, publish
@@ -374,3 +377,41 @@ def _is_running(process):
     except ProcessLookupError:
         return False
     return True
+
+
+def test_the_readmes_picture_is_the_first_chart_and_stays_where_there_is_none(tmp_path):
+    notebook, target = tmp_path / "a.ipynb", tmp_path / "a.svg"
+    publish_picture(notebook, target)
+    assert not target.exists()
+    cells = [
+        {"cell_type": "markdown"},
+        {"outputs": [{"data": {"text/plain": ["1"]}}, {"output_type": "stream"}]},
+        {"outputs": [{"data": {"image/svg+xml": ["<svg>", "one</svg>"]}}]},
+        {"outputs": [{"data": {"image/svg+xml": "<svg>two</svg>"}}]},
+    ]
+    notebook.write_text(json.dumps({"cells": cells}))
+    publish_picture(notebook, target)
+    assert target.read_text() == "<svg>one</svg>"
+    notebook.write_text(json.dumps({"cells": cells[:2]}))
+    publish_picture(notebook, target)
+    assert target.read_text() == "<svg>one</svg>"
+
+
+def test_a_terminal_shows_one_live_bar_and_lines_end_as_text(monkeypatch, tmp_path):
+    class Screen(io.StringIO):
+        def isatty(self):
+            return True
+
+    screen = Screen()
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    board = Board(2)
+    with board.notebook("corpus") as log:
+        log.write_text("training: 1/2\n")
+        deadline = time.monotonic() + 10
+        while "training: 1/2" not in screen.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert "[1/2] corpus" in screen.getvalue()
+    assert "training: 1/2" in screen.getvalue()
+    assert board.done == 1
