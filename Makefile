@@ -4,7 +4,7 @@ PYTHON ?= python3
 RUN := .venv/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help env study test soak coverage check bench book full lab clean
+.PHONY: help env study test soak coverage mutants check bench book full lab clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -57,12 +57,17 @@ soak: env ## disturb everything at ROUNDS random moments, by default 200 of each
 	@OMP_NUM_THREADS=1 SOAK_ROUNDS=$(or $(ROUNDS),200) SOAK_SEED=$(or $(SEED),1) \
 	  $(RUN) pytest -n auto tests/test_soak.py tests/book/test_soak_book.py
 
-# What this measures with is no part of the environment: no test needs it.
+# What these two measure with is no part of the environment: no test needs it.
 GUARD := $(RUN) pip install -qq --no-build-isolation -e '.[guard]'
 
 coverage: env ## show which lines and branches of lib no test reaches
 	@$(GUARD)
 	@OMP_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadfile --no-loadscope-reorder --cov
+
+mutants: env ## break the arithmetic everywhere and see a test fail: an hour or two, resumable
+	@$(GUARD)
+	@export OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=mutants; \
+	  $(RUN) mutmut run && .venv/bin/python tests/mutants.py --again
 
 check: env ## check style and types
 	@$(RUN) ruff check
@@ -82,4 +87,4 @@ lab: env ## open the notebooks in JupyterLab
 	@$(RUN) jupyterlab notebooks
 
 clean: ## remove built books and caches; the environment and finished runs stay
-	rm -rf _build .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build mutants .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

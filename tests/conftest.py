@@ -10,7 +10,9 @@ from hypothesis import settings
 
 # Derandomised, so that a run of the suite is repeatable; no deadline, since machines differ.
 settings.register_profile("study", max_examples=40, deadline=None, derandomize=True)
-settings.load_profile("study")
+# For `make mutants`: of thousands of runs of the same tests, each has to be short.
+settings.register_profile("mutants", settings.get_profile("study"), max_examples=8)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "study"))
 
 ROOT = Path(__file__).resolve().parent.parent
 LONG = ("test_published.py", "test_ways_in.py", "test_training_executors.py")
@@ -19,7 +21,13 @@ these at the end would keep one process busy for minutes and the others idle."""
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the long files; pytest keeps the order of the others."""
+    """Begin with the long files; pytest keeps the order of the others.
+
+    Under `make mutants` the first failure ends a run: the tests of a single case come first.
+    """
+    if "MUTANT_UNDER_TEST" in os.environ:
+        items.sort(key=lambda item: hasattr(getattr(item, "obj", None), "hypothesis"))
+        return
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 

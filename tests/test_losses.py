@@ -1,6 +1,7 @@
 """The contrastive loss against hand-worked values, torch's cross-entropy, and finite gradients."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -200,6 +201,15 @@ def test_multi_positive_is_cross_entropy_with_shared_targets():
         torch.testing.assert_close(losses[direction], expected)
 
 
+def test_each_run_of_a_stack_may_have_groups_of_its_own():
+    similarity = random_similarity(9, 5, (4, 2))
+    group = torch.randint(0, 3, (4, 2, 5), generator=torch.Generator().manual_seed(0))
+    together = multi_positive(similarity, TAU, group=group)
+    for place in ((i, j) for i in range(4) for j in range(2)):
+        alone = multi_positive(similarity[place], TAU, group=group[place])
+        torch.testing.assert_close(together[place], alone)
+
+
 def test_multi_positive_without_shared_groups_is_info_nce():
     similarity = random_similarity(9, 6)
     losses = multi_positive(similarity, TAU, group=torch.arange(6).flip(0))
@@ -243,6 +253,29 @@ def test_rince_pulls_less_on_a_pair_that_does_not_match():
 def call(name: str, similarity, tau=TAU, constant=None):
     group = group_of(similarity.shape[-1]) if LOSSES[name].grouped else None
     return LOSSES[name](similarity, tau, constant, group=group)
+
+
+@pytest.mark.parametrize("name", [name for name, loss in LOSSES.items() if loss.constant])
+def test_a_constant_is_handed_on_and_else_is_that_of_the_paper(name):
+    similarity, loss = random_similarity(13, 6), LOSSES[name]
+    given = loss(similarity, TAU, 0.7)
+    torch.testing.assert_close(given, loss.function(similarity, TAU, 0.7))
+    torch.testing.assert_close(loss(similarity, TAU), loss.function(similarity, TAU, loss.default))
+    assert not torch.allclose(given, loss(similarity, TAU))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_numbers_are_taken_in_the_precision_of_the_similarities(name):
+    """0.1 in single precision is another number; and a run's own τ must not widen the loss."""
+    similarity = random_similarity(13, 6, (2,))
+    constant = 0.7 if LOSSES[name].constant else None
+    exact = None if constant is None else torch.tensor(constant, dtype=torch.float64)
+    found = call(name, similarity, 0.1, constant)
+    expected = call(name, similarity, torch.tensor(0.1, dtype=torch.float64), exact)
+    torch.testing.assert_close(found, expected, rtol=1e-14, atol=1e-14)
+    taus = torch.tensor([0.1, 0.2], dtype=torch.float64)
+    constants = None if constant is None else taus
+    assert call(name, similarity.float(), taus, constants).dtype == torch.float32
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -317,16 +350,38 @@ def test_a_single_pair_is_refused(name):
 @pytest.mark.parametrize(
     ("name", "constant", "message"),
     [
-        ("label_smoothing", 1.5, r"epsilon of the loss label_smoothing .* \(0, 1\]; it is 1.5"),
-        ("hardest_negatives", 0.0, r"margin .* \(0, ∞\)"),
-        ("sigmoid", float("inf"), r"bias .* \(-∞, ∞\)"),
-        ("rince", torch.tensor([0.5, 0.0]), "q of the loss rince"),
-        ("decoupled", 0.1, "decoupled has no constant"),
+        (
+            "label_smoothing",
+            1.5,
+            "epsilon of the loss label_smoothing must be finite and in (0, 1]; it is 1.5",
+        ),
+        (
+            "hardest_negatives",
+            0.0,
+            "margin of the loss hardest_negatives must be finite and in (0, ∞); it is 0.0",
+        ),
+        (
+            "sigmoid",
+            float("inf"),
+            "bias of the loss sigmoid must be finite and in (-∞, ∞); it is inf",
+        ),
+        (
+            "rince",
+            torch.tensor([0.5, 0.0]),
+            "q of the loss rince must be finite and in (0, 1]; it is tensor([0.5000, 0.0000])",
+        ),
+        ("decoupled", 0.1, "the loss decoupled has no constant; it was given 0.1"),
     ],
 )
 def test_bad_constants_are_named(name, constant, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         LOSSES[name].check(constant)
+
+
+@pytest.mark.parametrize("name", ["label_smoothing", "rince"])
+def test_the_greatest_constant_is_allowed(name):
+    LOSSES[name].check(1.0)
+    LOSSES[name].check(torch.tensor([0.5, 1.0]))
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -337,3 +392,36 @@ def test_defaults_are_allowed(name):
 def test_a_grouped_loss_needs_its_groups():
     with pytest.raises(ValueError, match="needs group"):
         LOSSES["multi_positive"](torch.eye(3), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("loss", "constant", "said"),
+    [
+        (label_smoothing, 1.01, "epsilon must be in [0, 1]; it is 1.01"),
+        (label_smoothing, -0.01, "epsilon must be in [0, 1]; it is -0.01"),
+        (label_smoothing, math.nan, "epsilon must be in [0, 1]; it is nan"),
+        (hardest_negatives, 0.0, "margin must be positive and finite; it is 0.0"),
+        (hardest_negatives, math.inf, "margin must be positive and finite; it is inf"),
+        (sigmoid, -math.inf, "bias must be finite; it is -inf"),
+        (rince, 0.0, "q must be in (0, 1]; it is 0.0"),
+        (rince, 1.5, "q must be in (0, 1]; it is 1.5"),
+        (lambda s, t, c: rince(s, t, 0.5, c), 0.0, "density must be in (0, 1]; it is 0.0"),
+        (lambda s, t, c: info_nce(s, c), 0.0, "temperature must be positive and finite; it is 0.0"),
+    ],
+)
+def test_constants_without_sense_are_refused_in_words(loss, constant, said):
+    for given in (constant, torch.tensor(constant, dtype=torch.float64)):
+        with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+            loss(torch.eye(3), 0.1, given)
+
+
+def test_constants_at_the_edge_are_taken():
+    similarity = random_similarity(18, 4)
+    torch.testing.assert_close(label_smoothing(similarity, TAU, 0.0), info_nce(similarity, TAU))
+    for losses in (
+        label_smoothing(similarity, TAU, 1.0),
+        rince(similarity, TAU, 1.0, density=1.0),
+        sigmoid(similarity, TAU, 0.0),
+        hardest_negatives(similarity, TAU, 1e-9),
+    ):
+        assert losses.isfinite().all()

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from datetime import timedelta
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from lib.losses import ScheduledContrastiveLoss, contrastive_loss
+from lib.losses.scheduled import check_embeddings
 from lib.schedulers import ACTUATORS, SIGNALS, Fixed, Scheduler, Trace, mean_variances, variance
 from lib.schedulers.moments import mean_variances_on_host
 
@@ -291,3 +293,211 @@ def test_exchanging_image_and_text_exchanges_the_weights(seed, size):
     one, other = (ScheduledContrastiveLoss(Scheduler(gamma=8.0)) for _ in range(2))
     torch.testing.assert_close(one(image, text), other(text, image))
     torch.testing.assert_close(one.weights, other.weights.flip(0), atol=1e-5, rtol=1e-5)
+
+
+def test_the_weights_are_those_of_the_latest_call():
+    loss = ScheduledContrastiveLoss(Scheduler(gamma=20.0))
+    assert loss.weights.tolist() == [1, 1]
+    image, text = (x.float() for x in pairs(8))
+    loss(image, text)
+    expected = Scheduler(gamma=20.0)(image @ text.T, 0.1).weights
+    torch.testing.assert_close(loss.weights, expected)
+    assert abs(loss.weights[0] - loss.weights[1]) > 0.01
+
+
+@pytest.mark.parametrize("kind", [("entropy", "direction"), ("spread", "magnitude")])
+def test_the_weights_of_any_scheduler_are_kept(kind):
+    image, text = pairs(8)
+    settings_of = {"gamma": 20.0, "bounds": (0.1, 10.0)}
+    loss, study = (Scheduler(*kind, **settings_of).double() for _ in range(2))
+    loss = ScheduledContrastiveLoss(loss)
+    for factor in (1.0, 0.5):
+        found = loss(factor * image, text)
+        weights = study(factor * image @ text.T, 0.1).weights
+    torch.testing.assert_close(loss.weights, weights)
+    assert (weights - 1).abs().max() > 0.01
+    # In the type of the embeddings, whatever the scheduler's numbers are.
+    assert found.dtype == torch.float64
+    assert loss(image.float(), text.float()).dtype == torch.float32
+
+
+class Reader(torch.nn.Module):
+    """A scheduler that looks at what it is given."""
+
+    def forward(self, similarity, temperature):
+        self.seen = temperature
+        return Fixed()(similarity, temperature)
+
+
+def test_no_gradient_flows_through_what_a_scheduler_is_given():
+    scale = torch.tensor(4.0, requires_grad=True)
+    image, text = (x.float() for x in pairs(8))
+    loss = ScheduledContrastiveLoss(Reader())
+    loss(image, text, scale)
+    assert loss.scheduler.seen.item() == 0.25
+    assert not loss.scheduler.seen.requires_grad
+
+
+class Halved(torch.nn.Module):
+    """A scheduler of the user's own, which sets everything."""
+
+    def forward(self, similarity, temperature):
+        return Fixed()(similarity, 0.5 * temperature)
+
+
+def test_a_scheduler_of_ones_own_sets_the_temperature_too():
+    image, text = pairs(9)
+    expected = ScheduledContrastiveLoss(Fixed(), temperature=0.05)(image, text)
+    torch.testing.assert_close(ScheduledContrastiveLoss(Halved())(image, text), expected)
+    torch.testing.assert_close(ScheduledContrastiveLoss(Halved())(image, text, 10.0), expected)
+
+
+def test_a_trace_without_temperatures_leaves_the_given_one():
+    image, text = pairs(10)
+    trace = Trace(torch.ones(2, 2, dtype=torch.float64))
+    scale = torch.tensor(9.0, dtype=torch.float64, requires_grad=True)
+    found = ScheduledContrastiveLoss(trace)(image, text, scale)
+    torch.testing.assert_close(found, ScheduledContrastiveLoss(Fixed())(image, text, 9.0))
+    found.backward()
+    assert scale.grad != 0
+
+
+@pytest.mark.parametrize("temperature", [0.0, -0.1, math.nan, math.inf])
+def test_a_temperature_that_is_none_is_refused(temperature):
+    said = rf"^temperature must be positive and finite; it is {temperature}$"
+    with pytest.raises(ValueError, match=said):
+        ScheduledContrastiveLoss(temperature=temperature)
+
+
+def test_a_loss_that_overflows_though_its_arguments_do_not_is_told_apart():
+    huge = torch.full((2, 3), 1e20)
+    for scheduler in (Scheduler(), Fixed()):
+        with pytest.raises(ValueError, match=r"^the loss is not finite though .* it is 10"):
+            ScheduledContrastiveLoss(scheduler)(huge, huge)
+
+
+@pytest.mark.parametrize("scale", [math.inf, math.nan, 0.0, -1.0, torch.tensor(0.0)])
+def test_a_scale_that_is_no_inverse_temperature_is_named(scale):
+    said = rf"^logit_scale must be 1 / τ, positive and finite; it is .*{float(scale)}"
+    with pytest.raises(ValueError, match=said):
+        ScheduledContrastiveLoss(Fixed())(*pairs(14), scale)
+
+
+def test_of_the_scales_of_a_stack_the_first_that_is_not_finite_is_located():
+    said = r"^logit_scale holds 1 numbers that are not finite, the first at \[1\]; the model"
+    with pytest.raises(ValueError, match=said):
+        ScheduledContrastiveLoss(Fixed())(*pairs(14, leading=(2,)), torch.tensor([1.0, math.nan]))
+
+
+def test_all_that_is_not_finite_is_counted_and_the_first_is_located():
+    image, text = (x.float() for x in pairs(11))
+    image[3, 1] = image[5, 0] = math.nan
+    text[0, 0] = math.inf
+    with pytest.raises(ValueError, match=r"^image_embeddings holds 2 numbers .* at \[3, 1\]; "):
+        ScheduledContrastiveLoss(Fixed())(image, text)
+
+
+def test_unchecked_numbers_stop_nothing_in_evaluation_either():
+    image, text = (x.float() for x in pairs(12))
+    image[0, 0] = math.nan
+    loss = ScheduledContrastiveLoss(check_finite=False)
+    assert not loss(image, text).isfinite()
+    assert loss.weights.tolist() == [1, 1]
+    assert not loss.scheduler.average.any()
+    loss.eval().check_finite = True
+    with pytest.raises(ValueError, match="image_embeddings holds 1 numbers"):
+        loss(image, text)
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 3])
+@pytest.mark.parametrize("beta", [0.0, 0.5])
+def test_the_quick_way_keeps_the_state_of_the_study(warmup, beta):
+    """Warm-up, reference and steps, call by call; then the slow way goes on from it."""
+    study = Scheduler(gamma=5.0, beta=beta, warmup=warmup).double()
+    loss = ScheduledContrastiveLoss(Scheduler(gamma=5.0, beta=beta, warmup=warmup)).double()
+    for seed in range(5):
+        image, text = pairs(seed)
+        found, schedule = loss(image, text), study(image @ text.T, 0.1)
+        torch.testing.assert_close(found, contrastive_loss(image @ text.T, schedule))
+        torch.testing.assert_close(loss.weights.double(), schedule.weights)
+        for name, value in study.state_dict().items():
+            torch.testing.assert_close(loss.scheduler.state_dict()[name], value)
+
+
+def test_extreme_exponents_give_all_the_weight_to_one_direction():
+    image, text = (x.float() for x in pairs(13))
+    plain = Scheduler()(image @ text.T, 0.1).weights
+    for gamma in (1e30, -1e30):
+        loss = ScheduledContrastiveLoss(Scheduler(gamma=gamma))
+        loss(image, text)
+        greater = plain.argmax() if gamma > 0 else plain.argmin()
+        assert loss.weights[greater] == 2
+        assert loss.weights.sum() == 2
+
+
+def test_only_the_schedulers_numbers_stay_in_single_precision():
+    loss = ScheduledContrastiveLoss(Scheduler("spread", "magnitude", warmup=2))
+    loss.head = torch.nn.Linear(3, 3)
+    loss.half()
+    assert loss.head.weight.dtype == torch.float16
+    state = loss.scheduler.state_dict().values()
+    assert {value.dtype for value in state} == {torch.float32, torch.int64}
+    assert loss.double().scheduler.average.dtype == torch.float64
+
+
+class Wrapped(torch.nn.Module):
+    """A scheduler within a module with a number of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = Scheduler("entropy")
+        self.register_buffer("seen", torch.ones(()))
+
+    def forward(self, similarity, temperature):
+        return self.inner(similarity, temperature)
+
+
+def test_numbers_of_nested_schedulers_stay_in_single_precision_under_their_names():
+    loss = ScheduledContrastiveLoss(Wrapped())
+    names = list(loss.state_dict())
+    loss.half()
+    assert list(loss.state_dict()) == names
+    assert {value.dtype for value in loss.state_dict().values()} == {torch.float32, torch.int64}
+    assert loss.scheduler.inner.gamma.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("image", "text", "said"),
+    [
+        (
+            torch.ones(4),
+            torch.ones(4),
+            r"image_embeddings must be (..., B, d); its shape is (4,)",
+        ),
+        (
+            torch.ones(0, 2),
+            torch.ones(0, 2),
+            "image_embeddings holds 0 pairs: without negatives the loss is constant; use drop_last",
+        ),
+        (
+            torch.ones(2, 2),
+            torch.ones(2, 2).cfloat(),
+            "image_embeddings and text_embeddings must be real floats; they are torch.float32 and "
+            "torch.complex64",
+        ),
+        (
+            torch.ones(2, 2).long(),
+            torch.ones(2, 2),
+            "image_embeddings and text_embeddings must be real floats; they are torch.int64 and "
+            "torch.float32",
+        ),
+    ],
+)
+def test_what_is_no_batch_is_said_whole(image, text, said):
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        check_embeddings(image, text)
+
+
+def test_two_pairs_are_a_batch():
+    check_embeddings(torch.ones(2, 1), torch.ones(2, 1))
+    check_embeddings(torch.ones(5, 2, 3).half(), torch.ones(5, 2, 3))

@@ -1,6 +1,7 @@
 """Recall, ranks and geometry: worked values, enumerated ties, other implementations."""
 
 import itertools
+import math
 from statistics import median
 
 import numpy as np
@@ -17,11 +18,13 @@ from lib.metrics import (
     modality_gap,
     ranks,
     ranks_from_embeddings,
+    relative_alignment,
     retrieval_metrics,
     retrieval_metrics_from_embeddings,
     spread,
     uniformity,
 )
+from lib.metrics.checks import as_ks, as_owner, as_scores
 
 KS = (1, 2, 3, 5)
 
@@ -263,6 +266,110 @@ def test_geometry_of_worked_cases():
     assert float(uniformity([[1.0, 0], [0, 1.0], [-1.0, 0]])) == pytest.approx(expected)
 
 
+def slow_distances(one, other):
+    return [[sum((a - b) ** 2 for a, b in zip(x, y, strict=True)) for y in other] for x in one]
+
+
+def slow_spread(x, _):
+    middle = [sum(column) / len(x) for column in zip(*x, strict=True)]
+    return 1 - sum(m * m for m in middle) / (sum(v * v for row in x for v in row) / len(x))
+
+
+def slow_gap(x, y):
+    middles = ([sum(column) / len(side) for column in zip(*side, strict=True)] for side in (x, y))
+    return math.dist(*middles)
+
+
+def slow_alignment(x, y):
+    distances = slow_distances(x, y)
+    return sum(distances[row][row] for row in range(len(x))) / len(x)
+
+
+def slow_relative_alignment(x, y):
+    distances = slow_distances(x, y)
+    return slow_alignment(x, y) / (sum(map(sum, distances)) / len(x) ** 2)
+
+
+def slow_uniformity(x, _):
+    distances, pairs = slow_distances(x, x), list(itertools.combinations(range(len(x)), 2))
+    return math.log(sum(math.exp(-2 * distances[a][b]) for a, b in pairs) / len(pairs))
+
+
+GEOMETRY = {
+    spread: slow_spread,
+    modality_gap: slow_gap,
+    alignment: slow_alignment,
+    relative_alignment: slow_relative_alignment,
+    uniformity: slow_uniformity,
+}
+ONE_SIDED = (spread, uniformity)
+
+
+@pytest.mark.parametrize("measure", GEOMETRY)
+@pytest.mark.parametrize("leading", [(), (4,), (2, 4)])
+def test_geometry_is_that_of_slow_loops_for_each_run(measure, leading):
+    generator = torch.Generator().manual_seed(len(leading))
+    image, text = 0.5 * torch.randn(2, *leading, 5, 3, generator=generator, dtype=torch.float64)
+    image = image + 0.3
+    sides = (image,) if measure in ONE_SIDED else (image, text)
+    found = measure(*sides)
+    assert found.shape == leading
+    for place in itertools.product(*map(range, leading)):
+        expected = GEOMETRY[measure](image[place].tolist(), text[place].tolist())
+        assert float(found[place]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("measure", GEOMETRY)
+@pytest.mark.parametrize("side", [0, 1])
+def test_geometry_names_the_side_that_is_not_finite(measure, side):
+    sides = [torch.ones(3, 2), torch.ones(3, 2)]
+    sides[side][2, 1] = torch.nan
+    named = ("image", "text")[side]
+    if measure in ONE_SIDED:
+        sides, named = [sides[side]], "embeddings"
+        if side == 0:
+            sides = [torch.full((3, 2), torch.inf)]
+    with pytest.raises(MetricsError, match=f"^{named} holds "):
+        measure(*sides)
+
+
+def test_the_uniformity_of_two_is_that_of_their_distance_and_one_has_none():
+    assert float(uniformity([[1.0, 0.0], [0.0, 1.0]], t=0.5)) == pytest.approx(-1)
+    assert float(uniformity([[0.3, 0.1], [0.3, 0.1]])) == pytest.approx(0)
+    with pytest.raises(ValueError, match=r"^embeddings must be two or more for uniformity"):
+        uniformity([[1.0, 0.0]])
+
+
+def test_the_relative_alignment_of_nearly_equal_embeddings_keeps_its_digits():
+    """A difference of squares has a few digits left at a millionth of them; it is not yet none."""
+    draws = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    image, text = 1 + 1e-4 * draws
+    expected = slow_relative_alignment(image.tolist(), text.tolist())
+    assert float(relative_alignment(image, text)) == pytest.approx(expected, rel=1e-4)
+    assert float(relative_alignment(1 + 1e-9 * draws[0], 1 + 1e-9 * draws[1])) == 1
+
+
+@pytest.mark.parametrize("t", [0, -1.0, math.nan, math.inf])
+def test_a_kernel_that_is_none_is_refused(t):
+    with pytest.raises(MetricsError, match=f"^t must be positive and finite, not {t}$"):
+        uniformity(torch.eye(3), t)
+
+
+def test_pairs_of_other_numbers_are_refused():
+    for measure in (alignment, relative_alignment):
+        with pytest.raises(MetricsError):
+            measure(torch.eye(3), torch.eye(3)[:2])
+    assert float(modality_gap(torch.eye(2), [[0.5, 0.5]])) == 0
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1000.1, 12345.678, 7e-4])
+@pytest.mark.parametrize("count", [3, 7, 11])
+def test_pairs_of_a_collapsed_model_are_no_closer_than_any(value, count):
+    """However rounding leaves the mean of equal numbers."""
+    one = torch.full((count, 3), value, dtype=torch.float64)
+    assert float(relative_alignment(one, one)) == 1
+
+
 def test_spread_is_one_minus_the_mean_cosine():
     x = torch.nn.functional.normalize(torch.randn(50, 6) + 1, dim=-1).double()
     assert float(spread(x)) == pytest.approx(float(1 - (x @ x.T).mean()))
@@ -275,3 +382,91 @@ def test_collapse_is_flagged_by_degree(noise, flag):
     cone = torch.nn.functional.normalize(direction + noise * step, dim=-1)
     assert collapsed(cone) is flag
     assert collapsed(1e-30 * cone) is flag
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (torch.ones(2, 2).cfloat(), "x holds complex numbers; scores must be real"),
+        (torch.ones(3), "x must have two axes or more, but its shape is (3,)"),
+        (torch.ones(2, 0, 3), "x is empty: its shape is (2, 0, 3)"),
+        (
+            [[0.0, float("nan")], [float("inf"), 1.0]],
+            "x holds 2 numbers that are not finite, the first, nan, at [0, 1]; a diverged model "
+            "can't be ranked",
+        ),
+    ],
+)
+def test_scores_that_are_none_are_refused_in_words(values, said):
+    with pytest.raises(MetricsError) as caught:
+        as_scores("x", values)
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.uint8, torch.bool])
+def test_whole_scores_become_double(kind):
+    found = as_scores("x", torch.ones(2, 2, dtype=kind))
+    assert found.dtype == torch.float64
+    assert found.tolist() == [[1, 1], [1, 1]]
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.bfloat16])
+def test_scores_keep_their_type_and_leave_the_graph(kind):
+    given = torch.ones(2, 2, dtype=kind, requires_grad=True)
+    found = as_scores("x", given)
+    assert found.dtype == kind
+    assert not found.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("owner", "said"),
+    [
+        ([1, -1, 0, 9], "caption_owner[1] is -1, but there are 2 images, 0 to 1"),
+        ([1, 0, 2, 9], "caption_owner[2] is 2, but there are 2 images, 0 to 1"),
+        ([0.0] * 4, "caption_owner must hold integers, image rows, but it is torch.float32"),
+        (
+            torch.ones(4).cfloat(),
+            "caption_owner must hold integers, image rows, but it is torch.complex64",
+        ),
+        (
+            [0, 1],
+            "caption_owner must name one image for each of the 4 captions, but its shape is (2,)",
+        ),
+    ],
+)
+def test_owners_that_are_none_are_refused_in_words(owner, said):
+    with pytest.raises(MetricsError) as caught:
+        as_owner(owner, 2, 4, torch.device("cpu"))
+    assert str(caught.value) == said
+
+
+def test_owners_become_int64():
+    found = as_owner(np.array([1, 0], dtype=np.uint8), 2, 2, torch.device("cpu"))
+    assert found.dtype == torch.int64
+    assert found.tolist() == [1, 0]
+
+
+def test_cut_offs_are_kept_in_their_order():
+    assert as_ks((5, 1, np.int64(3))) == (5, 1, 3)
+    assert {type(k) for k in as_ks(torch.tensor([2, 1]).numpy())} == {int}
+    with pytest.raises(MetricsError) as caught:
+        as_ks(5)
+    assert str(caught.value) == "ks must be a list of cut-offs such as (1, 5, 10), not 5"
+    with pytest.raises(MetricsError) as caught:
+        as_ks([3, 3])
+    assert str(caught.value) == "ks must be distinct whole numbers from 1 on, not [3, 3]"
+
+
+def test_the_numbers_of_a_run_by_name():
+    measured = retrieval_metrics([[0.9, 0.8, 0.1], [0.7, 0.2, 0.6]], [0, 1, 1], ks=(1, 2))
+    # i2t: A's caption is first; B's best, 0.6, is second. t2i: A's first; B's second, then first.
+    assert measured.as_dict() == {
+        "i2t R@1": 50.0, "i2t R@2": 100.0, "i2t median rank": 1.5,
+        "t2i R@1": pytest.approx(200 / 3), "t2i R@2": 100.0, "t2i median rank": 1.0,
+        "rSum": pytest.approx(250 + 200 / 3),
+    }  # fmt: skip
+    assert (measured.i2t.queries, measured.i2t.gallery) == (2, 3)
+    assert (measured.t2i.queries, measured.t2i.gallery) == (3, 2)
+    several = retrieval_metrics(torch.rand(2, 3, 4, 4), torch.arange(4), ks=(1,))
+    with pytest.raises(ValueError, match=r"these metrics are of \(2, 3\) runs; take one of them"):
+        several.as_dict()

@@ -141,3 +141,26 @@ def test_where_a_query_without_captions_is_no_number_in_clip_benchmarks_rule():
 def test_bad_galleries_are_named(image, text, owner, message):
     with pytest.raises(MetricsError, match=message):
         recall_at_k(image, text, owner)
+
+
+def test_chunks_are_read_in_their_own_precision_and_named():
+    """In single precision the second caption would tie with the first; the third is the best."""
+    image, fine = torch.eye(2).double(), 1 + 2**-25
+    text = torch.tensor([[1.0, 0.0], [fine, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    found = recall_at_k(iter([image]), iter(text.split(2)), [1, 0, 1], ks=(1,))
+    assert float(found.i2t.recall[1]) == 100
+    with pytest.raises(
+        MetricsError, match=r"^text, chunk 1, is float64, but those before are not$"
+    ):
+        recall_at_k(image, [text[:2].float(), text[2:]], [0, 0, 1])
+    recall_at_k(image, [text[:2], text[2:].float()], [0, 0, 1])
+    text[2, 1] = torch.nan
+    with pytest.raises(MetricsError, match=r"^text, chunk 1, holds 1 numbers"):
+        recall_at_k(image, text.split(2), [0, 0, 1])
+
+
+def test_chunks_without_rows_are_refused():
+    with pytest.raises(MetricsError, match=r"^text, chunk 0, is empty: its shape is \(0, 2\)"):
+        recall_at_k(torch.eye(2), [torch.ones(0, 2)], [])
+    with pytest.raises(MetricsError, match=r"^text is empty: no chunk came$"):
+        recall_at_k(torch.eye(2), iter(()), [])

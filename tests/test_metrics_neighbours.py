@@ -125,6 +125,13 @@ def test_purity_is_that_of_a_slow_loop(exclude_self):
     assert float(purity) == pytest.approx(np.mean(found))
 
 
+def test_purity_is_a_mean_over_the_queries():
+    """Two queries and five items: one finds two of three alike, the other one."""
+    similarity = [[0.9, 0.8, 0.7, 0.1, 0.0], [0.0, 0.1, 0.7, 0.8, 0.9]]
+    purity = neighbour_purity(similarity, [1, 2], [1, 1, 3, 2, 4], 3)
+    assert float(purity) == pytest.approx((2 / 3 + 1 / 3) / 2)
+
+
 def test_the_gallerys_order_changes_nothing():
     similarity = torch.round(randn(20, 12))
     label, order = (
@@ -186,3 +193,62 @@ def test_relative_alignment_is_the_ratio_of_two_means():
     assert float(relative_alignment(image / 9, text / 9)) == pytest.approx(float(expected))
     assert float(relative_alignment(image, image)) == 0.0
     assert float(relative_alignment(torch.ones(3, 2), torch.ones(3, 2))) == 1.0
+
+
+def test_neighbours_at_the_edge_and_past_it():
+    assert nearest([[0.3, 0.2]], 2).tolist() == [[1, 1]]
+    assert nearest(torch.eye(2), 1, exclude_self=True).tolist() == [[0, 1], [1, 0]]
+    with pytest.raises(MetricsError) as caught:
+        nearest(torch.ones(3, 3), 3, exclude_self=True)
+    assert str(caught.value) == (
+        "k must be a whole number from 1 to 2, the neighbours that there are, not 3"
+    )
+    with pytest.raises(MetricsError) as caught:
+        nearest(torch.ones(2, 3), 1, exclude_self=True)
+    assert str(caught.value) == (
+        "with exclude_self the queries are the gallery and similarity is square, but its shape is "
+        "(2, 3)"
+    )
+    with pytest.raises(MetricsError, match=r"^similarity holds 1 numbers"):
+        nearest([[0.0, float("nan")]], 1)
+    with pytest.raises(MetricsError, match=r"^values holds 1 numbers"):
+        skewness([0.0, float("nan")])
+
+
+@pytest.mark.parametrize("measure", [hubness, neighbour_purity])
+def test_ten_neighbours_unless_said_otherwise(measure):
+    similarity, label = randn(15, 15), torch.arange(15) % 3
+    labels = (label, label) if measure is neighbour_purity else ()
+    for exclude_self in (False, True):
+        assert float(measure(similarity, *labels, exclude_self=exclude_self)) == float(
+            measure(similarity, *labels, 10, exclude_self=exclude_self)
+        )
+    found = [float(measure(similarity, *labels, 3, exclude_self=e)) for e in (False, True)]
+    assert found[0] != found[1]
+
+
+def test_skewness_of_each_row_by_itself():
+    rows = np.array([[0.0, 1, 5, 2], [3e150, 1e150, 0, 9e150], [7, 7, 7, 7], [-1e-200, 0, 0, 0]])
+    found = skewness(rows)
+    assert found.shape == (4,)
+    for value, row in zip(found, rows, strict=True):
+        expected = scipy.stats.skew(row / np.abs(row).max()) if np.ptp(row) else 0
+        assert float(value) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([0.0, 1, 1], "it is torch.float32 of shape (3,)"),
+        ([0, 1], "it is torch.int64 of shape (2,)"),
+        (torch.ones(3).cfloat(), "it is torch.complex64 of shape (3,)"),
+    ],
+)
+def test_labels_that_are_none_are_refused_in_words(labels, said):
+    good = torch.tensor([0, 1, 1])
+    for both, name in (((labels, good), "query_label"), ((good, labels), "gallery_label")):
+        with pytest.raises(MetricsError) as caught:
+            neighbour_purity(torch.rand(3, 3), *both, 1)
+        assert str(caught.value) == (
+            f"{name} must be one whole number for each of 3 items, but {said}"
+        )

@@ -1,5 +1,6 @@
 """The signals and actuators: worked values, and the identities that the book proves."""
 
+import itertools
 import math
 
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.schedulers import SIGNALS, Fixed, Scheduler, Trace, entropy, margin, spread, variance
-from lib.schedulers.actuators import ACTUATORS, temperature_at_entropy
+from lib.schedulers.actuators import ACTUATORS, powers, temperature_at_entropy
+from lib.schedulers.moments import mean_variances, mean_variances_on_host
 
 TAU = torch.tensor(0.1)
 KINDS = [(signal, actuator) for signal in SIGNALS for actuator in ACTUATORS]
@@ -40,6 +42,22 @@ def test_signals_by_hand():
 
     expected = [[binary_entropy(8), binary_entropy(2)], [binary_entropy(4), binary_entropy(2)]]
     torch.testing.assert_close(entropy(similarity, TAU), torch.tensor(expected))
+
+
+def test_margin_is_over_the_mean_of_the_negatives():
+    similarity = torch.tensor([[0.9, 0.1, 0.3], [0.5, 0.8, 0.0], [0.2, 0.4, 0.6]])
+    expected = [[0.9 - 0.2, 0.8 - 0.25, 0.6 - 0.3], [0.9 - 0.35, 0.8 - 0.25, 0.6 - 0.15]]
+    torch.testing.assert_close(margin(similarity, TAU), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("read", [*SIGNALS.values(), margin])
+@pytest.mark.parametrize("leading", [(3,), (2, 3)])
+def test_a_signal_of_a_stack_is_that_of_each_run(read, leading):
+    similarity = random_similarity(4, 5, leading)
+    temperature = torch.linspace(0.1, 0.6, math.prod(leading)).double().view(leading)
+    together = read(similarity, temperature)
+    for place in itertools.product(*map(range, leading)):
+        torch.testing.assert_close(together[place], read(similarity[place], temperature[place]))
 
 
 @given(squares)
@@ -169,6 +187,39 @@ def test_sharpness_by_entropy_holds_the_mean_entropy(seed, size, target, start):
     assert entropy(similarity, tau).mean().item() == pytest.approx(target, abs=1e-3)
 
 
+def test_a_temperature_that_no_entropy_asks_for_stays_within_its_bounds():
+    """Where the entropy doesn't move, eight halvings or doublings are made, from 0.001 to 1,000."""
+    target = torch.tensor([0.5, 0.5, 0.99, 0.99])
+    start = torch.tensor([1.0, 0.1, 1.0, 10.0])
+    flat, sharp = torch.zeros(4, 4), 1e9 * torch.eye(4)
+    found = temperature_at_entropy(torch.stack([flat, flat, sharp, sharp]), target, start)
+    torch.testing.assert_close(found, torch.tensor([1 / 256, 1e-3, 256.0, 1e3]))
+
+
+@pytest.mark.parametrize("signal", ["variance", "spread"])
+def test_sharpness_of_a_collapsed_model_is_the_least_temperature(signal):
+    schedule = Scheduler(signal, "sharpness")(torch.ones(3, 3), 0.1)
+    assert schedule.temperature.item() == pytest.approx(1e-3)
+
+
+def test_sharpness_has_no_rule_for_another_signal():
+    with pytest.raises(ValueError, match="signals variance, entropy and spread only"):
+        ACTUATORS["sharpness"].observe(margin, torch.eye(3), TAU, torch.tensor(1.0))
+
+
+def test_a_signal_of_zero_has_the_least_share_and_gives_no_nan():
+    shares = powers(torch.tensor([0.0, 1.0, 1.0]), torch.tensor(0.5))
+    # √tiny is 1e-19: nothing beside 1.
+    torch.testing.assert_close(shares, torch.tensor([0.0, 0.5, 0.5]))
+    torch.testing.assert_close(powers(torch.zeros(2), torch.tensor(-9.0)), torch.tensor([0.5, 0.5]))
+
+
+def test_magnitude_from_nothing_is_at_its_bound():
+    scheduler = Scheduler("spread", "magnitude", beta=0.5, bounds=(0.25, 3.0))
+    weights = [scheduler(s * torch.eye(2), 0.1).weights.tolist() for s in (0.0, 1.0)]
+    assert weights == [[1.0, 1.0], [3.0, 3.0]]
+
+
 def test_sample_weights_by_hand():
     similarity = torch.tensor([[0.8, 0.0], [0.4, 0.2]])
     schedule = Scheduler("spread", "sample")(similarity, 0.1)
@@ -251,22 +302,100 @@ def test_no_gradient_flows_through_a_schedule():
     assert not any(part.requires_grad for part in Scheduler()(similarity, TAU))
 
 
+HELD_ENTROPY = {"signal": "entropy", "actuator": "sharpness"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"signal": "varaince"}, "signal 'varaince' is unknown"),
         ({"actuator": "sampel"}, "actuator 'sampel' is unknown"),
-        ({"gamma": float("nan")}, "gamma must be finite"),
-        ({"beta": 1.0}, "beta must be in"),
-        ({"warmup": -1}, "warmup must be"),
-        ({"target": 0.0}, "target must be positive"),
-        ({"signal": "entropy", "actuator": "sharpness", "target": 1.5}, "target must be in"),
-        ({"bounds": (2.0, 0.5)}, "bounds must be"),
+        ({"gamma": float("nan")}, r"gamma must be finite; it is nan"),
+        ({"beta": 1.0}, r"beta must be in \[0, 1\); it is 1"),
+        ({"beta": -0.1}, r"beta must be in \[0, 1\); it is -0.1"),
+        ({"warmup": -1}, "warmup must be 0 or a count; it is -1"),
+        ({"warmup": torch.tensor(1.5)}, "warmup must be 0 or a count; it is 1.5"),
+        ({"target": 0.0}, "target must be positive; it is 0"),
+        ({"target": float("inf")}, "target must be positive; it is inf"),
+        (
+            {"signal": "entropy", "actuator": "sharpness", "target": 1.0},
+            r"target must be in \(0, 1\);",
+        ),
+        (
+            {"signal": "entropy", "actuator": "sharpness", "target": 0.0},
+            r"target must be in \(0, 1\);",
+        ),
+        ({"bounds": (2.0, 0.5)}, r"bounds must be 0 < low ≤ 1 ≤ high; it is \(.*2\..*, .*0.5"),
+        ({"bounds": (0.0, 2.0)}, "bounds must be"),
+        ({"bounds": (1.5, 2.0)}, "bounds must be"),
+        ({"bounds": (0.5, 0.9)}, "bounds must be"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as caught:
         Scheduler(**arguments)
+    if "unknown" in message:
+        known = ACTUATORS if "actuator" in arguments else SIGNALS
+        assert str(caught.value).endswith(f"s are {', '.join(known)}")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"beta": 0.0},
+        {"target": 1.5, "signal": "entropy"},
+        {"target": 1.0, "actuator": "sharpness"},
+        {"bounds": (1.0, 1.0)},
+    ],
+)
+def test_arguments_at_the_edge_are_taken(arguments):
+    schedule = Scheduler(**arguments)(torch.eye(3), 0.1)
+    assert all(part.isfinite().all() for part in schedule)
+
+
+def test_a_scheduler_keeps_its_state_and_not_its_constants():
+    scheduler = Scheduler("entropy", "sharpness", batch_shape=(2,))
+    assert set(scheduler.state_dict()) == {"average", "reference", "steps"}
+    assert (scheduler.average.shape, scheduler.reference.shape) == ((2, 1), (2, 1))
+    assert scheduler.steps.dtype == torch.long
+    assert scheduler.target.tolist() == [pytest.approx(0.8)] * 2
+    assert "entropy × sharpness" in repr(scheduler)
+
+
+@pytest.mark.parametrize("module", [Fixed(), Scheduler().double()])
+def test_a_schedule_has_the_type_of_its_similarities(module):
+    schedule = module(torch.eye(3, dtype=torch.float64), torch.tensor(0.1, requires_grad=True))
+    assert {part.dtype for part in schedule} == {torch.float64}
+    assert not any(part.requires_grad for part in schedule)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_mean_variances_of_half_precision_are_taken_in_single(dtype):
+    similarity = random_similarity(6, 40).to(dtype)
+    found = mean_variances(similarity)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, variance(similarity.float(), TAU).mean(-1))
+
+
+@pytest.mark.parametrize("leading", [(3,), (2, 3)])
+def test_mean_variances_of_a_stack(leading):
+    similarity = random_similarity(7, 6, leading)
+    torch.testing.assert_close(mean_variances(similarity), variance(similarity, TAU).mean(-1))
+
+
+def test_mean_variances_far_from_zero_keep_their_digits():
+    similarity = 1000 + random_similarity(8, 12).float()
+    exact = variance(similarity.double(), TAU.double()).mean(-1)
+    torch.testing.assert_close(mean_variances(similarity).double(), exact, rtol=1e-3, atol=0)
+    found = torch.tensor(mean_variances_on_host(similarity)).double()
+    torch.testing.assert_close(found, exact, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_mean_variances_of_what_is_not_finite_are_not(value):
+    similarity = torch.eye(4)
+    similarity[1, 2] = value
+    assert not any(map(math.isfinite, mean_variances_on_host(similarity)))
 
 
 @pytest.mark.parametrize("module", [Fixed(), Scheduler()])
@@ -309,6 +438,7 @@ def test_a_trace_without_temperatures_leaves_the_one_in_force_and_resumes():
 @pytest.mark.parametrize(
     ("weights", "temperature", "said"),
     [
+        (torch.ones(2), None, r"weights must be \(\.\.\., T, 2\), T ≥ 1; they are \(2,\)"),
         (torch.ones(3), None, r"weights must be \(\.\.\., T, 2\)"),
         (torch.ones(0, 2), None, r"T ≥ 1"),
         (torch.tensor([[1.0, float("nan")]]), None, "finite"),
@@ -322,6 +452,48 @@ def test_an_unusable_trace_is_refused(weights, temperature, said):
         Trace(weights, temperature)
 
 
+def test_a_trace_of_a_stack_may_have_any_length():
+    weights = torch.rand(4, 3, 2)
+    trace = Trace(weights, torch.rand(4, 3) + 0.1)
+    assert torch.equal(trace(torch.eye(3).expand(4, 3, 3), 0.1).weights, weights[:, 0])
+
+
 def test_a_trace_of_another_batch_shape_is_refused():
     with pytest.raises(ValueError, match="leading axes"):
         Trace(torch.ones(4, 2, 2))(torch.eye(3).expand(3, 3, 3), 0.1)
+
+
+def test_similarities_that_are_not_finite_are_counted_and_the_first_is_located():
+    similarity = torch.eye(3)
+    similarity[1, 2] = similarity[2, 0] = math.nan
+    said = (
+        r"^similarity holds 2 numbers that are not finite, the first at \[1, 2\]; the model has "
+        "diverged, or its input has$"
+    )
+    for module in (Fixed(), Scheduler(), Scheduler("entropy")):
+        with pytest.raises(ValueError, match=said):
+            module(similarity, 0.1)
+    # A sum that overflows is no infinity, and in a stack a run leaves its neighbours alone.
+    assert Fixed()(torch.full((2, 2), 3e38), 0.1).weights.tolist() == [1, 1]
+    stack = torch.stack([similarity, torch.eye(3)])
+    weights = Scheduler(batch_shape=(2,))(stack, 0.1).weights
+    assert weights.isfinite().all(dim=-1).tolist() == [False, True]
+
+
+def test_whole_numbers_are_no_similarities():
+    with pytest.raises(ValueError, match=r"^similarity must hold real floats; it is torch\.int64$"):
+        Scheduler()(torch.eye(3).long(), 0.1)
+
+
+def test_a_constant_of_another_shape_is_refused():
+    said = r"^gamma must be a number or of batch_shape=\(2,\); its shape is \(3,\)$"
+    with pytest.raises(ValueError, match=said):
+        Scheduler(gamma=torch.ones(3), batch_shape=(2,))
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.inf, torch.tensor(0.0)])
+def test_a_temperature_without_sense_is_refused(temperature):
+    said = f"^temperature must be positive and finite; it is {float(temperature)}$"
+    for module in (Fixed(), Scheduler()):
+        with pytest.raises(ValueError, match=said):
+            module(torch.eye(3), temperature)

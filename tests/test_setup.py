@@ -9,6 +9,7 @@ import sys
 import time
 import tomllib
 
+import mutants
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -115,6 +116,18 @@ def test_continuous_integration_runs_the_test_command(root):
     assert os.access(script, os.X_OK)
     assert script.read_text().rstrip().endswith("\nmake test")
     assert "set -euo pipefail" in script.read_text()
+
+
+def test_what_is_explained_of_mutants_is_of_lines_that_there_are(root):
+    """Whether it still survives, `make mutants` says; a line that changed is seen at once."""
+    found = mutants.explained((root / "tests" / "mutants.md").read_text(encoding="utf-8"))
+    assert found
+    for function, old, new in found:
+        module = function.rsplit(".", 2 if function.split(".")[-2][:1].isupper() else 1)[0]
+        path = root.joinpath("lib", *module.split(".")).with_suffix(".py")
+        source = " ".join(path.read_text(encoding="utf-8").split())
+        assert old in source, f"{function}: {old} is not in {path}"
+        assert old != new
 
 
 BACKEND = """

@@ -1,7 +1,5 @@
 """Comparisons over seeds: worked values, scipy and simulation as oracles."""
 
-import gc
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +12,8 @@ from lib.statistics import (
     Verdict,
     bootstrap_by_image,
     compare_methods,
+    compare_pairs,
+    comparison_table,
     minimum_detectable_effect,
     paired_comparison,
 )
@@ -211,10 +211,8 @@ def test_intervals_cover_at_their_rate():
     assert abs(covered - 0.9) < 3 * (0.9 * 0.1 / 400) ** 0.5
 
 
-def test_a_table_seldom_cries_wolf(monkeypatch):
+def test_a_table_seldom_cries_wolf():
     """Tables of four methods that do nothing, on two correlated metrics, over 6 seeds."""
-    # multipletests collects garbage at every call, which would be most of this test's time.
-    monkeypatch.setattr(gc, "collect", lambda: 0)
     draw = np.random.default_rng(1)
     tables, methods, seeds = 150, 4, 6
     alarms, unadjusted = 0, 0
@@ -299,3 +297,222 @@ def test_bootstrap_of_a_perfect_run_is_a_point():
 def test_what_cannot_be_bootstrapped_is_refused(values, image, message):
     with pytest.raises(StatisticsError, match=message):
         bootstrap_by_image(values, image)
+
+
+def test_only_who_lacks_seeds_is_named():
+    begin = "^the seeds don't match: "
+    with pytest.raises(StatisticsError, match=rf"{begin}baseline lacks seeds \[1, 2\]\."):
+        paired_comparison(by_seed([1.0, 2, 3]), {0: 1.0})
+    with pytest.raises(StatisticsError, match=rf"{begin}treatment lacks seeds \[0\]\."):
+        paired_comparison({1: 2.0, 2: 3.0}, by_seed([1.0, 2, 3]))
+
+
+def test_the_confidence_is_that_of_the_interval_and_is_kept():
+    ours, theirs = [11.0, 12, 14, 13], [10.0, 10, 10, 12]
+    for confidence in (0.5, 0.99):
+        compared = paired_comparison(by_seed(ours), by_seed(theirs), confidence)
+        difference = np.subtract(ours, theirs)
+        low, high = stats.t.interval(confidence, 3, difference.mean(), stats.sem(difference))
+        assert (compared.low, compared.high) == pytest.approx((low, high))
+        assert compared.standard_deviation == pytest.approx(difference.std(ddof=1))
+        assert compared.confidence == confidence
+    point = paired_comparison(by_seed([2.0, 3]), by_seed([1.0, 2]), 0.5)
+    assert (point.confidence, point.standard_deviation, point.seeds) == (0.5, 0, 2)
+    assert point.p == 0.5
+
+
+@pytest.mark.parametrize(("scale", "same"), [(1e-13, True), (1e-9, False)])
+def test_differences_are_the_same_up_to_the_rounding_of_their_values(scale, same):
+    ours, theirs = [1000.0, -500.0 + 1000 * scale, 3.0], [999.0, -501.0, 2.0]
+    compared = paired_comparison(by_seed(ours), by_seed(theirs))
+    assert (compared.standard_deviation == 0) is same
+    assert compared.estimate == pytest.approx(1)
+    nothing = paired_comparison(by_seed(ours), by_seed([x + 1e-13 * abs(x) for x in ours]))
+    assert (nothing.estimate, nothing.p) == (0, 1)
+
+
+def test_pairs_are_compared_as_given_in_one_family():
+    draw = np.random.default_rng(4)
+    table = pd.concat(
+        pd.DataFrame({"method": m, "seed": range(6), **{c: draw.normal(s, 1, 6) for c in "xy"}})
+        for m, s in (("a", 0.0), ("b", 1.0), ("c", 3.0))
+    )
+    pairs = [("c", "b"), ("a", "c")]
+    compared = compare_pairs(
+        table, pairs, ["y", "x"], margin={"x": 0.1, "y": 0.2}, alpha=0.1, lower_is_better=["x"]
+    )
+    assert [(c.method, c.baseline, c.metric, c.margin) for c in compared] == [
+        ("c", "b", "y", 0.2), ("c", "b", "x", 0.1), ("a", "c", "y", 0.2), ("a", "c", "x", 0.1),
+    ]  # fmt: skip
+    values = {m: g.set_index("seed") for m, g in table.groupby("method")}
+    for c in compared:
+        alone = paired_comparison(values[c.method][c.metric], values[c.baseline][c.metric], 0.9)
+        assert c.paired == alone
+        better = (c.paired.estimate > 0) != (c.metric == "x")
+        if c.p_adjusted < 0.1:
+            assert c.verdict is (Verdict.IMPROVES if better else Verdict.WORSENS)
+        else:
+            assert c.verdict is Verdict.UNDECIDED
+    assert len({c.verdict for c in compared}) > 1
+    order = np.sort([c.paired.p for c in compared]) * [4, 3, 2, 1]
+    adjusted = np.minimum(np.maximum.accumulate(order), 1)
+    assert np.sort([c.p_adjusted for c in compared]) == pytest.approx(adjusted)
+
+
+def test_the_verdict_at_its_bounds():
+    """The interval must lie inside the margin, and the p-value below alpha: at neither."""
+    table = tidy({"fixed": [0.0, 0.0], "new": [0.25, 0.25]})
+    (touching,) = compare_methods(table, "fixed", ["R@1"], margin=0.25)
+    assert touching.verdict is Verdict.UNDECIDED
+    table["R@1"] *= -1
+    (touching,) = compare_methods(table, "fixed", ["R@1"], margin=0.25)
+    assert touching.verdict is Verdict.UNDECIDED
+    (inside,) = compare_methods(table, "fixed", ["R@1"], margin=0.2500001)
+    assert inside.verdict is Verdict.EQUIVALENT
+    assert inside.p_adjusted == 0.5
+    (at_alpha,) = compare_methods(table, "fixed", ["R@1"], margin=0.1, alpha=0.5)
+    assert at_alpha.verdict is Verdict.UNDECIDED
+    (above,) = compare_methods(table, "fixed", ["R@1"], margin=0.1, alpha=0.51)
+    assert above.verdict is Verdict.WORSENS
+
+
+@pytest.mark.parametrize(
+    ("pairs", "arguments", "said"),
+    [
+        (
+            [("nwe", "fixed")],
+            {},
+            "methods ['nwe'] are not in the table, which has ['fixed', 'new']",
+        ),
+        (
+            [("new", "fxied")],
+            {},
+            "the baseline 'fxied' is not in the table, which has ['fixed', 'new']",
+        ),
+        ([("new", "fixed")], {"alpha": 0}, "alpha must be between 0 and 1, such as 0.05, not 0"),
+        ([("new", "fixed")], {"alpha": 1}, "alpha must be between 0 and 1, such as 0.05, not 1"),
+        (
+            [("new", "fixed")],
+            {"margin": {"R@1": 1, "R@9": 1}},
+            "margin or lower_is_better names ['R@9'], which are no metrics",
+        ),
+        (
+            [("new", "fixed")],
+            {"margin": -1},
+            "the margin of 'R@1' must be a positive number, not -1",
+        ),
+    ],
+)
+def test_pairs_that_cannot_be_compared_are_refused_in_words(pairs, arguments, said):
+    table = tidy({"fixed": BASE, "new": BASE + NOISE})
+    with pytest.raises(StatisticsError) as caught:
+        compare_pairs(table, pairs, ["R@1"], **arguments)
+    assert str(caught.value) == said
+
+
+def test_a_table_without_its_columns_is_refused():
+    with pytest.raises(
+        StatisticsError, match=r"^the table lacks columns \['method', 'seed', 'R@1'\]"
+    ):
+        compare_methods(pd.DataFrame({"x": [1]}), "fixed", ["R@1"])
+
+
+def test_a_comparison_becomes_a_row():
+    table = tidy({"fixed": BASE, "new": BASE + 1 + NOISE})
+    compared = compare_methods(table, "fixed", ["R@1"])
+    (one,) = compared
+    row = {
+        "method": "new",
+        "baseline": "fixed",
+        "metric": "R@1",
+        "estimate": one.paired.estimate,
+        "low": one.paired.low,
+        "high": one.paired.high,
+        "deviation": one.paired.standard_deviation,
+        "seeds": 5,
+        "p_adjusted": one.p_adjusted,
+        "verdict": "improves",
+    }
+    assert comparison_table(compared).to_dict("records") == [row]
+    named = comparison_table(compared, {"R@1": "recall"}).to_dict("records")
+    assert named == [{**row, "metric": "recall"}]
+    assert comparison_table(compared, {"R@5": "recall"}).to_dict("records") == [row]
+
+
+def test_detectable_effect_takes_its_power_and_alpha():
+    def power_of(effect, seeds, alpha):
+        critical, shift = stats.t.ppf(1 - alpha / 2, seeds - 1), effect * seeds**0.5
+        tails = stats.nct.sf(critical, seeds - 1, shift), stats.nct.cdf(-critical, seeds - 1, shift)
+        return sum(tails)
+
+    for power, alpha in ((0.6, 0.01), (0.95, 0.2)):
+        effect = minimum_detectable_effect(3.0, 6, power, alpha)
+        assert power_of(effect / 3, 6, alpha) == pytest.approx(power, abs=1e-4)
+    assert minimum_detectable_effect(1.0, 2) > minimum_detectable_effect(1.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((-1.0, 9), "standard_deviation must be finite and not negative, not -1.0"),
+        ((1.0, 1), "a comparison needs two seeds or more, not 1"),
+        (
+            (1.0, 9, 0.5, 0.5),
+            "alpha < power must both be between 0 and 1, but they are 0.5 and 0.5",
+        ),
+        ((1.0, 9, 1.0), "alpha < power must both be between 0 and 1, but they are 0.05 and 1.0"),
+        (
+            (1.0, 9, 0.5, 0.0),
+            "alpha < power must both be between 0 and 1, but they are 0.0 and 0.5",
+        ),
+    ],
+)
+def test_impossible_designs_are_refused_in_words(arguments, said):
+    with pytest.raises(StatisticsError) as caught:
+        minimum_detectable_effect(*arguments)
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(("confidence", "resamples", "seed"), [(0.9, 400, 3), (0.5, 150, 0)])
+def test_the_bootstrap_is_that_of_scipy_on_images(confidence, resamples, seed):
+    """Their sums and counts, drawn in pairs; the oracle gets the ratio in another form."""
+    draw = np.random.default_rng(5)
+    image = np.sort(draw.integers(0, 15, 60))
+    values = draw.random(60)
+    found = bootstrap_by_image(
+        values, image + 7, confidence=confidence, resamples=resamples, seed=seed
+    )
+    groups = [values[image == one] for one in np.unique(image)]
+    expected = stats.bootstrap(
+        (np.array([g.sum() for g in groups]), np.array([len(g) for g in groups], float)),
+        lambda total, count, axis: total.mean(axis=axis) / count.mean(axis=axis),
+        paired=True, n_resamples=resamples, confidence_level=confidence, method="BCa",
+        random_state=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.confidence == confidence
+    assert found.estimate == pytest.approx(values.mean())
+    assert bootstrap_by_image([1.0, 1.0], [0, 1], confidence=0.5).confidence == 0.5
+
+
+@pytest.mark.parametrize("confidence", [0, 1])
+def test_a_bootstraps_confidence_is_a_share(confidence):
+    with pytest.raises(StatisticsError, match=f"between 0 and 1, such as 0.95, not {confidence}$"):
+        bootstrap_by_image([0.0, 1.0], [0, 1], confidence=confidence)
+
+
+@pytest.mark.parametrize(
+    ("values", "image", "said"),
+    [
+        (
+            [[1.0], [0.0]],
+            [[0], [1]],
+            "per_query and image must be (Q,) both, but they are (2, 1) and (2, 1)",
+        ),
+        ([1.0, np.nan, np.inf], [0, 1, 2], "per_query[1] is nan; every value must be finite"),
+    ],
+)
+def test_what_cannot_be_bootstrapped_is_said(values, image, said):
+    with pytest.raises(StatisticsError) as caught:
+        bootstrap_by_image(values, image)
+    assert str(caught.value) == said
