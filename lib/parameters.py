@@ -291,6 +291,17 @@ class ScalingParameters(TrainingOptions, TowerOptions, CorpusOptions):
     megabytes_a_second: float = Field(100.0, gt=0)
 
 
+class BenchmarksParameters(Parameters):
+    """The notebook ``benchmarks``: where the measurements are, and what they should be."""
+
+    results: str = ""
+    overhead: float = Field(0.05, gt=0)
+    products: float = Field(1.5, gt=0)
+    speedup: float = Field(3.0, gt=0)
+    recall_products: float = Field(1.5, gt=0)
+    memory_mib: int = Field(1024, ge=1)
+
+
 MODELS: Mapping[str, type[Parameters]] = {
     "corpus": CorpusParameters,
     "baseline": BaselineParameters,
@@ -304,6 +315,7 @@ MODELS: Mapping[str, type[Parameters]] = {
     "sensitivity": SensitivityParameters,
     "rivals": RivalsParameters,
     "scaling": ScalingParameters,
+    "benchmarks": BenchmarksParameters,
 }
 
 
