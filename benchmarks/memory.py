@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+MOST = 12 * 2**30
+"""Bytes that a measured process may take: enough for a machine of 16 GiB."""
 _WATCHED = """
 import json, resource, sys, threading, time
 
@@ -30,6 +32,9 @@ def work():
 def later():
     {after}
 
+if sys.platform == "linux":
+    # A peer that wants more must not take the machine's memory from everything else.
+    resource.setrlimit(resource.RLIMIT_DATA, (int({most}), int({most})))
 {before}
 imports = held("VmRSS")
 watcher = threading.Thread(target=watch, daemon=True)
@@ -79,7 +84,7 @@ def peak(before: str, code: str, after: str, seconds: float) -> Peak | str:
     """
     bodies = {"code": code, "after": after}
     indented = {name: body.strip().replace("\n", "\n    ") for name, body in bodies.items()}
-    script = _WATCHED.format(before=before, **indented)
+    script = _WATCHED.format(before=before, most=MOST, **indented)
     try:
         done = subprocess.run(
             [sys.executable, "-c", script],
@@ -90,5 +95,7 @@ def peak(before: str, code: str, after: str, seconds: float) -> Peak | str:
     except subprocess.CalledProcessError as error:
         if error.returncode < 0:
             return f"killed by signal {-error.returncode}, most often for lack of memory"
-        return error.stderr.strip().splitlines()[-1] if error.stderr.strip() else "failed"
+        last = (error.stderr.strip().splitlines() or ["failed"])[-1]
+        memory = "allocate memory" in last or "MemoryError" in last
+        return f"needs more than {MOST / 2**30:.0f} GiB" if memory else last
     return Peak(**json.loads(done.stdout.splitlines()[-1]))

@@ -5,6 +5,7 @@ No time is tested here.
 
 import json
 import math
+import sys
 import tempfile
 from pathlib import Path
 
@@ -128,6 +129,9 @@ def test_a_peak_is_that_of_the_work_and_a_failure_is_named():
     assert memory.peak("", "raise ValueError('no gallery')", "return 0", 60) == (
         "ValueError: no gallery"
     )
+    if sys.platform == "linux":
+        huge = "import torch\ntorch.zeros(1 << 34)"
+        assert memory.peak("", huge, "return 0", 60) == "needs more than 12 GiB"
     assert "not done after 0" in memory.peak("import time", "time.sleep(9)", "return 0", 0.4)
 
 
