@@ -302,6 +302,22 @@ class BenchmarksParameters(Parameters):
     memory_mib: int = Field(1024, ge=1)
 
 
+class BorrowParameters(Parameters):
+    """The notebooks ``borrow-…``: a small training in another library's loop."""
+
+    pairs: int = Field(128, ge=2)
+    batch_size: int = Field(32, ge=2)
+    epochs: int = Field(8, ge=1)
+    gamma: float = 10.0
+    seed: int = Field(0, ge=0)
+
+
+class BorrowLongerParameters(BorrowParameters):
+    """Those that train more than linear heads."""
+
+    epochs: int = Field(20, ge=1)
+
+
 MODELS: Mapping[str, type[Parameters]] = {
     "corpus": CorpusParameters,
     "baseline": BaselineParameters,
@@ -316,6 +332,11 @@ MODELS: Mapping[str, type[Parameters]] = {
     "rivals": RivalsParameters,
     "scaling": ScalingParameters,
     "benchmarks": BenchmarksParameters,
+    "borrow-open-clip": BorrowLongerParameters,
+    "borrow-sentence-transformers": BorrowLongerParameters,
+    "borrow-metric-learning": BorrowParameters,
+    "borrow-lightning": BorrowParameters,
+    "borrow-trainer": BorrowLongerParameters,
 }
 
 
