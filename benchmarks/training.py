@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,56 +18,87 @@ from lib.training import train
 from lib.training.data import TrainingData
 from lib.training.sweep import STACK_SIZE
 
-WIDTHS = (1280, 384)
-"""Lengths of an image's and a caption's feature: those of EfficientNet-Lite0 and MiniLM."""
 SEEDS = 20
 COUNTS = (1, 2, 4, 8, 20)
-BATCHES = {"small batches": 16, "the study's batches": 128}
 GALLERY = 1000
 """Images of a validation or test gallery, of five captions each."""
 
 
+@dataclass(frozen=True)
+class Shape:
+    """What runs are like.
+
+    Attributes:
+        batch: Pairs in a batch.
+        widths: Lengths of an image's and a caption's feature.
+        embedding: Length of an embedding.
+    """
+
+    batch: int
+    widths: tuple[int, int] = (1280, 384)
+    embedding: int = 256
+
+    def __str__(self) -> str:
+        image, text = self.widths
+        return f"B = {self.batch}, {image:,} and {text:,} to {self.embedding}"
+
+
+STUDY = Shape(batch=128)
+"""The main comparison's, on features of EfficientNet-Lite0 and MiniLM."""
+SMALL_BATCHES = Shape(batch=16)
+SMALL_HEADS = Shape(batch=16, widths=(64, 64), embedding=32)
+
+
 def measure(quick: bool) -> Iterator[Row]:
-    """Yield whole runs, then training alone with small and usual batches, then a curve of counts.
+    """Yield whole runs, then training alone by shape, then a curve over counts of runs.
 
     An epoch is the same as any other, so that few stand for the study's fifteen.
     """
     seeds = 3 if quick else SEEDS
     seconds, least = (1.0, 1) if quick else (10.0, 3)
-    examined = sized(GALLERY // 10 if quick else GALLERY)
-    alone = sized(8)
-    shapes = [
-        ("whole runs", examined, BATCHES["the study's batches"], 1 if quick else 2),
+    parts = [("whole runs", STUDY, GALLERY // 10 if quick else GALLERY, 1 if quick else 2)]
+    for shape in (STUDY, SMALL_BATCHES, SMALL_HEADS):
         # As many steps of either size: what a run does once weighs alike.
-        *(("training alone", alone, n, 1 if quick else n // 16) for n in BATCHES.values()),
-    ]
+        parts.append(("training alone", shape, 8, 1 if quick else shape.batch // 16))
     with tempfile.TemporaryDirectory() as folder:
-        for part, features, size, epochs in shapes:
-            made = configs(seeds, size, epochs)
+        for part, shape, gallery, epochs in parts:
+            features, made = sized(shape, gallery), configs(shape, seeds, epochs)
             steps = competitors(made, features, Path(folder))
-            found = ratios(steps, "matrix products", seconds=seconds, least=least)
-            for way, ratio in found.items():
-                yield {"part": part, "batch": size, "runs": seeds, "way": way, **vars(ratio)}
-        for size in BATCHES.values():
+            yield from _rows(part, shape, seeds, steps, seconds, least)
+        for shape in (STUDY, SMALL_BATCHES, SMALL_HEADS):
+            features = sized(shape, 8)
             for count in COUNTS[: 3 if quick else None]:
-                steps = competitors(configs(count, size, 1), alone, Path(folder), few=True)
-                found = ratios(steps, "matrix products", seconds=seconds / 2, least=least)
-                for way, ratio in found.items():
-                    yield {"part": "curve", "batch": size, "runs": count, "way": way, **vars(ratio)}
+                made = configs(shape, count, 1)
+                steps = competitors(made, features, Path(folder), few=True)
+                yield from _rows("curve", shape, count, steps, seconds / 3, least)
 
 
-def sized(gallery: int) -> Features:
+def _rows(
+    part: str, shape: Shape, runs: int, steps: dict[str, Step], seconds: float, least: int
+) -> Iterator[Row]:
+    found = ratios(steps, "matrix products", seconds=seconds, least=least)
+    for way, ratio in found.items():
+        named = {"part": part, "shape": str(shape), "batch": shape.batch, "runs": runs, "way": way}
+        yield named | vars(ratio)
+
+
+def sized(shape: Shape, gallery: int) -> Features:
     """Return random features with 1,000 training images and galleries of a size."""
     sizes = {"train": 1000, "val": gallery, "test": gallery}
-    return synthetic_features(sizes, WIDTHS, captions=5 if gallery > 8 else 1)
+    return synthetic_features(sizes, shape.widths, captions=5)
 
 
-def configs(seeds: int, batch_size: int, epochs: int) -> list[RunConfig]:
-    """Return runs of the main comparison's shape, scheduled ones, by seed."""
+def configs(shape: Shape, seeds: int, epochs: int) -> list[RunConfig]:
+    """Return scheduled runs of a shape, by seed."""
     schedule = ScheduleConfig(signal="variance", actuator="direction", gamma=10.0)
     return [
         RunConfig(
-            seed=seed, batch_size=batch_size, epochs=epochs, train_images=1000, schedule=schedule
+            seed=seed,
+            batch_size=shape.batch,
+            embedding_dim=shape.embedding,
+            epochs=epochs,
+            train_images=1000,
+            schedule=schedule,
         )
         for seed in range(seeds)
     ]

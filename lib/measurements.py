@@ -161,8 +161,9 @@ def _targets(
             share <= overhead,
         )
     training = measured["training"]
-    usual = _largest(training.part("training alone"), "batch")
-    for name, table in (("training", usual), ("whole runs", training.part("whole runs"))):
+    whole, alone = training.part("whole runs"), training.part("training alone")
+    study = _of_shape(alone, whole["shape"].iloc[0])
+    for name, table in (("training", study), ("whole runs", whole)):
         ratio = _ratio(table, "ours, in stacks")
         yield (
             f"{_only(table, 'runs')} seeds, {name}, B = {_only(table, 'batch')}, in times of the "
@@ -171,7 +172,7 @@ def _targets(
             f"{ratio:.2f}",
             ratio <= products,
         )
-    small = _smallest(training.part("training alone"), "batch")
+    small = _of_shape(alone, next(s for s in alone["shape"] if s not in set(whole["shape"])))
     gain = _ratio(small, "plain loop") / _ratio(small, "ours, in stacks")
     yield (
         f"{_only(small, 'runs')} seeds, training, B = {_only(small, 'batch')}, times as fast as a "
@@ -216,11 +217,12 @@ def speedups(curve: pd.DataFrame) -> pd.DataFrame:
         curve: The part ``curve`` of the case ``training``.
 
     Returns:
-        ``batch``, ``runs``, ``speedup``.
+        ``shape``, ``runs``, ``speedup``; shapes in the order that they were measured.
     """
-    wide = curve.pivot(index=["batch", "runs"], columns="way", values="shortest")
+    wide = curve.pivot(index=["shape", "runs"], columns="way", values="shortest")
     gain = wide["plain loop"] / wide["ours, in stacks"]
-    return gain.rename("speedup").reset_index()
+    order = list(dict.fromkeys(curve["shape"]))
+    return gain.rename("speedup").reindex(order, level="shape").reset_index()
 
 
 def shares(growth: pd.DataFrame) -> pd.DataFrame:
@@ -279,9 +281,5 @@ def _only(table: pd.DataFrame, column: str) -> int:
     return int(table[column].iloc[0])
 
 
-def _largest(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    return table[table[column] == table[column].max()]
-
-
-def _smallest(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    return table[table[column] == table[column].min()]
+def _of_shape(table: pd.DataFrame, shape: str) -> pd.DataFrame:
+    return table[table["shape"] == shape]

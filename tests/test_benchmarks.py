@@ -150,12 +150,13 @@ def measured(tmp_path):
         row("growth", "scheduler alone", 0.02, batch=128),
     ]
     runs = [
-        row(part, way, ratio, batch=batch, runs=20)
-        for part, batch in (("training alone", 16), ("training alone", 128), ("whole runs", 128))
+        row(part, way, ratio, shape=f"B = {batch}", batch=batch, runs=20)
+        for part, batch in (("training alone", 128), ("training alone", 16), ("whole runs", 128))
         for way, ratio in (("ours, in stacks", 1.5), ("plain loop", 4.5))
     ]
     runs += [
-        row("curve", way, ratio, batch=16, runs=count)
+        row("curve", way, ratio, shape=shape, runs=count)
+        for shape in ("usual", "small")
         for count in (1, 20)
         for way, ratio in (("ours, in stacks", 2.0), ("plain loop", 1.0 + count))
     ]
@@ -199,7 +200,8 @@ def test_what_was_not_measured_is_said(measured):
 def test_curves_and_shares(measured):
     read = read_measurements(str(measured))
     curve = speedups(read["training"].part("curve"))
-    assert curve["speedup"].tolist() == [1.0, 10.5]
+    assert curve["shape"].tolist() == ["usual"] * 2 + ["small"] * 2
+    assert curve["speedup"].tolist() == [1.0, 10.5] * 2
     share = shares(read["step"].part("growth"))
     assert share["scheduler"].tolist() == pytest.approx([2.0])
     assert share["step"].tolist() == pytest.approx([4.0])
@@ -266,6 +268,6 @@ def test_features_are_drawn_alike_everywhere():
 
         assert np.array_equal(np.load(Path(folder) / "image.npy"), image.numpy())
         assert np.array_equal(np.load(Path(folder) / "text.npy"), torch.cat(parts).numpy())
-    assert training.sized(8).image.shape == (1016, 1280)
-    assert isinstance(training.configs(2, 16, 1)[1], RunConfig)
+    assert training.sized(training.SMALL_HEADS, 8).image.shape == (1016, 64)
+    assert training.configs(training.SMALL_HEADS, 2, 1)[1].embedding_dim == 32
     assert pd.Series(results.versions()).notna().all()
