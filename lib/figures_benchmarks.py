@@ -103,13 +103,10 @@ def line_chart(
         base = base.encode(
             alt.Color(f"{colour}:N").title(None).sort(list(dict.fromkeys(table[colour])))
         )
-    layers: alt.LayerChart = alt.layer(base.mark_line(), base.mark_point(filled=True, size=60))
+    layers = [base.mark_line(), base.mark_point(filled=True, size=60)]
     if rule is not None:
-        layers += (
-            alt.Chart(table)
-            .mark_rule(color=VERMILLION, strokeDash=[5, 3])
-            .encode(y=alt.datum(rule))
-        )
-    return layers.properties(
+        dashed = alt.Chart(table).mark_rule(color=VERMILLION, strokeDash=[5, 3])
+        layers.append(dashed.encode(y=alt.datum(rule)))
+    return alt.layer(*layers).properties(
         width="container", height=240, title=alt.Title(title, subtitle=subtitle)
     )
