@@ -96,6 +96,6 @@ def peak(before: str, code: str, after: str, seconds: float) -> Peak | str:
         if error.returncode < 0:
             return f"killed by signal {-error.returncode}, most often for lack of memory"
         last = (error.stderr.strip().splitlines() or ["failed"])[-1]
-        memory = "allocate memory" in last or "MemoryError" in last
+        memory = any(word in last for word in ("allocate memory", "MemoryError", "bad_alloc"))
         return f"needs more than {MOST / 2**30:.0f} GiB" if memory else last
     return Peak(**json.loads(done.stdout.splitlines()[-1]))

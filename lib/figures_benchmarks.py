@@ -103,10 +103,11 @@ def line_chart(
         base = base.encode(
             alt.Color(f"{colour}:N").title(None).sort(list(dict.fromkeys(table[colour])))
         )
-    layers = [base.mark_line(), base.mark_point(filled=True, size=60)]
+    parts = [base.mark_line(), base.mark_point(filled=True, size=60)]
     if rule is not None:
         dashed = alt.Chart(table).mark_rule(color=VERMILLION, strokeDash=[5, 3])
-        layers.append(dashed.encode(y=alt.datum(rule)))
-    return alt.layer(*layers).properties(
+        parts.append(dashed.encode(y=alt.datum(rule)))
+    layers: alt.LayerChart = alt.layer(*parts)  # type: ignore[assignment]
+    return layers.properties(
         width="container", height=240, title=alt.Title(title, subtitle=subtitle)
     )
