@@ -1,50 +1,65 @@
-"""``python -m benchmarks [CASE ...] [--again]``: measure what is not measured yet, write JSON.
+"""``python -m benchmarks``: measure on an idle machine, and write what was measured."""
 
-Results lie in ``benchmarks/results/measured.json`` and are written after each case, so that a run
-that is cut off goes on where it was. Run it on an idle machine.
-"""
-
-import argparse
-import json
-import platform
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
+from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
-import torch
+import typer
 
-from benchmarks import recall, step
+from benchmarks import recall, step, training
+from benchmarks.peers import absent
+from benchmarks.results import FOLDER, Row, write
+from lib.progress import say, track
 
-RESULTS = Path(__file__).parent / "results" / "measured.json"
-CASES: dict[str, Callable[[], dict[str, object]]] = {
-    "step-128": lambda: step.measure(128),
-    "step-1024": lambda: step.measure(1024),
-    "recall-1000x5000": lambda: recall.measure(1000, 5000),
-    "recall-5000x25000": lambda: recall.measure(5000, 25_000),
-    "memory-20000x100000": lambda: recall.memory(20_000, 100_000),
+
+class Case(StrEnum):
+    """What can be measured."""
+
+    STEP = "step"
+    TRAINING = "training"
+    RECALL = "recall"
+
+
+MEASURED: dict[Case, Callable[[bool], Iterable[Row]]] = {
+    Case.STEP: step.measure,
+    Case.TRAINING: training.measure,
+    Case.RECALL: recall.measure,
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("case", nargs="*", help=f"of {', '.join(CASES)}; default, all")
-    parser.add_argument("--again", action="store_true", help="measure what has a result, too")
-    given = parser.parse_args()
-    unknown = sorted({*given.case} - {*CASES})
-    if unknown:
-        parser.error(f"no case is called {unknown[0]!r}; the cases are {', '.join(CASES)}")
-    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for name in given.case or CASES:
-        if name in found and not given.again:
-            print(f"{name}: measured before")
-            continue
-        found[name] = {
-            **CASES[name](),
-            "threads": torch.get_num_threads(),
-            "machine": platform.machine(),
-        }
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-        print(f"{name}: {json.dumps(found[name])}", flush=True)
+def main(
+    only: Annotated[
+        list[Case] | None, typer.Option(help="Measure this alone; may be repeated.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Small sizes and few rounds: to see that it works.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the results; benchmarks/results by default, and with --quick "
+            "_build/benchmarks, since quick numbers are none to publish."
+        ),
+    ] = None,
+) -> None:
+    """Measure speed and memory against other libraries, in about ten minutes on two idle cores.
+
+    Every time is a ratio to something that was measured in turns with it, in one run. Each case is
+    written as soon as it is measured. Peers that are not installed are named as absent:
+    pip install '.\\[bench]' installs them all.
+    """
+    folder = output or (FOLDER.parent.parent / "_build" / "benchmarks" if quick else FOLDER)
+    if missing := absent():
+        say(f"absent, so not compared with: {', '.join(missing)} (pip install '.[bench]')")
+    for case in only or list(Case):
+        begun = time.monotonic()
+        rows = list(track(MEASURED[case](quick), case.value))
+        path = write(folder, case.value, rows, quick=quick)
+        say(f"{case.value}: {len(rows)} figures in {time.monotonic() - begun:.0f} s")
+        typer.echo(path)
 
 
-main()
+if __name__ == "__main__":
+    typer.run(main)

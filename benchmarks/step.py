@@ -1,66 +1,127 @@
 """A step of the loss, forward and backward from embeddings, against other libraries' losses."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.timing import peer, ratios
+from benchmarks.memory import peak
+from benchmarks.peers import installed
+from benchmarks.results import Row
+from benchmarks.timing import Step, ratios
 from lib.losses import ScheduledContrastiveLoss
 from lib.schedulers import Fixed, Scheduler
 
+SIZES = (128, 1024)
+GROWTH = (32, 64, 128, 256, 512, 1024, 2048)
+WIDTH = 256
+TEMPERATURE = 0.1
+METRIC_LEARNING = "pytorch-metric-learning NTXentLoss, one direction"
+CUBIC = (METRIC_LEARNING,)
+"""Losses that hold B³ numbers, each positive beside all negatives: 4 GiB a matrix at B = 1,024."""
+CUBIC_UP_TO = 256
+LIMIT = 240.0
+"""Seconds after which a process of its own is stopped."""
 
-def measure(size: int, width: int = 256) -> dict[str, object]:
-    """Return each loss's time as a multiple of the plain loss's at batches of ``size``."""
+
+def measure(quick: bool) -> Iterator[Row]:
+    """Yield each loss's time at two sizes of batch, then the scheduler's own over many sizes."""
+    for size in SIZES:
+        steps = competitors(size)
+        # What would not fit into this process's memory is timed once, in a process of its own.
+        large = [name for name in steps if name in CUBIC and size > CUBIC_UP_TO]
+        fitting = {name: step for name, step in steps.items() if name not in large}
+        yield from _rows("against peers", size, fitting, 1 if quick else 25)
+        for way in [] if quick else large:
+            yield _alone(size, way)
+    for size in GROWTH[: 3 if quick else None]:
+        ours = ("plain loss", "scheduled loss", "scheduler alone")
+        steps = {name: step for name, step in competitors(size).items() if name in ours}
+        yield from _rows("growth", size, steps, 1 if quick else 6)
+
+
+def _alone(size: int, way: str) -> Row:
+    found = peak(
+        f"from benchmarks import step\nsteps = step.competitors({size})\nway = {way!r}",
+        "begun = time.perf_counter()\nsteps[way]()\nreturn time.perf_counter() - begun",
+        "return step.seconds(steps['plain loss'])",
+        LIMIT,
+    )
+    row: dict[str, str | float | int | None] = {"part": "against peers, alone", "batch": size}
+    row["way"] = way
+    if isinstance(found, str):
+        return row | {"failed": found}
+    return row | {"once": found.said / found.after, "peak_mib": found.peak}
+
+
+def _rows(part: str, size: int, steps: dict[str, Step], seconds: float) -> Iterator[Row]:
+    for way, ratio in ratios(steps, "plain loss", seconds=seconds).items():
+        yield {"part": part, "batch": size, "way": way, **vars(ratio)}
+
+
+def seconds(step: Step) -> float:
+    """Return the shortest of a few times that a step takes."""
+    times = []
+    for _ in range(10):
+        begun = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - begun)
+    return min(times)
+
+
+def competitors(size: int) -> dict[str, Step]:
+    """Return a step of each loss on the same batch of random embeddings, by name."""
     draws = torch.Generator().manual_seed(0)
-    image, text = F.normalize(torch.randn(2, size, width, generator=draws), dim=-1)
-    image.requires_grad_()
-    text.requires_grad_()
-    scale = torch.tensor(10.0, requires_grad=True)
-    labels = torch.arange(size)
+    image, text = (
+        F.normalize(torch.randn(size, WIDTH, generator=draws), dim=-1).requires_grad_()
+        for _ in range(2)
+    )
+    scale = torch.tensor(1 / TEMPERATURE, requires_grad=True)
+    losses = dict(_losses(image, text, scale))
+    similarity = (image @ text.T).detach()
+    scheduler = ScheduledContrastiveLoss(Scheduler())
 
-    def plain() -> torch.Tensor:
-        logits = scale * image @ text.T
-        return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
-
-    def stepped(loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
+    def stepped(loss: Callable[[], Tensor]) -> Step:
         def step() -> None:
             image.grad = text.grad = scale.grad = None
             loss().backward()
 
         return step
 
+    steps: dict[str, Step] = {name: stepped(loss) for name, loss in losses.items()}
+    steps["scheduler alone"] = lambda: scheduler._quick_weights(similarity)
+    return steps
+
+
+def _losses(image: Tensor, text: Tensor, scale: Tensor) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Yield the losses; where a library's scale can't be learned, it has one thing less to do."""
+    labels = torch.arange(len(image))
+
+    def plain() -> Tensor:
+        logits = scale * image @ text.T
+        return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+
+    yield "plain loss", plain
     scheduled = ScheduledContrastiveLoss(Scheduler())
+    yield "scheduled loss", lambda: scheduled(image, text, scale)
     fixed = ScheduledContrastiveLoss(Fixed())
-    similarity = (image @ text.T).detach()
-    scheduler = Scheduler()
-    steps = {
-        "plain": stepped(plain),
-        "scheduled": stepped(lambda: scheduled(image, text, scale)),
-        "fixed": stepped(lambda: fixed(image, text, scale)),
-        "scheduler alone": lambda: scheduled._quick_weights(similarity),
-        "scheduler alone, study": lambda: scheduler(similarity, 0.1),
-    }
-    peers: dict[str, str] = {"plain": f"torch {torch.__version__}"}
-    if (name := peer("open_clip_torch")) is not None:
+    yield "ours, not scheduled", lambda: fixed(image, text, scale)
+    if installed("open_clip_torch"):
         from open_clip import ClipLoss
 
-        clip = ClipLoss()
-        steps["open_clip"] = stepped(lambda: clip(image, text, scale))
-        peers["open_clip"] = name
-    if (name := peer("pytorch-metric-learning")) is not None:
+        clip = ClipLoss(cache_labels=True)
+        yield "open_clip ClipLoss", lambda: clip(image, text, scale)
+    if installed("pytorch-metric-learning"):
         from pytorch_metric_learning.losses import NTXentLoss
 
-        # The same object would mean the same set.
-        ntxent, copied = NTXentLoss(0.1), labels.clone()
-        steps["pytorch-metric-learning"] = stepped(
-            lambda: ntxent(image, labels, ref_emb=text, ref_labels=copied)
-        )
-        peers["pytorch-metric-learning"] = name
-    if (name := peer("lightly")) is not None:
+        # One direction as the library has it; the same labels twice would mean one set.
+        ntxent, copied = NTXentLoss(TEMPERATURE), labels.clone()
+        yield METRIC_LEARNING, lambda: ntxent(image, labels, ref_emb=text, ref_labels=copied)
+    if installed("lightly"):
         from lightly.loss import NTXentLoss as Lightly
 
-        lightly = Lightly(0.1)
-        steps["lightly"] = stepped(lambda: lightly(image, text))
-        peers["lightly"] = name
-    return {"ratios": ratios(steps, "plain"), "peers": peers}
+        lightly = Lightly(TEMPERATURE)
+        yield "lightly NTXentLoss", lambda: lightly(image, text)

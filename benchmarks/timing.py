@@ -1,50 +1,73 @@
 """Measure competitors in turns, so that whatever else the machine does meets them alike."""
 
-import subprocess
-import sys
+import random
+import statistics
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass
 
 Step = Callable[[], object]
 
-
-def shortest(steps: Mapping[str, Step], seconds: float = 20.0, least: int = 5) -> dict[str, float]:
-    """Return each step's shortest time in seconds, of as many rounds as fit into ``seconds``."""
-    best = dict.fromkeys(steps, float("inf"))
-    for step in steps.values():
-        step()
-    begun, rounds = time.perf_counter(), 0
-    while rounds < least or time.perf_counter() - begun < seconds:
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            best[name] = min(best[name], time.perf_counter() - start)
-        rounds += 1
-    return best
+SECONDS_A_TURN = 0.005
+"""A turn repeats a step so long: a loop's step finds its own data in the cache, not a rival's."""
+PAUSE = 0.01
+"""Seconds between turns, in which the threads of the last turn's library go to sleep."""
 
 
-def ratios(steps: Mapping[str, Step], base: str, **options: float) -> dict[str, float]:
-    """Return each step's shortest time as a multiple of that of ``base``."""
-    best = shortest(steps, **options)  # type: ignore[arg-type]
-    return {name: round(value / best[base], 4) for name, value in best.items()}
+@dataclass(frozen=True)
+class Ratio:
+    """One competitor's time as a multiple of the base's.
 
-
-def peer(package: str) -> str | None:
-    """Return a package's name and version, or None where it is not installed."""
-    try:
-        return f"{package} {version(package)}"
-    except PackageNotFoundError:
-        return None
-
-
-def peak_mib(code: str) -> float:
-    """Return the most memory in MiB that a process of its own held while it ran ``code``.
-
-    What it held before, its imports above all, counts: the figure is the whole process's.
+    Attributes:
+        shortest: Of the shortest turns: what the work itself costs.
+        median: Over rounds, of the two turns of a round: what a user sees on a busy machine.
+        rounds: How many turns each had.
     """
-    report = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    done = subprocess.run(
-        [sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=True
-    )
-    return int(done.stdout.split()[-1]) / 1024
+
+    shortest: float
+    median: float
+    rounds: int
+
+
+def ratios(
+    steps: Mapping[str, Step], base: str, *, seconds: float = 20.0, least: int = 5
+) -> dict[str, Ratio]:
+    """Return each step's time as a multiple of that of ``base``.
+
+    Args:
+        steps: What competes, by name. Each has run twice before it is timed.
+        base: The name of the one that the others are compared with.
+        seconds: After which no other round begins.
+        least: Rounds that are measured at any rate.
+    """
+    repeats = {name: _repeats(step) for name, step in steps.items()}
+    turns: dict[str, list[float]] = {name: [] for name in steps}
+    order, shuffle = list(steps), random.Random(0).shuffle
+    begun = time.perf_counter()
+    while len(turns[base]) < least or time.perf_counter() - begun < seconds:
+        # Nobody always comes after the same other one.
+        shuffle(order)
+        for name in order:
+            time.sleep(PAUSE)
+            turns[name].append(_timed(steps[name], repeats[name]))
+    shortest = {name: min(own) for name, own in turns.items()}
+    return {
+        name: Ratio(
+            shortest=shortest[name] / shortest[base],
+            median=statistics.median(a / b for a, b in zip(own, turns[base], strict=True)),
+            rounds=len(own),
+        )
+        for name, own in turns.items()
+    }
+
+
+def _repeats(step: Step) -> int:
+    step()
+    return max(1, round(SECONDS_A_TURN / _timed(step, 1)))
+
+
+def _timed(step: Step, repeats: int) -> float:
+    begun = time.perf_counter()
+    for _ in range(repeats):
+        step()
+    return (time.perf_counter() - begun) / repeats

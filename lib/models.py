@@ -135,7 +135,7 @@ class ProjectionHead(nn.Module):
 
     def standardised(self, features: Tensor) -> Tensor:
         """Return what the first layer sees of features (..., B, in_features)."""
-        return (features - self.mean) / self.scale
+        return (features - self.mean).div_(self.scale)
 
     def forward(
         self, features: Tensor, generators: Sequence[torch.Generator] | None = None

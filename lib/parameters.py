@@ -291,6 +291,33 @@ class ScalingParameters(TrainingOptions, TowerOptions, CorpusOptions):
     megabytes_a_second: float = Field(100.0, gt=0)
 
 
+class BenchmarksParameters(Parameters):
+    """The notebook ``benchmarks``: where the measurements are, and what they should be."""
+
+    results: str = ""
+    overhead: float = Field(0.05, gt=0)
+    products: float = Field(1.5, gt=0)
+    speedup: float = Field(3.0, gt=0)
+    recall_products: float = Field(1.5, gt=0)
+    memory_mib: int = Field(1024, ge=1)
+
+
+class BorrowParameters(Parameters):
+    """The notebooks ``borrow-…``: a small training in another library's loop."""
+
+    pairs: int = Field(128, ge=2)
+    batch_size: int = Field(32, ge=2)
+    epochs: int = Field(8, ge=1)
+    gamma: float = 10.0
+    seed: int = Field(0, ge=0)
+
+
+class BorrowLongerParameters(BorrowParameters):
+    """Those that train more than linear heads."""
+
+    epochs: int = Field(20, ge=1)
+
+
 MODELS: Mapping[str, type[Parameters]] = {
     "corpus": CorpusParameters,
     "baseline": BaselineParameters,
@@ -304,6 +331,12 @@ MODELS: Mapping[str, type[Parameters]] = {
     "sensitivity": SensitivityParameters,
     "rivals": RivalsParameters,
     "scaling": ScalingParameters,
+    "benchmarks": BenchmarksParameters,
+    "borrow-open-clip": BorrowLongerParameters,
+    "borrow-sentence-transformers": BorrowLongerParameters,
+    "borrow-metric-learning": BorrowParameters,
+    "borrow-lightning": BorrowParameters,
+    "borrow-trainer": BorrowLongerParameters,
 }
 
 

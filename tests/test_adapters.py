@@ -1,5 +1,7 @@
 """The adapters in the loops of their own libraries; a missing library skips its tests."""
 
+import ast
+import json
 import math
 import subprocess
 import sys
@@ -248,6 +250,51 @@ def test_hugging_face_trainer_learns_with_a_clip_of_its_own(tmp_path):
     assert model.logit_scale.item() != pytest.approx(math.log(1 / 0.07), abs=1e-6)
     with pytest.raises(ValueError, match="image_embeds"):
         loss({"logits": tokens})
+
+
+PAGES = {
+    "borrow-open-clip": "open_clip",
+    "borrow-sentence-transformers": "sentence_transformers",
+    "borrow-metric-learning": "pytorch_metric_learning",
+    "borrow-lightning": "lightning",
+    "borrow-trainer": "accelerate",
+}
+"""Each page on borrowing, and the library that it needs."""
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_on_borrowing_trains_and_says_what_it_did(name, root, tmp_path, monkeypatch):
+    """Its cells one after the other, in this process, so that a library is imported once."""
+    pytest.importorskip(PAGES[name])
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads((root / "notebooks" / f"{name}.ipynb").read_text())["cells"]
+    codes = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    page = {"__name__": "__main__"}
+    shown = []
+    monkeypatch.setattr(sys, "displayhook", lambda value: value is not None and shown.append(value))
+    for code in codes:
+        *statements, last = ast.parse(code).body
+        exec(compile(ast.Module(statements, []), name, "exec"), page)
+        exec(compile(ast.Interactive([last]), name, "single"), page)
+    losses = page["losses"] if isinstance(page["losses"], dict) else {"": page["losses"]}
+    for own in losses.values():
+        assert len(own) == page["epochs"] * page["pairs"] // page["batch_size"]
+        assert sum(own[-4:]) < 0.7 * sum(own[:4])
+    said = shown[-1]
+    assert said.data.startswith("In ")
+    assert "nan" not in said.data
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_pages_on_borrowing_are_these_and_fit_a_screen(root):
+    paths = sorted((root / "notebooks").glob("borrow-*.ipynb"))
+    assert [path.stem for path in paths] == sorted(PAGES)
+    for path in paths:
+        cells = json.loads(path.read_text())["cells"]
+        seen = [
+            c for c in cells if not {"hide-input", "remove-cell"} & {*c["metadata"].get("tags", [])}
+        ]
+        assert sum("".join(cell["source"]).count("\n") + 1 for cell in seen) <= 60
 
 
 BLOCKED = """

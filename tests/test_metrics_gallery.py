@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchmetrics.retrieval import RetrievalHitRate
+from torchmetrics.retrieval import RetrievalHitRate, RetrievalRecall
 
 from lib.metrics import MetricsError, gallery, recall_at_k, retrieval_metrics_from_embeddings
 
@@ -62,20 +62,49 @@ def test_scales_far_apart_keep_their_digits():
     assert numbers(recall_at_k(image.double() * 1e100, text.double() * 1e-100, owner)) == expected
 
 
-def captions_of(owner, image):
-    return [j for j, of in enumerate(owner.tolist()) if of == image]
+def asked(image, text, owner):
+    """Each direction's scores and positives, (queries, gallery), without queries that have none."""
+    scores, positive = image @ text.T, owner[None] == torch.arange(len(image))[:, None]
+    present = positive.any(dim=1)
+    return {"i2t": (scores[present], positive[present]), "t2i": (scores.T, positive.T)}
 
 
-def test_torchmetrics_agrees_where_nothing_ties():
-    image, text, owner = made(3, images=20, captions=60)
-    present = sorted({*owner.tolist()})
-    scores = (image @ text.T)[present]
-    target = owner[None] == torch.tensor(present)[:, None]
-    index = torch.arange(len(present))[:, None].expand_as(scores)
-    found = recall_at_k(image, text, owner, KS)
-    for k in KS:
-        theirs = RetrievalHitRate(top_k=k)(scores.flatten(), target.flatten(), index.flatten())
-        assert float(found.i2t.recall[k]) == pytest.approx(100 * theirs.item(), abs=1e-3)
+def by_torchmetrics(metric, scores, positive, **options) -> float:
+    query = torch.arange(len(scores))[:, None].expand_as(scores)
+    flat = (x.flatten() for x in (scores, positive, query))
+    return 100 * metric(**options)(*flat).item()
+
+
+@settings(max_examples=8)
+@given(st.integers(0, 10**6))
+def test_torchmetrics_agrees_where_nothing_ties(seed):
+    gallery_of = made(seed, images=20, captions=60)
+    found = recall_at_k(*gallery_of, KS)
+    for direction, (scores, positive) in asked(*gallery_of).items():
+        for k in KS:
+            theirs = by_torchmetrics(RetrievalHitRate, scores, positive, top_k=k)
+            ours = getattr(found, direction).recall[k]
+            assert float(ours) == pytest.approx(theirs, abs=1e-3)
+
+
+def test_ranx_agrees_where_nothing_ties():
+    gallery_of = made(5, images=20, captions=60)
+    found = recall_at_k(*gallery_of, KS)
+    for direction, (scores, positive) in asked(*gallery_of).items():
+        for k in KS:
+            theirs = by_ranx(scores, positive, f"hit_rate@{k}")
+            assert float(getattr(found, direction).recall[k]) == pytest.approx(theirs, abs=1e-9)
+
+
+def by_ranx(scores, positive, metric) -> float:
+    ranx = pytest.importorskip("ranx")
+    names = [f"item {item}" for item in range(scores.shape[1])]
+    run = {str(q): dict(zip(names, row.tolist(), strict=True)) for q, row in enumerate(scores)}
+    relevant = {
+        str(q): {name: 1 for name, hit in zip(names, row.tolist(), strict=True) if hit}
+        for q, row in enumerate(positive)
+    }
+    return 100 * float(ranx.evaluate(ranx.Qrels(relevant), ranx.Run(run), metric))
 
 
 def clip_benchmark_recall(scores: torch.Tensor, positive: torch.Tensor, k: int) -> float:
@@ -114,6 +143,54 @@ def test_where_sorting_rules_are_wrong_on_ties():
     for place in range(size):
         rule = clip_benchmark_recall(scores, positive[[place]], 1)
         assert rule == (100 if place == first else 0)
+
+
+@pytest.mark.parametrize("library", ["torchmetrics", "ranx"])
+def test_libraries_that_sort_report_where_the_answer_of_a_tie_stands(library):
+    """A collapsed model's R@1 is 0 % or 100 % by the gallery's order; ours is the mean over all."""
+    size = 10
+    scores, said = torch.zeros(1, size), []
+    for place in range(size):
+        positive = torch.arange(size)[None] == place
+        if library == "ranx":
+            said.append(by_ranx(scores, positive, "hit_rate@1"))
+        else:
+            said.append(by_torchmetrics(RetrievalHitRate, scores, positive, top_k=1))
+    assert {*said} == {0.0, 100.0}
+    same = torch.ones(size, 4)
+    found = recall_at_k(same, same, range(size), ks=(1,))
+    assert float(found.t2i.recall[1]) == pytest.approx(sum(said) / size)
+
+
+def test_captions_that_two_images_share_are_half_a_hit_where_a_sort_says_all_or_none():
+    """Two captions with the same words tie in every model, trained or not."""
+    image, text = torch.eye(2), torch.tensor([[0.8, 0.6], [0.8, 0.6]])
+    found = recall_at_k(image, text, [0, 1], ks=(1,))
+    assert float(found.i2t.recall[1]) == 50
+    scores, positive = asked(image, text, torch.tensor([0, 1]))["i2t"]
+    each = [clip_benchmark_recall(scores[[q]], positive[[q]], 1) for q in range(2)]
+    assert sorted(each) == [0, 100]
+
+
+def test_torchmetrics_recall_is_not_the_fields_where_an_image_has_several_captions():
+    """It divides by an image's captions; R@K, as in the papers, is the library's hit rate."""
+    gallery_of = torch.eye(2), torch.eye(2)[[0, 0, 0, 1]], torch.tensor([0, 0, 0, 1])
+    scores, positive = asked(*gallery_of)["i2t"]
+    assert float(recall_at_k(*gallery_of, ks=(1,)).i2t.recall[1]) == 100
+    by = by_torchmetrics(RetrievalRecall, scores, positive, top_k=1)
+    assert by == pytest.approx((1 / 3 + 1) / 2 * 100, abs=1e-4)
+
+
+def test_torchmetrics_counts_an_image_without_captions_as_a_miss_unless_told_to_skip_it():
+    image, text = torch.eye(3), torch.eye(3)[:2]
+    scores, positive = image @ text.T, torch.eye(3, dtype=torch.bool)[:, :2]
+    found = recall_at_k(image, text, [0, 1], ks=(1,))
+    counted = by_torchmetrics(RetrievalHitRate, scores, positive, top_k=1)
+    assert counted == pytest.approx(200 / 3, abs=1e-4)
+    skipped = by_torchmetrics(
+        RetrievalHitRate, scores, positive, top_k=1, empty_target_action="skip"
+    )
+    assert float(found.i2t.recall[1]) == skipped == 100
 
 
 def test_where_a_query_without_captions_is_no_number_in_clip_benchmarks_rule():

@@ -23,6 +23,9 @@ from lib.seeds import generator, torch_generator
 TOC = Path(__file__).resolve().parent.parent / "_toc.yml"
 NAMES = re.findall(r"file: book/results/(\S+)", TOC.read_text(encoding="utf-8"))
 """Every chapter of results that the book lists."""
+LIVE = [name for name in NAMES if name.startswith("borrow-")]
+"""Pages that train as they are executed, so that last digits are the machine's; test_adapters.py
+runs them."""
 USUAL = {
     "noise", "loss", "learning_rate_decay", "centre", "hidden_layers", "text_hidden_layers",
     "batch_size",
@@ -165,6 +168,7 @@ def test_the_full_profile_fits_six_hours_on_two_cores(records):
 
 def test_the_notebooks_execute_again_without_corpus_and_training(results, tmp_path, root):
     """From the committed records alone and from another folder, to the same bytes."""
+    names = [name for name in NAMES if name not in LIVE]
     environment = {
         **os.environ,
         "STUDY_HOME": str(tmp_path / "home"),
@@ -172,11 +176,11 @@ def test_the_notebooks_execute_again_without_corpus_and_training(results, tmp_pa
         "FLICKR8K_ROOT": str(tmp_path / "nowhere"),
     }
     subprocess.run(
-        [sys.executable, "-m", "lib.study", "run", "--all", "--profile", "full",
+        [sys.executable, "-m", "lib.study", "run", *names, "--profile", "full",
          "--output", str(tmp_path / "again"), "--root", str(root)],
         cwd=tmp_path, env=environment, check=True, capture_output=True, text=True,
     )  # fmt: skip
-    for name in NAMES:
+    for name in names:
         again = (tmp_path / "again" / f"{name}.ipynb").read_bytes()
         assert again == (results / f"{name}.ipynb").read_bytes(), name
     assert not list((tmp_path / "home").glob("runs/??/*.json"))

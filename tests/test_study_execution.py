@@ -78,6 +78,14 @@ def test_a_notebook_runs_in_this_python_to_a_clean_copy(tmp_path, monkeypatch, n
     assert target.read_text() == text
 
 
+def test_another_librarys_bars_reach_no_page(tmp_path):
+    check = 'from lib.parameters import check\nparameters = check("corpus", globals())'
+    bar = "from tqdm.auto import tqdm\nprint(sum(tqdm(range(4), desc='busy')))"
+    source = write_notebook(tmp_path / "corpus.ipynb", parameters_source("corpus"), check, bar)
+    execute(source, tmp_path / "out" / "corpus.ipynb", {})
+    assert output_of(tmp_path / "out" / "corpus.ipynb") == "6\n"
+
+
 def test_a_failure_shows_the_cell_and_keeps_the_last_good_copy(tmp_path):
     source = write_notebook(
         tmp_path / "corpus.ipynb", "epochs: int = 1  # one", "x = 1", "x / 0", "x = 2"

@@ -172,8 +172,9 @@ def test_papermill_from_another_folder_refuses_what_the_check_refuses(alone):
 def test_every_parameter_has_a_default_that_the_quick_profile_keeps(name):
     """Run as it stands, a notebook asks nothing, downloads nothing and takes the GPU if any."""
     values = defaults(name)
-    assert values["corpus"] == "scenes"
-    assert values["device"] == "auto"
+    # A page that shows how to borrow, or what was measured before, trains on no corpus.
+    assert values.get("corpus", "scenes") == "scenes"
+    assert values.get("device", "auto") == "auto"
     source = (ROOT / "notebooks" / f"{name}.ipynb").read_text()
     assert "input(" not in source
     assert load_catalogue(ROOT).profiles["quick"].get(name, {}) == {}

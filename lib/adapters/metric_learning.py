@@ -84,7 +84,9 @@ class DirectionReducer(BaseReducer):  # type: ignore[misc]
     """Weight any of the library's losses by direction: images' anchors, then captions'.
 
     Give it as ``reducer`` to a loss over ``torch.cat([image, text])`` with the labels twice. The
-    weights come from the similarities of the first half with the second.
+    weights come from the similarities of the first half with the second. The library's losses copy
+    a reducer that is given to them: the scheduler that takes the steps is
+    ``loss.reducer.scheduler``.
 
     Args:
         scheduler: One that sets weights of directions; default ``variance × direction``.

@@ -137,10 +137,14 @@ def _kernel_manager(scratch: Path, given: Mapping[str, str]) -> "type[AsyncKerne
     from jupyter_client.manager import AsyncKernelManager
 
     spec = KernelSpec(resource_dir=RESOURCES, **get_kernel_dict())
+    inherited = os.environ.get("PYTHONWARNINGS", "")
     environment = {
         "IPYTHONDIR": str(scratch / "ipython"),
         "PYTHONHASHSEED": "0",
         "PYTHONPATH": _python_path(),
+        # Bars of other libraries don't belong into a page, nor what they say where they can't be.
+        "TQDM_DISABLE": "1",
+        "PYTHONWARNINGS": ",".join(filter(None, [inherited, "ignore:IProgress not found"])),
         **given,
     }
 

@@ -1,0 +1,146 @@
+"""Many seeds of a run as one batched model, against loops, processes and ``vmap``."""
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.peers import installed
+from benchmarks.plain import Products, synthetic_features, train_by_vmap, train_one
+from benchmarks.results import Row
+from benchmarks.timing import Step, ratios
+from lib.encoders import Features
+from lib.runs import RunConfig, ScheduleConfig, Store
+from lib.training import train
+from lib.training.data import TrainingData
+from lib.training.sweep import STACK_SIZE
+
+SEEDS = 20
+COUNTS = (1, 2, 4, 8, 20)
+GALLERY = 1000
+"""Images of a validation or test gallery, of five captions each."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What runs are like.
+
+    Attributes:
+        batch: Pairs in a batch.
+        widths: Lengths of an image's and a caption's feature.
+        embedding: Length of an embedding.
+    """
+
+    batch: int
+    widths: tuple[int, int] = (1280, 384)
+    embedding: int = 256
+
+    def __str__(self) -> str:
+        image, text = self.widths
+        return f"B = {self.batch}, {image:,} and {text:,} to {self.embedding}"
+
+
+STUDY = Shape(batch=128)
+"""The main comparison's, on features of EfficientNet-Lite0 and MiniLM."""
+SMALL_BATCHES = Shape(batch=16)
+SMALL_HEADS = Shape(batch=16, widths=(64, 64), embedding=32)
+
+
+def measure(quick: bool) -> Iterator[Row]:
+    """Yield whole runs, then training alone by shape, then a curve over counts of runs.
+
+    An epoch is the same as any other, so that few stand for the study's fifteen.
+    """
+    seeds = 3 if quick else SEEDS
+    seconds, least = (1.0, 1) if quick else (10.0, 3)
+    parts = [("whole runs", STUDY, GALLERY // 10 if quick else GALLERY, 1 if quick else 2)]
+    for shape in (STUDY, SMALL_BATCHES, SMALL_HEADS):
+        # As many steps of either size: what a run does once weighs alike.
+        parts.append(("training alone", shape, 8, 1 if quick else shape.batch // 16))
+    with tempfile.TemporaryDirectory() as folder:
+        for part, shape, gallery, epochs in parts:
+            features, made = sized(shape, gallery), configs(shape, seeds, epochs)
+            steps = competitors(made, features, Path(folder))
+            yield from _rows(part, shape, seeds, steps, seconds, least)
+        for shape in (STUDY, SMALL_BATCHES, SMALL_HEADS):
+            features = sized(shape, 8)
+            for count in COUNTS[: 3 if quick else None]:
+                made = configs(shape, count, 1)
+                steps = competitors(made, features, Path(folder), few=True)
+                yield from _rows("curve", shape, count, steps, seconds / 3, least)
+
+
+def _rows(
+    part: str, shape: Shape, runs: int, steps: dict[str, Step], seconds: float, least: int
+) -> Iterator[Row]:
+    found = ratios(steps, "matrix products", seconds=seconds, least=least)
+    for way, ratio in found.items():
+        named = {"part": part, "shape": str(shape), "batch": shape.batch, "runs": runs, "way": way}
+        yield named | vars(ratio)
+
+
+def sized(shape: Shape, gallery: int) -> Features:
+    """Return random features with 1,000 training images and galleries of a size."""
+    sizes = {"train": 1000, "val": gallery, "test": gallery}
+    return synthetic_features(sizes, shape.widths, captions=5)
+
+
+def configs(shape: Shape, seeds: int, epochs: int) -> list[RunConfig]:
+    """Return scheduled runs of a shape, by seed."""
+    schedule = ScheduleConfig(signal="variance", actuator="direction", gamma=10.0)
+    return [
+        RunConfig(
+            seed=seed,
+            batch_size=shape.batch,
+            embedding_dim=shape.embedding,
+            epochs=epochs,
+            train_images=1000,
+            schedule=schedule,
+        )
+        for seed in range(seeds)
+    ]
+
+
+def competitors(
+    made: Sequence[RunConfig], features: Features, folder: Path, few: bool = False
+) -> dict[str, Step]:
+    """Return each way to train the runs, by name; all but ours train the plain loss."""
+    data = TrainingData.of(features, torch.device("cpu"))
+    products = Products(made[0], data)
+
+    def ours() -> None:
+        with tempfile.TemporaryDirectory(dir=folder) as store:
+            train(
+                made,
+                store=Store(folder=Path(store), published=folder / "none"),
+                features=features,
+                device="cpu",
+                executor="serial",
+            )
+
+    steps: dict[str, Step] = {
+        "matrix products": lambda: products(len(made)),
+        "ours, in stacks": ours,
+        "plain loop": lambda: [train_one(config, data) for config in made],
+    }
+    if few:
+        return steps
+    size = STACK_SIZE["cpu"]
+    steps["torch.func.vmap"] = lambda: [
+        train_by_vmap(made[at : at + size], data) for at in range(0, len(made), size)
+    ]
+    if installed("joblib"):
+        from joblib import Parallel, delayed
+
+        # The processes stay between turns, so that their start is not counted.
+        pool = Parallel(n_jobs=os.cpu_count() or 1)
+        steps["joblib processes"] = lambda: pool(delayed(_from_arrays)(c, features) for c in made)
+    return steps
+
+
+def _from_arrays(config: RunConfig, features: Features) -> None:
+    # Arrays reach a process of joblib as memory maps, tensors would be copied for every run.
+    train_one(config, TrainingData.of(features, torch.device("cpu")))

@@ -1,0 +1,307 @@
+"""What ``make bench`` measured, read for the book and held against its targets; times nothing."""
+
+import datetime
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+import lib
+
+CASES = ("step", "training", "recall")
+Value = str | float | int | None
+
+
+class MeasurementError(ValueError):
+    """A file of measurements is missing or malformed; the text names it and says what to do."""
+
+
+class Machine(BaseModel):
+    """What a ratio may depend on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    processor: str
+    system: str
+    cores: int = Field(ge=1)
+    memory_gib: float = Field(gt=0)
+    threads: int = Field(ge=1)
+
+
+class Measured(BaseModel):
+    """One case's measurements.
+
+    Attributes:
+        case: Its name.
+        date: When they were made.
+        quick: Whether they were made only to see that it works.
+        machine: Where.
+        versions: Of Python, torch and the peers.
+        absent: Peers that were not installed.
+        rows: The figures, each with what it is of.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    case: str
+    date: datetime.date
+    quick: bool
+    machine: Machine
+    versions: dict[str, str]
+    absent: list[str]
+    rows: list[dict[str, Value]] = Field(min_length=1)
+
+    def part(self, name: str) -> pd.DataFrame:
+        """Return the rows of a part as a table, with the columns that it has.
+
+        Raises:
+            MeasurementError: There is no such part.
+        """
+        rows = [row for row in self.rows if row.get("part") == name]
+        if not rows:
+            raise MeasurementError(f"{self.case}.json has no part {name!r}: {_AGAIN}")
+        return pd.DataFrame(rows).drop(columns="part").dropna(axis=1, how="all")
+
+
+_AGAIN = "measure again with `make bench`"
+
+
+def read_measurements(folder: str = "") -> dict[str, Measured]:
+    """Return what was measured, by case.
+
+    Args:
+        folder: Where the files are; empty, ``benchmarks/results`` of the study's sources.
+
+    Raises:
+        MeasurementError: A file is missing or malformed.
+    """
+    own = Path(lib.__file__).parents[1] / "benchmarks" / "results"
+    place = Path(folder).expanduser() if folder else own
+    found = {}
+    for case in CASES:
+        path = place / f"{case}.json"
+        try:
+            found[case] = Measured.model_validate_json(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise MeasurementError(
+                f"{path} can't be read ({error.strerror}): the measurements lie in "
+                "benchmarks/results of the study's sources; name that folder as `results`, or "
+                f"{_AGAIN}"
+            ) from error
+        except (ValidationError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise MeasurementError(f"{path} is malformed, {_AGAIN}: {error}") from error
+    return found
+
+
+def conditions(measured: Mapping[str, Measured]) -> str:
+    """Say where, when and with what the measurements were made."""
+    said = []
+    groups: dict[str, list[str]] = {}
+    for case, one in measured.items():
+        m = one.machine
+        peers = ", ".join(f"{name} {number}" for name, number in sorted(one.versions.items()))
+        missing = f" Absent: {', '.join(one.absent)}." if one.absent else ""
+        quick = " **Quick numbers, not to be published.**" if one.quick else ""
+        text = (
+            f"{one.date:%-d %B %Y}, {m.processor}, {m.system}: {m.threads} threads on {m.cores} "
+            f"cores, {m.memory_gib:.0f} GiB. {peers}.{missing}{quick}"
+        )
+        groups.setdefault(text, []).append(case)
+    for text, cases in groups.items():
+        said.append(f"*{', '.join(cases)}*: {text}")
+    return "\n\n".join(said)
+
+
+def targets(
+    measured: Mapping[str, Measured],
+    *,
+    overhead: float,
+    products: float,
+    speedup: float,
+    recall_products: float,
+    memory_mib: int,
+) -> pd.DataFrame:
+    """Hold the measurements against what they should be.
+
+    Args:
+        measured: Of :func:`read_measurements`.
+        overhead: Most that a scheduled step may take beyond the plain loss's, as a share.
+        products: Most that many seeds may take, in times of their matrix products alone.
+        speedup: Least by which they should be faster than a loop, on small batches.
+        recall_products: Most that recall may take, in times of the matrix product.
+        memory_mib: Peak of memory that recall over the large gallery must stay under.
+
+    Returns:
+        ``what``, ``target`` and ``measured`` in words, and ``met``: None where a peer was absent.
+    """
+    rows = list(_targets(measured, overhead, products, speedup, recall_products, memory_mib))
+    return pd.DataFrame(rows, columns=["what", "target", "measured", "met"])
+
+
+Target = tuple[str, str, str, bool | None]
+
+
+def _targets(
+    measured: Mapping[str, Measured],
+    overhead: float,
+    products: float,
+    speedup: float,
+    recall_products: float,
+    memory_mib: int,
+) -> Iterator[Target]:
+    step = measured["step"].part("against peers")
+    for size, own in step.groupby("batch"):
+        alone = _ratio(own, "scheduler alone")
+        yield (
+            f"the scheduler at B = {size:,}, as a share of a plain step",
+            f"at most {overhead:.0%}",
+            f"{alone:.1%}",
+            alone <= overhead,
+        )
+        share = _ratio(own, "scheduled loss") - 1
+        yield (
+            f"the whole scheduled step at B = {size:,}, beyond the plain one",
+            f"at most {overhead:.0%}",
+            f"{share:+.1%}",
+            share <= overhead,
+        )
+    training = measured["training"]
+    whole, alone = training.part("whole runs"), training.part("training alone")
+    study = _of_shape(alone, whole["shape"].iloc[0])
+    for name, table in (("training", study), ("whole runs", whole)):
+        ratio = _ratio(table, "ours, in stacks")
+        yield (
+            f"{_only(table, 'runs')} seeds, {name}, B = {_only(table, 'batch')}, in times of the "
+            "matrix products",
+            f"at most {products:g}",
+            f"{ratio:.2f}",
+            ratio <= products,
+        )
+    small = _of_shape(alone, next(s for s in alone["shape"] if s not in set(whole["shape"])))
+    gain = _ratio(small, "plain loop") / _ratio(small, "ours, in stacks")
+    yield (
+        f"{_only(small, 'runs')} seeds, training, B = {_only(small, 'batch')}, times as fast as a "
+        "plain loop",
+        f"at least {speedup:g}",
+        f"{gain:.2f}",
+        gain >= speedup,
+    )
+    recall = measured["recall"].part("against peers")
+    ratio = _ratio(recall, "recall_at_k")
+    gallery = f"recall, {_only(recall, 'images'):,} × {_only(recall, 'captions'):,}"
+    yield (
+        f"{gallery}, in times of the matrix product",
+        f"at most {recall_products:g}",
+        f"{ratio:.2f}",
+        ratio <= recall_products,
+    )
+    what = f"{gallery}, in times of exact faiss, k = 10"
+    if "faiss, exact search" in set(recall["way"]):
+        ratio /= _ratio(recall, "faiss, exact search")
+        yield what, "at most 1", f"{ratio:.2f}", ratio <= 1
+    else:
+        yield what, "at most 1", "faiss was absent", None
+    memory = measured["recall"].part("growth, memory")
+    large = memory[(memory["images"] == 20_000) & (memory["captions"] == 100_000)]
+    if large.empty:
+        yield "recall, 20,000 × 100,000", f"under {memory_mib:,} MiB", "not measured", None
+        return
+    peak = float(large.iloc[0]["peak_mib"])
+    yield (
+        "recall, 20,000 × 100,000, peak memory of the process",
+        f"under {memory_mib:,} MiB",
+        f"{peak:,.0f} MiB",
+        peak < memory_mib,
+    )
+
+
+def speedups(curve: pd.DataFrame) -> pd.DataFrame:
+    """Return how much faster than a loop a number of runs is trained as stacks.
+
+    Args:
+        curve: The part ``curve`` of the case ``training``.
+
+    Returns:
+        ``shape``, ``runs``, ``speedup``; shapes in the order that they were measured.
+    """
+    wide = curve.pivot(index=["shape", "runs"], columns="way", values="shortest")
+    gain = wide["plain loop"] / wide["ours, in stacks"]
+    order = list(dict.fromkeys(curve["shape"]))
+    return gain.rename("speedup").reindex(order, level="shape").reset_index()
+
+
+def shares(growth: pd.DataFrame) -> pd.DataFrame:
+    """Return what the scheduler alone takes of a plain step, in percent, by size of batch.
+
+    Args:
+        growth: The part ``growth`` of the case ``step``.
+
+    Returns:
+        ``batch``, ``scheduler`` and ``step`` (beyond the plain loss's), both in percent.
+    """
+    wide = growth.pivot(index="batch", columns="way", values="shortest")
+    return pd.DataFrame(
+        {
+            "batch": wide.index,
+            "scheduler": 100 * wide["scheduler alone"].to_numpy(),
+            "step": 100 * (wide["scheduled loss"].to_numpy() - 1),
+        }
+    )
+
+
+def answer(held: pd.DataFrame) -> str:
+    """Say in a few sentences which targets were met, and name each that was not.
+
+    Args:
+        held: Of :func:`targets`.
+
+    >>> answer(pd.DataFrame({"what": ["a", "b"], "target": ["at most 1", "at most 2"],
+    ...                      "measured": ["0.5", "3"], "met": [True, False]}))
+    '1 of 2 targets are met. **Missed:** b: 3 (target: at most 2).'
+    """
+    known = held[held["met"].notna()]
+    met = int(known["met"].astype(bool).sum())
+    counted = f"All {met}" if met == len(held) else f"{met} of {len(held)}"
+    said = [f"{counted} targets are met."]
+    for heading, part in (
+        ("Missed", known[~known["met"].astype(bool)]),
+        ("Not measured", held[held["met"].isna()]),
+    ):
+        if len(part):
+            each = "; ".join(
+                f"{r.what}: {r.measured} (target: {r.target})" for r in part.itertuples()
+            )
+            said.append(f"**{heading}:** {each}.")
+    return " ".join(said)
+
+
+def fastest(alone: pd.DataFrame) -> str:
+    """Say which way trains many seeds fastest, shape by shape, and where ours stands.
+
+    Args:
+        alone: The part ``training alone`` of the case ``training``.
+    """
+    said = []
+    for shape, table in alone[alone["way"] != "matrix products"].groupby("shape", sort=False):
+        first = table.loc[table["shortest"].idxmin()]
+        behind = _ratio(table, "ours, in stacks") / float(first["shortest"])
+        ours = "" if behind == 1 else f"; ours takes {behind:.2f} of its time"
+        said.append(f"{first['way']} ({shape}{ours})")
+    return f"Seeds train fastest by {'; by '.join(said)}."
+
+
+def _ratio(table: pd.DataFrame, way: str) -> float:
+    found = table[table["way"] == way]
+    if len(found) != 1:
+        raise MeasurementError(f"the measurements lack {way!r}: {_AGAIN}")
+    return float(found.iloc[0]["shortest"])
+
+
+def _only(table: pd.DataFrame, column: str) -> int:
+    return int(table[column].iloc[0])
+
+
+def _of_shape(table: pd.DataFrame, shape: str) -> pd.DataFrame:
+    return table[table["shape"] == shape]
