@@ -10,7 +10,8 @@ import typer
 
 from benchmarks import recall, step, training
 from benchmarks.peers import absent
-from benchmarks.results import FOLDER, Row, write
+from benchmarks.results import Row, write
+from lib.measurements import FOLDER
 from lib.progress import say, track
 
 
@@ -39,7 +40,7 @@ def main(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the results; benchmarks/results by default, and with --quick "
+            help="Folder of the results; lib/measured by default, and with --quick "
             "_build/benchmarks, since quick numbers are none to publish."
         ),
     ] = None,

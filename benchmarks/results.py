@@ -13,8 +13,6 @@ import torch
 from benchmarks.peers import PEERS, absent, installed
 from lib.files import write_atomic
 
-FOLDER = Path(__file__).parent / "results"
-
 Row = Mapping[str, str | float | int | None]
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-import lib
-
 CASES = ("step", "training", "recall")
+FOLDER = Path(__file__).parent / "measured"
+"""What was measured last, a file a case: it comes with the package."""
 Value = str | float | int | None
 
 
@@ -72,13 +72,12 @@ def read_measurements(folder: str = "") -> dict[str, Measured]:
     """Return what was measured, by case.
 
     Args:
-        folder: Where the files are; empty, ``benchmarks/results`` of the study's sources.
+        folder: Where the files are; empty, those that come with the package.
 
     Raises:
         MeasurementError: A file is missing or malformed.
     """
-    own = Path(lib.__file__).parents[1] / "benchmarks" / "results"
-    place = Path(folder).expanduser() if folder else own
+    place = Path(folder).expanduser() if folder else FOLDER
     found = {}
     for case in CASES:
         path = place / f"{case}.json"
@@ -86,9 +85,8 @@ def read_measurements(folder: str = "") -> dict[str, Measured]:
             found[case] = Measured.model_validate_json(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise MeasurementError(
-                f"{path} can't be read ({error.strerror}): the measurements lie in "
-                "benchmarks/results of the study's sources; name that folder as `results`, or "
-                f"{_AGAIN}"
+                f"{path} can't be read ({error.strerror}): name a folder of measurements as "
+                f"`results`, or {_AGAIN}"
             ) from error
         except (ValidationError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise MeasurementError(f"{path} is malformed, {_AGAIN}: {error}") from error

@@ -258,11 +258,9 @@ def test_the_command_explains_itself_and_refuses_what_it_doesnt_know(tmp_path, m
     assert content["machine"]["threads"] == torch.get_num_threads()
 
 
-def test_the_committed_measurements_are_complete(root):
+def test_the_committed_measurements_are_complete():
     """Whole, not quick, and of all parts that the chapter shows."""
-    if not (root / "benchmarks" / "results").is_dir():
-        pytest.skip("nothing is measured yet: make bench")
-    read = read_measurements(str(root / "benchmarks" / "results"))
+    read = read_measurements()
     assert not any(one.quick for one in read.values())
     held = targets(read, **TARGETS)
     assert len(held) == 10

@@ -49,8 +49,8 @@ def test_names_in_the_lock_are_in_order_and_no_two_are_the_same(root):
 
 
 def test_the_lock_pins_all_that_the_project_asks_for(project, lock):
-    """But for what measures the tests: it is installed when they are to be measured."""
-    for requirement in wanted(project, "guard"):
+    """But for what `make bench`, `coverage` and `mutants` need, installed when they are to run."""
+    for requirement in wanted(project, "guard", "bench"):
         name = canonicalize_name(requirement.name)
         assert name in lock, f"{name} is not pinned"
         assert requirement.specifier.contains(lock[name]), f"{requirement} and {lock[name]}"
