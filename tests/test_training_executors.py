@@ -286,15 +286,10 @@ def test_an_interrupted_sweep_ends_the_processes_that_it_opened():
     assert ended(worker)
 
 
-REDUCED = {"epochs": 1, "signals": ["variance"]}
-"""What the test changes of the quick profile: training its 134 runs for 15 epochs twice would take
-two minutes. Candidates, seeds, and the sizes of subset, batch and embedding are the profile's."""
-
-
 def main_comparison(features, store, executor):
     """The tables of the main comparison, from the notebook's own calls at the quick profile."""
     profile = load_catalogue(ROOT).profiles["quick"].get("main-comparison", {})
-    parameters = validate("main-comparison", {**profile, **REDUCED})
+    parameters = validate("main-comparison", profile)
     methods = [f"{s} × {a}" for a in parameters.actuators for s in parameters.signals]
     options = {"store": store, "features": features, "device": "cpu", "executor": executor}
     tuning = tune_methods(parameters, ["fixed", "learned τ", *methods], **options)
