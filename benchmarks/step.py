@@ -1,6 +1,5 @@
 """A step of the loss, forward and backward from embeddings, against other libraries' losses."""
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -45,9 +44,10 @@ def measure(quick: bool) -> Iterator[Row]:
 
 def _alone(size: int, way: str) -> Row:
     found = peak(
-        f"from benchmarks import step\nsteps = step.competitors({size})\nway = {way!r}",
-        "begun = time.perf_counter()\nsteps[way]()\nreturn time.perf_counter() - begun",
-        "return step.seconds(steps['plain loss'])",
+        "from benchmarks.step import competitors\nfrom benchmarks.timing import timed\n"
+        f"steps = competitors({size})\nway = {way!r}",
+        "return timed(steps[way])",
+        "return min(timed(steps['plain loss']) for _ in range(10))",
         LIMIT,
     )
     row: dict[str, str | float | int | None] = {"part": "against peers, alone", "batch": size}
@@ -60,16 +60,6 @@ def _alone(size: int, way: str) -> Row:
 def _rows(part: str, size: int, steps: dict[str, Step], seconds: float) -> Iterator[Row]:
     for way, ratio in ratios(steps, "plain loss", seconds=seconds).items():
         yield {"part": part, "batch": size, "way": way, **vars(ratio)}
-
-
-def seconds(step: Step) -> float:
-    """Return the shortest of a few times that a step takes."""
-    times = []
-    for _ in range(10):
-        begun = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - begun)
-    return min(times)
 
 
 def competitors(size: int) -> dict[str, Step]:

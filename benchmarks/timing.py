@@ -49,7 +49,7 @@ def ratios(
         shuffle(order)
         for name in order:
             time.sleep(PAUSE)
-            turns[name].append(_timed(steps[name], repeats[name]))
+            turns[name].append(timed(steps[name], repeats[name]))
     shortest = {name: min(own) for name, own in turns.items()}
     return {
         name: Ratio(
@@ -63,10 +63,11 @@ def ratios(
 
 def _repeats(step: Step) -> int:
     step()
-    return max(1, round(SECONDS_A_TURN / _timed(step, 1)))
+    return max(1, round(SECONDS_A_TURN / timed(step)))
 
 
-def _timed(step: Step, repeats: int) -> float:
+def timed(step: Step, repeats: int = 1) -> float:
+    """Return the seconds that a step takes, the mean over repeats."""
     begun = time.perf_counter()
     for _ in range(repeats):
         step()

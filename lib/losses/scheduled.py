@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lib.losses.gather import gather_pairs
 from lib.losses.per_query import weighted_mean
 from lib.schedulers.actuators import Schedule
-from lib.schedulers.checks import Number, check_number, is_traced
+from lib.schedulers.checks import Number, check_number, is_traced, refuse_not_finite
 from lib.schedulers.moments import mean_variances_on_host
 from lib.schedulers.scheduler import Fixed, Scheduler, neutral_schedule
 from lib.schedulers.trace import Trace
@@ -187,13 +187,7 @@ class ScheduledContrastiveLoss(nn.Module):
     def _refuse(self, image: Tensor, text: Tensor, scale: Number) -> NoReturn:
         named = {"image_embeddings": image, "text_embeddings": text, "logit_scale": scale}
         for name, value in named.items():
-            bad = (~torch.as_tensor(value).detach().isfinite()).nonzero()
-            if len(bad):
-                where = f", the first at {bad[0].tolist()}" if bad.shape[1] else ""
-                raise ValueError(
-                    f"{name} holds {len(bad)} numbers that are not finite{where}; "
-                    "the model has diverged, or its input has"
-                )
+            refuse_not_finite(name, value)
         raise ValueError(
             "the loss is not finite though its arguments are: embeddings of unit length and a "
             f"smaller logit_scale don't overflow; it is {scale}"

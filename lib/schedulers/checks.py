@@ -91,13 +91,22 @@ def check_finite(name: str, values: Tensor) -> None:
         ValueError: There are some; the message says how many and where the first is.
     """
     # One sum finds a NaN or an infinity faster than a look at every number; it may overflow.
-    if not is_readable(values) or math.isfinite(values.detach().sum().item()):
-        return
-    bad = (~values.detach().isfinite()).nonzero()
+    if is_readable(values) and not math.isfinite(values.detach().sum().item()):
+        refuse_not_finite(name, values)
+
+
+def refuse_not_finite(name: str, values: Number) -> None:
+    """Look at every number, on whatever device, and refuse those that are not finite.
+
+    Raises:
+        ValueError: There are some; the message says how many and where the first is.
+    """
+    bad = (~torch.as_tensor(values).detach().isfinite()).nonzero()
     if len(bad):
+        where = f", the first at {bad[0].tolist()}" if bad.shape[1] else ""
         raise ValueError(
-            f"{name} holds {len(bad)} numbers that are not finite, the first at "
-            f"{bad[0].tolist()}; the model has diverged, or its input has"
+            f"{name} holds {len(bad)} numbers that are not finite{where}; "
+            "the model has diverged, or its input has"
         )
 
 
