@@ -137,6 +137,10 @@ class ProjectionHead(nn.Module):
         """Return what the first layer sees of features (..., B, in_features)."""
         return (features - self.mean).div_(self.scale)
 
+    def standardise_(self, features: Tensor) -> Tensor:
+        """Do the same in place."""
+        return features.sub_(self.mean).div_(self.scale)
+
     def forward(
         self, features: Tensor, generators: Sequence[torch.Generator] | None = None
     ) -> Tensor:
@@ -159,6 +163,19 @@ class ProjectionHead(nn.Module):
                 hidden = hidden * self._keep(hidden, generators)
             hidden = matmul(hidden, weight) + bias
         return F.normalize(hidden, dim=-1)
+
+    @torch.no_grad()
+    def project_run(self, run: int, hidden: Tensor) -> Tensor:
+        """Embed standardised features (1, B, in_features) by one run's head of a stack, to measure.
+
+        The bits are those of :meth:`project`, whose temporary copies, of a whole gallery for every
+        run, would be too large for a cache.
+        """
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            if layer:
+                hidden = F.gelu(hidden)
+            hidden = matmul(hidden, weight[run : run + 1]).add_(bias[run])
+        return F.normalize(hidden, dim=-1, out=hidden)
 
     def _keep(self, hidden: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         # A generator a run, so that a run's draws don't depend on its neighbours in the stack.

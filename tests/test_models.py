@@ -33,6 +33,18 @@ def test_a_run_does_not_depend_on_its_stack(hidden_layers):
         assert torch.equal(embed([run])[0], together[run])
 
 
+@pytest.mark.parametrize("hidden_layers", [0, 2])
+def test_a_run_that_is_measured_alone_gets_the_bits_of_its_stack(hidden_layers):
+    features = torch.randn(3, 50, 6, generator=torch.Generator().manual_seed(0))
+    model = head([0, 1, 2], hidden_layers=hidden_layers, hidden_features=7)
+    with torch.no_grad():
+        for bias in model.biases:
+            bias.uniform_(-1, 1, generator=torch.Generator().manual_seed(1))
+        together = model.project(features)
+    for run in range(3):
+        assert torch.equal(model.project_run(run, features[run : run + 1])[0], together[run])
+
+
 def test_a_linear_head_is_a_linear_layer_on_standardised_features():
     features = torch.randn(20, 6, generator=torch.Generator().manual_seed(0)) * 3 + 1
     model = head([0])

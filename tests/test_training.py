@@ -1,5 +1,6 @@
 """Training: stacks against single runs, resumption, an independent loop, and what goes wrong."""
 
+import math
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from lib.runs import (
 )
 from lib.training import TrainingError, sweep, train
 from lib.training.data import TrainingData, batches
+from lib.training.stack import count_weights, drawn_heads
 
 CPU = torch.device("cpu")
 
@@ -302,6 +304,38 @@ def test_the_numbers_of_a_run_are_pinned(together):
 PIN_FIXED = (1.190882, 460.2830)
 PIN_VARIANCE = (1.194332, 458.3962)
 PIN_SHARPNESS = (1.512333, 450.2830)
+
+
+@pytest.mark.parametrize(("runs", "workers"), [(20, 1), (20, 2), (3, 2), (1, 4), (21, 4)])
+def test_stacks_share_the_runs_out_evenly(features, runs, workers, monkeypatch):
+    data = TrainingData.of(features, CPU)
+    configs = [MIXED[0].model_copy(update={"seed": seed}) for seed in range(runs)]
+    widths = data.image.shape[1], data.text.shape[1]
+    monkeypatch.setattr(sweep, "STACK_WEIGHTS", 7 * count_weights(configs[0], widths) + 1)
+    stacks = list(sweep._stacks(configs, data, workers))
+    assert [config for stack in stacks for config in stack] == configs
+    sizes = [len(stack) for stack in stacks]
+    assert max(sizes) <= 7
+    assert len(sizes) >= min(workers, runs)
+    # Nobody has more stacks than others, and all but the last are of one length.
+    assert len(sizes) <= workers * math.ceil(runs / (7 * workers))
+    assert set(sizes[:-1]) <= {max(sizes)}
+
+
+def test_a_run_too_large_for_the_cache_trains_alone(features, monkeypatch):
+    data = TrainingData.of(features, CPU)
+    monkeypatch.setattr(sweep, "STACK_WEIGHTS", 1)
+    assert [len(stack) for stack in sweep._stacks(MIXED[:3], data)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("text_hidden_layers", [None, 0, 2])
+def test_weights_are_counted_as_the_heads_have_them(text_hidden_layers):
+    config = MIXED[0].model_copy(
+        update={"hidden_layers": 1, "text_hidden_layers": text_hidden_layers}
+    )
+    model = drawn_heads([config], (11, 7))
+    weights = [*model.image.weights, *model.text.weights]
+    assert count_weights(config, (11, 7)) == sum(weight.numel() for weight in weights)
 
 
 def test_training_learns(together):

@@ -36,6 +36,8 @@ class Objective:
             [config.learn_temperature for config in configs], device=device
         )
         self._fixed = torch.tensor([config.temperature for config in configs], device=device)
+        # Where none is learned, there is no gradient to compute with respect to it.
+        self._any_learned = any(config.learn_temperature for config in configs)
         # Runs with a fixed temperature get a stand-in that no gradient reaches.
         self._temperature = LearnedTemperature(
             torch.where(self._learned, self._fixed, 1.0), batch_shape=(len(configs),)
@@ -56,9 +58,13 @@ class Objective:
             place: (R, B) which of a run's images each pair has.
             shared: Parameters that both directions share, (R, …), those before the similarities.
         """
-        tau = torch.where(self._learned, self._temperature(), self._fixed)
-        schedule = self._schedulers(similarity, tau.detach())
-        tau = torch.where(self._learned, tau, schedule.temperature)
+        if self._any_learned:
+            tau = torch.where(self._learned, self._temperature(), self._fixed)
+            schedule = self._schedulers(similarity, tau.detach())
+            tau = torch.where(self._learned, tau, schedule.temperature)
+        else:
+            schedule = self._schedulers(similarity, self._fixed)
+            tau = schedule.temperature
         losses, tau = self._losses(similarity, tau, place)
         used = self._balance(losses, schedule._replace(temperature=tau), shared)
         return self._schedulers.penalised(weighted_mean(losses, used)), used

@@ -64,6 +64,9 @@ class Schedulers:
 
     def __call__(self, similarity: Tensor, temperature: Tensor) -> Schedule:
         """Return the schedule of every run, (R, …), for similarities (R, B, B)."""
+        if len(self._parts) == 1:
+            alone: Schedule = self._parts[0][1](similarity, temperature)
+            return alone
         weights = similarity.new_empty(similarity.shape[0], 2)
         sample_weights = similarity.new_empty(similarity.shape[0], 2, similarity.shape[-1])
         tau = torch.empty_like(temperature)

@@ -4,11 +4,12 @@ What a run computes does not depend on its neighbours in the stack.
 """
 
 import datetime
+import itertools
 import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -59,10 +60,8 @@ def drawn_heads(
         batch_shape: The stack's leading axis; none for a run alone.
     """
     shape = configs[0]
-    text_layers = shape.text_hidden_layers
-    layers = shape.hidden_layers, shape.hidden_layers if text_layers is None else text_layers
     heads = []
-    for name, width, hidden_layers in zip(("image", "text"), widths, layers, strict=True):
+    for name, width, hidden_layers in zip(("image", "text"), widths, _layers(shape), strict=True):
         head = ProjectionHead(
             width,
             shape.embedding_dim,
@@ -74,6 +73,21 @@ def drawn_heads(
         head.initialise([torch_generator(c.seed, "initialisation", name) for c in configs])
         heads.append(head)
     return DualEncoder(*heads)
+
+
+def _layers(config: RunConfig) -> tuple[int, int]:
+    """Return the hidden layers of the image head and of the text head."""
+    text = config.text_hidden_layers
+    return config.hidden_layers, config.hidden_layers if text is None else text
+
+
+def count_weights(config: RunConfig, widths: tuple[int, int]) -> int:
+    """Return how many weights a run's heads have, for features of these lengths."""
+    total = 0
+    for width, hidden_layers in zip(widths, _layers(config), strict=True):
+        layers = [width, *[config.hidden_features] * hidden_layers, config.embedding_dim]
+        total += sum(a * b for a, b in itertools.pairwise(layers))
+    return total
 
 
 def _build_model(
@@ -115,6 +129,21 @@ def test_metrics(image: Tensor, text: Tensor, owner: Tensor) -> Tensor:
     return torch.stack(columns, dim=-1).round(decimals=9)
 
 
+class Measured(NamedTuple):
+    """What the runs of a stack score on a gallery.
+
+    Attributes:
+        metrics: (R, len(TEST_COLUMNS)).
+        finite: (R,) whether a run's embeddings are finite. The metrics of one whose are not, or
+            that was lost before, are those of a collapsed model, and must not be used.
+        collapsed: Whether each run's have all but become one, where that was asked for.
+    """
+
+    metrics: Tensor
+    finite: Tensor
+    collapsed: tuple[bool, ...]
+
+
 class _Examination:
     """A gallery that a stack is measured on again and again: its features are standardised once."""
 
@@ -125,20 +154,32 @@ class _Examination:
             self._text = model.text.standardised(gallery.text)
         self._owner = gallery.caption_owner
 
-    @torch.no_grad()
-    def measure(self, alive: Tensor) -> tuple[Tensor, Tensor, Embeddings]:
-        """Measure every run as it is now.
+    def measure(self, alive: Tensor, *, collapse: bool = False) -> Measured:
+        """Measure every run as it is now, those that are ``alive`` (R,), run by run.
 
-        Returns:
-            (R, len(TEST_COLUMNS)) metrics, (R,) whether the run's embeddings are finite, and the
-            embeddings. A run that is not alive or not finite is measured as if it had collapsed,
-            and must not be used.
+        Args:
+            alive: Whether a run's losses have been finite so far.
+            collapse: Whether to look for collapse.
         """
-        embedded = self._model.image.project(self._image), self._model.text.project(self._text)
-        finite = torch.stack([e.isfinite().all(dim=-1).all(dim=-1) for e in embedded]).all(dim=0)
-        usable = (alive & finite)[:, None, None]
-        image, text = (torch.where(usable, e, torch.zeros_like(e)) for e in embedded)
-        return test_metrics(image, text, self._owner), finite, Embeddings(image, text)
+        metrics, finite, fallen = [], [], []
+        for run, living in enumerate(alive.tolist()):
+            image = self._model.image.project_run(run, self._image[run : run + 1])
+            text = self._model.text.project_run(run, self._text[run : run + 1])
+            # Coordinates of unit vectors can't overflow a sum: it is finite if all of them are.
+            sound = bool((image.sum() + text.sum()).isfinite())
+            finite.append(sound)
+            if not (living and sound):
+                image.zero_(), text.zero_()
+            metrics.append(test_metrics(image, text, self._owner))
+            fallen.append(collapse and (collapsed(image) or collapsed(text)))
+        return Measured(
+            torch.cat(metrics), torch.tensor(finite, device=alive.device), tuple(fallen)
+        )
+
+
+def _rows_of(values: Tensor, rows: Tensor) -> Tensor:
+    # Whole rows are copied several times faster than by indexing, which goes by element.
+    return values.index_select(0, rows.flatten()).view(*rows.shape, -1)
 
 
 def fit_stack(configs: Sequence[RunConfig], data: TrainingData, sources: Sources) -> Fitted:
@@ -189,8 +230,12 @@ def fit_stack(configs: Sequence[RunConfig], data: TrainingData, sources: Sources
         )
         epoch_steps = []
         for batch in batched:
-            once = images[:, batch][:, ::copies]
-            embedded = model(data.image[once], data.text[captions[:, batch]], dropout)
+            image = _rows_of(data.image, images[:, batch][:, ::copies])
+            text = _rows_of(data.text, captions[:, batch])
+            embedded = Embeddings(
+                model.image.project(model.image.standardise_(image), dropout),
+                model.text.project(model.text.standardise_(text), dropout),
+            )
             similarity = pair_similarities(embedded, copies)
             loss, used = objective(similarity, places[:, batch], shared)
             optimiser.zero_grad()
@@ -244,8 +289,8 @@ def train_stack(
     """Train runs of the same shapes together; return their records and what went wrong."""
     begun = time.perf_counter()
     fitted = fit_stack(configs, data, sources)
-    test, finite, embedded = _Examination(fitted.model, data.test).measure(fitted.alive)
-    for run in torch.nonzero(fitted.alive & ~finite).flatten():
+    test = _Examination(fitted.model, data.test).measure(fitted.alive, collapse=True)
+    for run in torch.nonzero(fitted.alive & ~test.finite).flatten():
         fitted.lost.append(not_finite(configs[run], "embeddings of the test split"))
         fitted.alive[run] = False
     epoch_series = fitted.epochs.cpu().numpy()
@@ -256,10 +301,10 @@ def train_stack(
             config=config,
             corpus_fingerprint=data.corpus_fingerprint,
             best_epoch=int(fitted.best_epoch[run]),
-            test=dict(zip(TEST_COLUMNS, test[run].tolist(), strict=True)),
+            test=dict(zip(TEST_COLUMNS, test.metrics[run].tolist(), strict=True)),
             epochs=epoch_series[run],
             steps=step_series[run],
-            collapsed=any(collapsed(part[run]) for part in embedded),
+            collapsed=test.collapsed[run],
             seconds=seconds,
             made=circumstances(data.device),
         )

@@ -1,5 +1,6 @@
 """A list of runs in, their records out: what is finished is looked up, the rest is trained."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -16,17 +17,20 @@ from lib.training.end_to_end import Material, load_material, train_runs
 from lib.training.executors import opened, workers_of
 from lib.training.schedules import Sources
 from lib.training.spread import Outcome, Parcel, TrainingError, spread
-from lib.training.stack import fit_stack, train_stack
+from lib.training.stack import count_weights, fit_stack, train_stack
 
 Version = Literal["clean", "captions", "images"]
 Source = tuple[str, str, str, str, Version, str]
 """Corpus, what to do with its bad samples, image tower, text tower, which noisy version, and what
 of the towers is trained (empty: nothing)."""
 
-STACK_SIZE = {"cpu": 8, "cuda": 128}
-"""Runs that train together, by kind of device: on a CPU they must share its cache."""
+STACK_SIZE = {"cpu": 64, "cuda": 128}
+"""Runs that train together at most, by kind of device."""
+STACK_WEIGHTS = 1 << 22
+"""Weights that a stack has at most on a CPU, more than one run's at any rate: with gradients and
+moments they go through its cache at every step. The main comparison's runs train by nine."""
 STACK_MEMORY = {"cpu": 4 << 30, "cuda": 16 << 30}
-"""Bytes that a stack's similarity matrices and batches may take, by kind of device."""
+"""Bytes that a stack's features, of batches and of a gallery, may take, by kind of device."""
 
 
 class Loaded(NamedTuple):
@@ -336,8 +340,8 @@ def _check_size(config: RunConfig, data: TrainingData) -> None:
 def _stacks(
     configs: Sequence[RunConfig], data: TrainingData, workers: int = 1
 ) -> Iterator[list[RunConfig]]:
-    """Yield lists of runs that differ in seed, temperature, schedule, loss and noise alone, short
-    enough for every worker to get one."""
+    """Yield lists of runs that differ in seed, temperature, schedule, loss and noise alone, of one
+    length or nearly, so that every worker has as much to do."""
     groups: dict[RunConfig, list[RunConfig]] = {}
     neutral = {
         "seed": 0,
@@ -353,11 +357,15 @@ def _stacks(
         groups.setdefault(config.model_copy(update=neutral), []).append(config)
     kind = "cuda" if data.device.type == "cuda" else "cpu"
     galleries = (data.validation, data.test)
-    evaluation = max(len(g.image) * len(g.text) for g in galleries)
+    examined = max(g.image.numel() + g.text.numel() for g in galleries)
     for shape, members in groups.items():
         pairs = shape.batch_size * shape.captions_at_once
-        per_run = 4 * (3 * evaluation + 6 * pairs * data.image.shape[1])
-        share = -(-len(members) // workers)
-        size = max(1, min(STACK_SIZE[kind], STACK_MEMORY[kind] // per_run, share))
+        per_run = 4 * (2 * examined + 6 * pairs * data.image.shape[1])
+        most = min(STACK_SIZE[kind], STACK_MEMORY[kind] // per_run)
+        if kind == "cpu":
+            weights = count_weights(shape, (data.image.shape[1], data.text.shape[1]))
+            most = min(most, STACK_WEIGHTS // weights)
+        rounds = math.ceil(len(members) / (workers * max(1, most)))
+        size = math.ceil(len(members) / (workers * rounds))
         for start in range(0, len(members), size):
             yield members[start : start + size]
