@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from lib.losses import ScheduledContrastiveLoss, contrastive_loss
-from lib.losses.scheduled import check_embeddings
+from lib.losses import ScheduledContrastiveLoss, contrastive_loss, gather_pairs, weighted_mean
+from lib.losses.scheduled import _is_finite, check_embeddings
 from lib.schedulers import ACTUATORS, SIGNALS, Fixed, Scheduler, Trace, mean_variances, variance
 from lib.schedulers.moments import mean_variances_on_host
 
@@ -501,3 +501,48 @@ def test_what_is_no_batch_is_said_whole(image, text, said):
 def test_two_pairs_are_a_batch():
     check_embeddings(torch.ones(2, 1), torch.ones(2, 1))
     check_embeddings(torch.ones(5, 2, 3).half(), torch.ones(5, 2, 3))
+
+
+def test_without_a_group_of_processes_nothing_is_gathered():
+    image, text = pairs(0)
+    assert all(a is b for a, b in zip(gather_pairs(image, text), (image, text), strict=True))
+    assert ScheduledContrastiveLoss().gather is False
+    for wrong in (text[:-1], text[0]):
+        with pytest.raises(ValueError, match=r"\(\.\.\., b, d\) both"):
+            gather_pairs(image, wrong)
+
+
+def test_losses_of_another_batch_are_refused():
+    schedule = Fixed()(torch.eye(4), 0.1)
+    for shape in [(2, 1), (1, 4), (4,)]:
+        with pytest.raises(ValueError, match=r"\(\.\.\., 2, B\)"):
+            weighted_mean(torch.ones(shape), schedule)
+
+
+def test_a_scale_below_one_is_a_scale():
+    image, text = pairs(1)
+    warm = ScheduledContrastiveLoss(Fixed())(image, text, logit_scale=0.5)
+    assert float(warm) == pytest.approx(
+        float(contrastive_loss(image @ text.T, Fixed()(image @ text.T, 2.0)))
+    )
+
+
+@pytest.mark.parametrize(("length", "scale"), [(1e3, 3e38), (1e30, 10.0)])
+@pytest.mark.parametrize("scheduler", [Fixed(), Scheduler("entropy")])
+def test_a_scale_under_which_the_loss_overflows_is_named(length, scale, scheduler):
+    image = length * torch.eye(3)
+    with pytest.raises(ValueError, match=rf"smaller logit_scale .*; it is {re.escape(str(scale))}"):
+        ScheduledContrastiveLoss(scheduler)(image, image, logit_scale=scale)
+
+
+def test_a_stack_with_a_run_that_is_not_finite_is_refused_and_a_sound_one_is_not():
+    image, text = pairs(2, leading=(3,))
+    loss = ScheduledContrastiveLoss(Scheduler(batch_shape=(3,)).double())
+    assert loss(image, text).shape == (3,)
+    image[1, 0, 0] = math.nan
+    with pytest.raises(ValueError, match="image_embeddings holds 1 numbers"):
+        loss(image, text)
+    assert not _is_finite(torch.tensor([1.0, math.inf]))
+    assert _is_finite(torch.tensor([1.0, 2.0]))
+    assert not _is_finite(torch.tensor(math.nan))
+    assert _is_finite(torch.tensor(1.0))

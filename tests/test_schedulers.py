@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from lib.schedulers import SIGNALS, Fixed, Scheduler, Trace, entropy, margin, spread, variance
 from lib.schedulers.actuators import ACTUATORS, powers, temperature_at_entropy
+from lib.schedulers.checks import is_traced
 from lib.schedulers.moments import mean_variances, mean_variances_on_host
 
 TAU = torch.tensor(0.1)
@@ -497,3 +498,41 @@ def test_a_temperature_without_sense_is_refused(temperature):
     for module in (Fixed(), Scheduler()):
         with pytest.raises(ValueError, match=said):
             module(torch.eye(3), temperature)
+
+
+def test_a_stack_of_stacks_is_no_single_pair():
+    similarity = torch.eye(3).expand(1, 1, 3, 3)
+    assert variance(similarity, TAU).shape == (1, 1, 2, 3)
+
+
+def test_a_neutral_schedule_has_the_shape_of_its_runs():
+    schedule = Fixed()(torch.zeros(5, 3, 4, 4), 0.1)
+    assert schedule.weights.shape == (5, 3, 2)
+    assert schedule.sample_weights.shape == (5, 3, 2, 4)
+    assert schedule.temperature.shape == (5, 3)
+
+
+def test_whole_numbers_as_constants_are_floats():
+    scheduler = Scheduler(gamma=2, beta=0, target=1)
+    assert {scheduler.gamma.dtype, scheduler.beta.dtype, scheduler.target.dtype} == {torch.float32}
+
+
+@pytest.mark.parametrize("signal", [variance, spread, margin])
+def test_signals_pass_what_is_not_finite_on(signal):
+    """The schedulers look; a signal of a diverged run is not finite either."""
+    assert not signal(torch.full((3, 3), math.nan), TAU).isfinite().any()
+
+
+def test_entropy_takes_the_temperature_in_the_similarities_precision():
+    similarity = random_similarity(1, 5)
+    by_row = torch.softmax(similarity / 0.07, dim=-1)
+    expected = -(by_row * by_row.log()).sum(dim=-1) / math.log(5)
+    torch.testing.assert_close(entropy(similarity, 0.07)[0], expected, rtol=1e-12, atol=0)
+
+
+def test_a_subclass_of_tensors_cannot_be_read():
+    class Traced(torch.Tensor):
+        pass
+
+    assert is_traced(torch.eye(2).as_subclass(Traced))
+    assert not is_traced(torch.eye(2))

@@ -69,7 +69,7 @@ def mean_variances_on_host(similarity: Tensor) -> tuple[float, float]:
     """
     size = similarity.shape[0]
     flat = similarity.view(-1)
-    rows, columns = similarity.sum(dim=1), similarity.sum(dim=0)
+    rows, columns = similarity.sum(1), similarity.sum(0)
     square = torch.dot(flat, flat).item()
     row_part = (square - torch.dot(rows, rows).item() / size) / size**2
     column_part = (square - torch.dot(columns, columns).item() / size) / size**2
