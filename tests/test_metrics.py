@@ -470,3 +470,30 @@ def test_the_numbers_of_a_run_by_name():
     several = retrieval_metrics(torch.rand(2, 3, 4, 4), torch.arange(4), ks=(1,))
     with pytest.raises(ValueError, match=r"these metrics are of \(2, 3\) runs; take one of them"):
         several.as_dict()
+
+
+def test_spread_has_no_scale():
+    draws = torch.randn(2, 9, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = spread(draws)
+    runs = draws * torch.tensor([1e-200, 1e200], dtype=torch.float64)[:, None, None]
+    torch.testing.assert_close(spread(runs), expected)
+
+
+def test_the_median_of_an_odd_number_of_queries_is_the_middle_one():
+    # The pairs' own scores come first, second and third in their rows.
+    similarity = torch.tensor([[9.0, 1, 2], [5, 4, 3], [3, 2, 1]])
+    assert float(retrieval_metrics(similarity, [0, 1, 2]).i2t.median_rank) == 2
+
+
+def test_queries_one_by_one_are_kept_only_where_asked_for():
+    image = torch.eye(4)
+    assert retrieval_metrics_from_embeddings(image, image, range(4)).i2t.per_query is None
+    found = ranks(image, list(range(4)))[0]
+    assert type(retrieval_metrics(image, range(4)).i2t).of(found, (1,)).per_query is None
+
+
+def test_a_tie_that_only_positives_share_is_a_hit():
+    # Two captions of one image tie for the first place: whichever comes first is a hit.
+    found = ranks(torch.tensor([[0.5, 0.5, 0.1]]), [0, 0, 0])[0]
+    assert found.hit_probability(2).tolist() == [1.0]
+    assert ranks(torch.tensor([[0.5, 0.4]]), [0, 0])[0].hit_probability(1).tolist() == [1.0]

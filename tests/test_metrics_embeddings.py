@@ -216,3 +216,39 @@ def test_a_large_gallery_stays_within_its_memory(root):
     assert peak - before < 400, f"{peak - before:.0f} MB more than the {before:.0f} MB before"
     chance = 100 * (1 + 5 + 10) * (5 / captions + 1 / images)
     assert 0.2 * chance < rsum < 3 * chance
+
+
+def near_ties(images=20, captions=90):
+    """Vectors of which many differ in a coordinate's last bits: float32 can't order them."""
+    draws = torch.Generator().manual_seed(3)
+    base = torch.nn.functional.normalize(torch.randn(4, 16, generator=draws), dim=-1).double()
+    image = base[torch.arange(images) % 4]
+    text = base[torch.arange(captions) % 4]
+    image = image + 1e-9 * torch.randn(image.shape, generator=draws, dtype=torch.float64)
+    text = text + 1e-9 * torch.randn(text.shape, generator=draws, dtype=torch.float64)
+    return image, text, torch.arange(captions) % images
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_blocks_of_rows_and_columns_give_the_ranks_of_the_whole(monkeypatch, share):
+    """Whether near ties are decided one by one, or a block with any is multiplied again."""
+    data = near_ties()
+    monkeypatch.setattr(ranking, "EXACT_SHARE", share)
+    whole = ranks_from_embeddings(*data)
+    monkeypatch.setattr(ranking, "BLOCK", 24)
+    assert equal(ranks_from_embeddings(*data, chunk_size=4), whole)
+
+
+def test_blocks_of_a_matrix_give_the_ranks_of_the_whole(monkeypatch):
+    image, text, owner = near_ties()
+    similarity = (image @ text.T).round(decimals=1)
+    whole = ranks(similarity, owner)
+    monkeypatch.setattr(ranking, "BLOCK_ROWS", 3)
+    monkeypatch.setattr(ranking, "BLOCK", 24)
+    assert equal(ranks(similarity, owner), whole)
+
+
+@pytest.mark.parametrize("chunk_size", [0, -1])
+def test_a_block_of_no_rows_is_refused(duplicated, chunk_size):
+    with pytest.raises(MetricsError, match="chunk_size"):
+        retrieval_metrics_from_embeddings(*duplicated, chunk_size=chunk_size)

@@ -241,3 +241,46 @@ def test_chunks_without_rows_are_refused():
         recall_at_k(torch.eye(2), [torch.ones(0, 2)], [])
     with pytest.raises(MetricsError, match=r"^text is empty: no chunk came$"):
         recall_at_k(torch.eye(2), iter(()), [])
+
+
+@pytest.mark.parametrize(("dtype", "power"), [("float32", 100), ("float64", 400)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_length_of_the_vectors_plays_no_role(dtype, power, sign):
+    image, text, owner = made(5)
+    image, text = image.to(getattr(torch, dtype)), text.to(getattr(torch, dtype))
+    expected = numbers(recall_at_k(image, text, owner, KS))
+    assert numbers(recall_at_k(image * 2.0 ** (sign * power), text, owner, KS)) == expected
+
+
+@pytest.mark.parametrize("power", [700, -700])
+def test_lengths_whose_squares_leave_float64_are_refused_where_vectors_are_read_in_parts(power):
+    image, text, owner = made(5)
+    with pytest.raises(MetricsError, match="text has norms beyond float64"):
+        recall_at_k(image, text.double() * 2.0**power, owner, KS)
+
+
+def test_vectors_of_zeros_all_tie():
+    found = recall_at_k(np.zeros((4, 3)), np.zeros((4, 3)), range(4), (1,))
+    assert float(found.t2i.recall[1]) == 25
+
+
+@pytest.mark.parametrize("power", [700, -700])
+def test_lengths_whose_squares_leave_float64_play_no_role(power):
+    image, text, owner = made(5)
+    image, text = image.double(), text.double()
+    expected = numbers(retrieval_metrics_from_embeddings(image, text, owner, KS))
+    longer = image * 2.0**power
+    assert numbers(retrieval_metrics_from_embeddings(longer, text, owner, KS)) == expected
+
+
+def test_vectors_of_one_number_are_vectors():
+    found = recall_at_k(np.array([[1.0], [-1.0]]), np.array([[1.0], [-2.0]]), [0, 1], (1,))
+    assert float(found.t2i.recall[1]) == 100
+
+
+def test_a_number_that_is_not_finite_is_named_by_its_side_and_part(monkeypatch):
+    monkeypatch.setattr(gallery, "CAPTIONS_AT_ONCE", 4)
+    image, text, owner = made(6)
+    text[9, 2] = float("nan")
+    with pytest.raises(MetricsError, match=r"text holds 1 .* \[1, 2\].*counted from row 8 on"):
+        recall_at_k(image, text, owner, KS)

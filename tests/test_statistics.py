@@ -516,3 +516,15 @@ def test_what_cannot_be_bootstrapped_is_said(values, image, said):
     with pytest.raises(StatisticsError) as caught:
         bootstrap_by_image(values, image)
     assert str(caught.value) == said
+
+
+def test_the_margin_is_three_tenths_unless_told_otherwise():
+    table = tidy({"a": [10.5, 10.52, 10.48, 10.51], "b": [10.0, 10, 10, 10]})
+    (compared,) = compare_pairs(table, [("a", "b")], ["R@1"])
+    assert compared.margin == 0.3
+    assert compared.verdict is Verdict.IMPROVES
+
+
+def test_images_of_one_mean_have_no_spread_whatever_their_number_of_captions():
+    interval = bootstrap_by_image([0.5, 0.25, 0.75, 0.5, 0.5, 0.5], [0, 1, 1, 2, 2, 2])
+    assert (interval.low, interval.estimate, interval.high) == (0.5, 0.5, 0.5)

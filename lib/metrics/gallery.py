@@ -23,6 +23,8 @@ from lib.metrics.retrieval import RetrievalMetrics, _summarise
 IMAGES_AT_ONCE = 4096
 CAPTIONS_AT_ONCE = 8192
 """What is held at once as float64: at d = 512, 16 MB of images and 32 MB of captions."""
+SMALLEST_NORM = 1e-150
+"""Its square is the smallest that float64 holds with all digits, or nearly."""
 
 
 @torch.no_grad()
@@ -113,7 +115,11 @@ class _Rows:
             vectors = self.read(part)
             norms = torch.linalg.vector_norm(vectors, dim=-1, dtype=torch.float64)
             greatest = max(greatest, float(norms.amax()))
-        if not math.isfinite(greatest):
+        # Squares of smaller numbers are lost, and all vectors would seem to be zero.
+        lost = greatest < SMALLEST_NORM and any(
+            bool(self.read(part).any()) for part in _slices(self.count, CAPTIONS_AT_ONCE)
+        )
+        if lost or not math.isfinite(greatest):
             raise MetricsError(f"{name} has norms beyond float64; scale it to unit length")
         self.top = math.frexp(greatest)[1]
 
