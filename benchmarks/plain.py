@@ -184,9 +184,13 @@ def _recall_of(
 
 
 class Products:
-    """The matrix products of runs and nothing else, run by run, into memory that is there."""
+    """The matrix products of runs and nothing else, run by run, into memory that is there.
 
-    def __init__(self, config: RunConfig, data: TrainingData) -> None:
+    With ``updates``, a step of PyTorch's fused AdamW over both heads' weights comes after those of
+    a step, which no way to train can do without either.
+    """
+
+    def __init__(self, config: RunConfig, data: TrainingData, *, updates: bool = False) -> None:
         draws = torch.Generator().manual_seed(0)
         size, out = config.batch_size, config.embedding_dim
         self._epochs = config.epochs
@@ -196,6 +200,12 @@ class Products:
             for part in batches(config.train_images, size)
         ]
         widths = data.image.shape[1], data.text.shape[1]
+        self._optimiser: torch.optim.AdamW | None = None
+        if updates:
+            weights = [torch.zeros(width, out, requires_grad=True) for width in widths]
+            for weight in weights:
+                weight.grad = torch.randn(weight.shape, generator=draws)
+            self._optimiser = torch.optim.AdamW(weights, fused=True)
 
         def made(*shapes: tuple[int, int, int]) -> list[_Product]:
             return [_Product(shape, draws) for shape in shapes]
@@ -225,6 +235,8 @@ class Products:
                 for size in self._sizes:
                     for product in self._step[size]:
                         product()
+                    if self._optimiser is not None:
+                        self._optimiser.step()
                 for product in self._examination[0]:
                     product()
             for product in self._examination[1]:

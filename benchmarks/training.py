@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +17,12 @@ from lib.encoders import Features
 from lib.runs import RunConfig, ScheduleConfig, Store
 from lib.training import train
 from lib.training.data import TrainingData
-from lib.training.sweep import STACK_SIZE
+from lib.training.executors import opened
 
+FLOOR = "matrix products and AdamW, fused"
+"""What no way to train can do without."""
 SEEDS = 20
+VMAP_AT_ONCE = 8
 COUNTS = (1, 2, 4, 8, 20)
 GALLERY = 1000
 """Images of a validation or test gallery, of five captions each."""
@@ -32,9 +36,11 @@ class Shape:
         batch: Pairs in a batch.
         widths: Lengths of an image's and a caption's feature.
         embedding: Length of an embedding.
+        epochs: How often each training image comes.
     """
 
     batch: int
+    epochs: int
     widths: tuple[int, int] = (1280, 384)
     embedding: int = 256
 
@@ -43,33 +49,33 @@ class Shape:
         return f"B = {self.batch}, {image:,} and {text:,} to {self.embedding}"
 
 
-STUDY = Shape(batch=128)
+STUDY = Shape(batch=128, epochs=15)
 """The main comparison's, on features of EfficientNet-Lite0 and MiniLM."""
-SMALL_BATCHES = Shape(batch=16)
-SMALL_HEADS = Shape(batch=16, widths=(64, 64), embedding=32)
+SMALL_BATCHES = Shape(batch=16, epochs=4)
+SMALL_HEADS = Shape(batch=16, epochs=4, widths=(64, 64), embedding=32)
 
 
 def measure(quick: bool) -> Iterator[Row]:
     """Yield whole runs, then training alone by shape, then a curve over counts of runs.
 
-    An epoch is the same as any other, so that few stand for the study's fifteen.
+    What a run does once weighs as it does in the study where it trains for as many epochs; on
+    small batches fewer give as many steps.
     """
     seeds = 3 if quick else SEEDS
-    seconds, least = (1.0, 1) if quick else (10.0, 3)
-    parts = [("whole runs", STUDY, GALLERY // 10 if quick else GALLERY, 1 if quick else 2)]
-    for shape in (STUDY, SMALL_BATCHES, SMALL_HEADS):
-        # As many steps of either size: what a run does once weighs alike.
-        parts.append(("training alone", shape, 8, 1 if quick else shape.batch // 16))
-    with tempfile.TemporaryDirectory() as folder:
-        for part, shape, gallery, epochs in parts:
-            features, made = sized(shape, gallery), configs(shape, seeds, epochs)
-            steps = competitors(made, features, Path(folder))
+    seconds, least = (1.0, 1) if quick else (10.0, 2)
+    parts = [("whole runs", STUDY, GALLERY // 10 if quick else GALLERY)]
+    parts += [("training alone", shape, 8) for shape in (STUDY, SMALL_BATCHES, SMALL_HEADS)]
+    with tempfile.TemporaryDirectory() as folder, opened("processes") as workers:
+        for part, shape, gallery in parts:
+            features = sized(shape, gallery)
+            made = configs(shape, seeds, 1 if quick else shape.epochs)
+            steps = competitors(made, features, Path(folder), workers)
             yield from _rows(part, shape, seeds, steps, seconds, least)
         for shape in (STUDY, SMALL_BATCHES, SMALL_HEADS):
             features = sized(shape, 8)
             for count in COUNTS[: 3 if quick else None]:
-                made = configs(shape, count, 1)
-                steps = competitors(made, features, Path(folder), few=True)
+                made = configs(shape, count, 1 if quick else 2)
+                steps = competitors(made, features, Path(folder), workers, few=True)
                 yield from _rows("curve", shape, count, steps, seconds / 3, least)
 
 
@@ -105,11 +111,18 @@ def configs(shape: Shape, seeds: int, epochs: int) -> list[RunConfig]:
 
 
 def competitors(
-    made: Sequence[RunConfig], features: Features, folder: Path, few: bool = False
+    made: Sequence[RunConfig],
+    features: Features,
+    folder: Path,
+    workers: Executor | None,
+    few: bool = False,
 ) -> dict[str, Step]:
-    """Return each way to train the runs, by name; all but ours train the plain loss."""
+    """Return each way to train the runs, by name; all but ours train the plain loss.
+
+    ``workers`` are the package's processes, one a core; they stay between turns, as joblib's do.
+    """
     data = TrainingData.of(features, torch.device("cpu"))
-    products = Products(made[0], data)
+    products, updates = Products(made[0], data), Products(made[0], data, updates=True)
 
     def ours() -> None:
         with tempfile.TemporaryDirectory(dir=folder) as store:
@@ -118,29 +131,35 @@ def competitors(
                 store=Store(folder=Path(store), published=folder / "none"),
                 features=features,
                 device="cpu",
-                executor="serial",
+                executor=workers,
             )
 
     steps: dict[str, Step] = {
         "matrix products": lambda: products(len(made)),
+        FLOOR: lambda: updates(len(made)),
         "ours, in stacks": ours,
         "plain loop": lambda: [train_one(config, data) for config in made],
     }
     if few:
+        del steps[FLOOR]
         return steps
-    size = STACK_SIZE["cpu"]
+    size = VMAP_AT_ONCE
     steps["torch.func.vmap"] = lambda: [
         train_by_vmap(made[at : at + size], data) for at in range(0, len(made), size)
     ]
     if installed("joblib"):
-        from joblib import Parallel, delayed
+        from joblib import Parallel, delayed, dump, load
 
-        # The processes stay between turns, so that their start is not counted.
+        # The processes stay between turns, so that their start is not counted, and read the
+        # features off one file.
+        file = folder / f"{features.fingerprint}.joblib"
+        dump(features, file)
+        mapped = load(file, mmap_mode="r")
         pool = Parallel(n_jobs=os.cpu_count() or 1)
-        steps["joblib processes"] = lambda: pool(delayed(_from_arrays)(c, features) for c in made)
+        steps["joblib processes"] = lambda: pool(delayed(_from_arrays)(c, mapped) for c in made)
     return steps
 
 
 def _from_arrays(config: RunConfig, features: Features) -> None:
-    # Arrays reach a process of joblib as memory maps, tensors would be copied for every run.
+    # Arrays reach a process of joblib as memory maps; tensors would be copied for every run.
     train_one(config, TrainingData.of(features, torch.device("cpu")))
