@@ -186,11 +186,11 @@ def _recall_of(
 class Products:
     """The matrix products of runs and nothing else, run by run, into memory that is there.
 
-    With ``updates``, a step of PyTorch's fused AdamW over both heads' weights comes after those of
-    a step, which no way to train can do without either.
+    Where asked for, a step of PyTorch's fused AdamW over both heads' weights comes after those of a
+    step, which no way to train can do without either.
     """
 
-    def __init__(self, config: RunConfig, data: TrainingData, *, updates: bool = False) -> None:
+    def __init__(self, config: RunConfig, data: TrainingData) -> None:
         draws = torch.Generator().manual_seed(0)
         size, out = config.batch_size, config.embedding_dim
         self._epochs = config.epochs
@@ -200,12 +200,10 @@ class Products:
             for part in batches(config.train_images, size)
         ]
         widths = data.image.shape[1], data.text.shape[1]
-        self._optimiser: torch.optim.AdamW | None = None
-        if updates:
-            weights = [torch.zeros(width, out, requires_grad=True) for width in widths]
-            for weight in weights:
-                weight.grad = torch.randn(weight.shape, generator=draws)
-            self._optimiser = torch.optim.AdamW(weights, fused=True)
+        weights = [torch.zeros(width, out, requires_grad=True) for width in widths]
+        for weight in weights:
+            weight.grad = torch.randn(weight.shape, generator=draws)
+        self._optimiser = torch.optim.AdamW(weights, fused=True)
 
         def made(*shapes: tuple[int, int, int]) -> list[_Product]:
             return [_Product(shape, draws) for shape in shapes]
@@ -228,14 +226,14 @@ class Products:
             for g in (data.validation, data.test)
         ]
 
-    def __call__(self, runs: int) -> None:
-        """Compute the products of so many runs."""
+    def __call__(self, runs: int, *, updates: bool = False) -> None:
+        """Compute the products of so many runs, perhaps with their updates."""
         for _ in range(runs):
             for _ in range(self._epochs):
                 for size in self._sizes:
                     for product in self._step[size]:
                         product()
-                    if self._optimiser is not None:
+                    if updates:
                         self._optimiser.step()
                 for product in self._examination[0]:
                     product()

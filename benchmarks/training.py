@@ -23,6 +23,7 @@ FLOOR = "matrix products and AdamW, fused"
 """What no way to train can do without."""
 SEEDS = 20
 VMAP_AT_ONCE = 8
+"""Runs in one call of ``torch.func.vmap``, about as many as a stack of the study holds."""
 COUNTS = (1, 2, 4, 8, 20)
 GALLERY = 1000
 """Images of a validation or test gallery, of five captions each."""
@@ -122,7 +123,7 @@ def competitors(
     ``workers`` are the package's processes, one a core; they stay between turns, as joblib's do.
     """
     data = TrainingData.of(features, torch.device("cpu"))
-    products, updates = Products(made[0], data), Products(made[0], data, updates=True)
+    products = Products(made[0], data)
 
     def ours() -> None:
         with tempfile.TemporaryDirectory(dir=folder) as store:
@@ -136,16 +137,15 @@ def competitors(
 
     steps: dict[str, Step] = {
         "matrix products": lambda: products(len(made)),
-        FLOOR: lambda: updates(len(made)),
         "ours, in stacks": ours,
         "plain loop": lambda: [train_one(config, data) for config in made],
     }
     if few:
-        del steps[FLOOR]
         return steps
-    size = VMAP_AT_ONCE
+    steps[FLOOR] = lambda: products(len(made), updates=True)
     steps["torch.func.vmap"] = lambda: [
-        train_by_vmap(made[at : at + size], data) for at in range(0, len(made), size)
+        train_by_vmap(made[at : at + VMAP_AT_ONCE], data)
+        for at in range(0, len(made), VMAP_AT_ONCE)
     ]
     if installed("joblib"):
         from joblib import Parallel, delayed, dump, load

@@ -89,10 +89,9 @@ def test_products_are_those_of_the_steps_and_the_evaluations(small, monkeypatch)
     products(2)
     flops = sum(math.prod(shape) for shape in multiplied)
     multiplied.clear()
-    updates = plain.Products(configs[0], data, updates=True)
-    updates(1)
+    products(1, updates=True)
     assert sum(math.prod(shape) for shape in multiplied) == flops / 2
-    assert all(float(s["step"]) == 2 * 3 for s in updates._optimiser.state.values())
+    assert all(float(s["step"]) == 2 * 3 for s in products._optimiser.state.values())
     a_pair = 2 * (24 + 20) * 8  # Forward and the weights' gradients, a row of both heads.
     steps = 2 * (40 * a_pair + (16 * 16 + 16 * 16 + 8 * 8) * 8 * 3)
     galleries = [(n * 24 + 3 * n * 20 + n * 3 * n) * 8 for n in (10, 12)]

@@ -58,13 +58,11 @@ class Objective:
             place: (R, B) which of a run's images each pair has.
             shared: Parameters that both directions share, (R, …), those before the similarities.
         """
+        tau = self._fixed
         if self._any_learned:
-            tau = torch.where(self._learned, self._temperature(), self._fixed)
-            schedule = self._schedulers(similarity, tau.detach())
-            tau = torch.where(self._learned, tau, schedule.temperature)
-        else:
-            schedule = self._schedulers(similarity, self._fixed)
-            tau = schedule.temperature
+            tau = torch.where(self._learned, self._temperature(), tau)
+        schedule = self._schedulers(similarity, tau.detach())
+        tau = torch.where(self._learned, tau, schedule.temperature)
         losses, tau = self._losses(similarity, tau, place)
         used = self._balance(losses, schedule._replace(temperature=tau), shared)
         return self._schedulers.penalised(weighted_mean(losses, used)), used

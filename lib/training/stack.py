@@ -129,7 +129,7 @@ def test_metrics(image: Tensor, text: Tensor, owner: Tensor) -> Tensor:
     return torch.stack(columns, dim=-1).round(decimals=9)
 
 
-class Measured(NamedTuple):
+class Examined(NamedTuple):
     """What the runs of a stack score on a gallery.
 
     Attributes:
@@ -154,7 +154,7 @@ class _Examination:
             self._text = model.text.standardised(gallery.text)
         self._owner = gallery.caption_owner
 
-    def measure(self, alive: Tensor, *, collapse: bool = False) -> Measured:
+    def measure(self, alive: Tensor, *, collapse: bool = False) -> Examined:
         """Measure every run as it is now, those that are ``alive`` (R,), run by run.
 
         Args:
@@ -169,10 +169,11 @@ class _Examination:
             sound = bool((image.sum() + text.sum()).isfinite())
             finite.append(sound)
             if not (living and sound):
-                image.zero_(), text.zero_()
+                image.zero_()
+                text.zero_()
             metrics.append(test_metrics(image, text, self._owner))
             fallen.append(collapse and (collapsed(image) or collapsed(text)))
-        return Measured(
+        return Examined(
             torch.cat(metrics), torch.tensor(finite, device=alive.device), tuple(fallen)
         )
 
