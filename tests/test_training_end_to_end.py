@@ -136,6 +136,32 @@ def test_a_checkpoint_that_is_damaged_is_not_used(undisturbed, tmp_path):
 
 
 @pytest.mark.usefixtures("use")
+def test_a_checkpoint_that_a_killed_process_left_beside_its_record_is_removed(
+    tmp_path, monkeypatch
+):
+    one, unfinished = CHANGING[0], CHANGING[0].with_seed(7)
+    for other in (one, unfinished):
+        path = pool.checkpoint_path(other)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"left")
+    put = Store.put
+
+    def killed(*arguments):
+        put(*arguments)
+        raise SystemExit
+
+    # Killed as soon as the record is written, a process removes nothing more.
+    monkeypatch.setattr(Store, "put", killed)
+    with pytest.warns(UserWarning, match="damaged"), pytest.raises(SystemExit):
+        records([one], tmp_path)
+    assert pool.checkpoint_path(one).exists()
+    monkeypatch.setattr(pool, "_train_run", None)
+    records([one], tmp_path)
+    assert not pool.checkpoint_path(one).exists()
+    assert pool.checkpoint_path(unfinished).exists()
+
+
+@pytest.mark.usefixtures("use")
 def test_threads_and_neighbours_change_nothing(undisturbed, tmp_path):
     threads = torch.get_num_threads()
     try:

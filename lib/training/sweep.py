@@ -1,7 +1,7 @@
 """A list of runs in, their records out: what is finished is looked up, the rest is trained."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
@@ -13,7 +13,7 @@ from lib.noise import training_features
 from lib.progress import Progress, say
 from lib.runs import RunConfig, RunRecord, Store
 from lib.training.data import TrainingData
-from lib.training.end_to_end import Material, load_material, train_runs
+from lib.training.end_to_end import Material, checkpoint_path, load_material, train_runs
 from lib.training.executors import opened, workers_of
 from lib.training.schedules import Sources
 from lib.training.spread import Outcome, Parcel, TrainingError, spread
@@ -89,7 +89,7 @@ def train(
         if record is None or len(contents[_source(config)]) > 1
     ]
     if not missing:
-        return [record for config in configs if (record := records[config]) is not None]
+        return _in_order(configs, records)
     outdated = sum(store.outdated(config) for config in missing)
     if outdated:
         say(f"{outdated} finished runs were made by code that gave other numbers: trained again")
@@ -153,7 +153,19 @@ def train(
             f"tried: {'; '.join(lost)}. The others are kept. A worker that is killed most often "
             "lacks memory: use fewer on a machine."
         )
-    return [record for config in configs if (record := records[config]) is not None]
+    return _in_order(configs, records)
+
+
+def _in_order(
+    configs: Sequence[RunConfig], records: Mapping[RunConfig, RunRecord | None]
+) -> list[RunRecord]:
+    """Return the records of configurations, all of which have one by now."""
+    found = [record for config in configs if (record := records[config]) is not None]
+    for record in found:
+        if record.config.towers:
+            # A process that was killed after it wrote the record has left this behind.
+            checkpoint_path(record.config).unlink(missing_ok=True)
+    return found
 
 
 @contextmanager
