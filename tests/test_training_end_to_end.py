@@ -1,5 +1,9 @@
 """Trained towers: against plain loops and frozen ones, resumption, vocabulary, refusals."""
 
+import errno
+import os
+import resource
+import signal
 import threading
 
 import numpy as np
@@ -133,6 +137,21 @@ def test_a_checkpoint_that_is_damaged_is_not_used(undisturbed, tmp_path):
     with pytest.warns(UserWarning, match=r"\.pt is damaged"):
         (again,) = records([one], tmp_path)
     assert_same_numbers(again, undisturbed[0])
+
+
+@pytest.mark.usefixtures("use")
+def test_a_full_disk_is_named_when_a_checkpoint_does_not_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr(one_run, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+            records(CHANGING[:1], tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert list(pool.checkpoint_path(CHANGING[0]).parent.iterdir()) == []
 
 
 @pytest.mark.usefixtures("use")

@@ -1,5 +1,6 @@
 """One run with trained towers, epoch by epoch; an interrupted one goes on to the same numbers."""
 
+import io
 import math
 import time
 import warnings
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.files import atomic_path
+from lib.files import write_atomic
 from lib.models import matmul
 from lib.runs import RunConfig
 from lib.schedulers import variance
@@ -247,8 +248,10 @@ def epochs_of(run: Run, checkpoint: Path, stopped: Any) -> Iterator[int]:
     while not run.finished:
         run.train_epoch(stopped)
         if time.monotonic() - written >= SECONDS_BETWEEN_CHECKPOINTS and not run.finished:
-            with atomic_path(checkpoint) as partial:
-                torch.save({"key": key, "state": run.state()}, partial)
+            # Into memory first: of a full disk torch says no more than "unexpected pos".
+            content = io.BytesIO()
+            torch.save({"key": key, "state": run.state()}, content)
+            write_atomic(checkpoint, content.getvalue())
             written = time.monotonic()
         yield len(run.epochs)
 
