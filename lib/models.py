@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+__all__ = ["DualEncoder", "Embeddings", "LearnedTemperature", "ProjectionHead", "matmul"]
+
 
 def matmul(left: Tensor, right: Tensor) -> Tensor:
     """Multiply stacks of matrices, (..., M, K) by (..., K, N), each product on its own.
@@ -19,6 +21,16 @@ def matmul(left: Tensor, right: Tensor) -> Tensor:
     As ``left @ right``, but a product's bits don't depend on the stack it is in, forward or
     backward. A BLAS may take another path for a matrix that does not start on a cache line, and
     where a matrix of a stack starts depends on those before it.
+
+    Args:
+        left: (..., M, K).
+        right: (..., K, N), with the same leading axes.
+
+    Returns:
+        (..., M, N), which can be differentiated once.
+
+    >>> matmul(torch.ones(3, 2, 5), torch.ones(3, 5, 4)).shape
+    torch.Size([3, 2, 4])
     """
     product: Tensor = _Matmul.apply(left, right)
     return product
@@ -58,16 +70,35 @@ def _multiply(left: Tensor, right: Tensor) -> Tensor:
     return torch.stack(products).view(*left.shape[:-1], right.shape[-1])
 
 
+def _check_widths(**widths: int) -> None:
+    for name, width in widths.items():
+        if width < 1:
+            raise ValueError(f"{name} = {width}; use a whole number from 1")
+
+
 class ProjectionHead(nn.Module):
     """Standardise a feature, pass it through an MLP (by default one linear layer), normalise it.
+
+    A new head's weights are zero and its features pass as they are: :meth:`initialise` draws the
+    weights, and :meth:`standardise` takes the moments of what it will be trained on.
 
     Args:
         in_features: Length of a feature.
         out_features: Length of an embedding.
-        hidden_layers: Number of hidden layers; 0 gives the linear head.
+        hidden_layers: Number of hidden layers, with GELU; 0 gives the linear head.
         hidden_features: Width of each.
         dropout: Rate, on the standardised feature and after each hidden layer.
         batch_shape: Leading axes of a stack of independent heads; at most one.
+
+    Raises:
+        ValueError: A width is less than 1, there are less than 0 hidden layers, the dropout is
+            not in [0, 1), or there is more than one leading axis.
+
+    >>> head = ProjectionHead(1280, 256)
+    >>> head.initialise([torch.Generator().manual_seed(0)])
+    >>> head.standardise(torch.rand(100, 1280))
+    >>> head(torch.rand(8, 1280)).norm(dim=-1).allclose(torch.ones(8))
+    True
     """
 
     mean: Tensor
@@ -84,6 +115,15 @@ class ProjectionHead(nn.Module):
         batch_shape: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
+        _check_widths(
+            in_features=in_features, out_features=out_features, hidden_features=hidden_features
+        )
+        if hidden_layers < 0:
+            raise ValueError(f"hidden_layers = {hidden_layers}; use 0 for a linear head, or more")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout = {dropout}; use a rate from 0 to less than 1")
+        if len(batch_shape) > 1:
+            raise ValueError(f"batch_shape = {batch_shape}; a stack has one leading axis, or none")
         self.dropout = dropout
         widths = [in_features, *[hidden_features] * hidden_layers, out_features]
         self.weights = nn.ParameterList(
@@ -97,10 +137,21 @@ class ProjectionHead(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generators: Sequence[torch.Generator]) -> None:
-        """Draw each run's weights from its own generator, as ``nn.Linear`` does, biases at zero."""
+        """Draw each run's weights from its own generator, as ``nn.Linear`` does, biases at zero.
+
+        Args:
+            generators: One a run of the stack, on the CPU; a head alone is one run.
+
+        Raises:
+            ValueError: There are more or fewer generators than runs.
+        """
         for weight in self.weights:
             bound = 1 / math.sqrt(weight.shape[-2])
             runs = weight.view(-1, *weight.shape[-2:])
+            if len(generators) != len(runs):
+                raise ValueError(
+                    f"generators: {len(generators)} of them for {len(runs)} runs; give one a run"
+                )
             for run, generator in zip(runs, generators, strict=True):
                 draw = torch.rand(run.shape, generator=generator)
                 run.copy_((2 * draw - 1) * bound)
@@ -112,7 +163,11 @@ class ProjectionHead(nn.Module):
         Args:
             features: (..., n, in_features), or (n, in_features) for one run of the stack.
             run: That run's place in the stack.
+
+        Raises:
+            ValueError: The features have another length.
         """
+        self._check_features(features)
         mean, scale = (self.mean, self.scale) if run is None else (self.mean[run], self.scale[run])
         mean.copy_(features.mean(dim=-2, keepdim=True))
         spread = features.std(dim=-2, keepdim=True, correction=0)
@@ -121,7 +176,14 @@ class ProjectionHead(nn.Module):
 
     @torch.no_grad()
     def take(self, run: int) -> "ProjectionHead":
-        """Return a copy of one run's head, without the stack's axis."""
+        """Return a copy of one run's head, without the stack's axis.
+
+        Args:
+            run: Its place in the stack.
+
+        Returns:
+            A head whose numbers are that run's.
+        """
         alone = ProjectionHead(
             self.weights[0].shape[-2],
             self.weights[-1].shape[-1],
@@ -147,9 +209,16 @@ class ProjectionHead(nn.Module):
         """Embed features (..., B, in_features) into unit vectors (..., B, out_features).
 
         Args:
-            features: Tower outputs.
+            features: Tower outputs, (..., B, in_features).
             generators: One a run of the stack, for dropout; None turns dropout off (evaluation).
+
+        Returns:
+            Embeddings (..., B, out_features) of length 1.
+
+        Raises:
+            ValueError: The features have another length.
         """
+        self._check_features(features)
         return self.project(self.standardised(features), generators)
 
     def project(
@@ -177,6 +246,13 @@ class ProjectionHead(nn.Module):
             hidden = matmul(hidden, weight[run : run + 1]).add_(bias[run])
         return F.normalize(hidden, dim=-1, out=hidden)
 
+    def _check_features(self, features: Tensor) -> None:
+        width = self.mean.shape[-1]
+        if features.dim() < 2 or features.shape[-1] != width:
+            raise ValueError(
+                f"features of shape {tuple(features.shape)}; this head takes (..., B, {width})"
+            )
+
     def _keep(self, hidden: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         # A generator a run, so that a run's draws don't depend on its neighbours in the stack.
         shape = hidden.shape[-2:]
@@ -195,6 +271,10 @@ class LearnedTemperature(nn.Module):
 
     Raises:
         ValueError: ``start`` is not positive, or lies below 1 / cap.
+
+    >>> temperature = LearnedTemperature(0.07)
+    >>> round(temperature().item(), 4)
+    0.07
     """
 
     def __init__(
@@ -215,27 +295,64 @@ class LearnedTemperature(nn.Module):
         self.log_scale.clamp_(max=math.log(self.cap))
 
     def forward(self) -> Tensor:
-        """Return τ (...), never under 1 / cap, also for a state loaded from elsewhere."""
+        """Return τ, never under 1 / cap, also for a state loaded from elsewhere.
+
+        Returns:
+            τ in the unit of a similarity, (...).
+        """
         return torch.exp(-self.log_scale.clamp(max=math.log(self.cap)))
 
 
 class Embeddings(NamedTuple):
-    """Unit vectors of a batch: image (..., N, d) and text (..., M, d)."""
+    """The unit vectors of a batch.
+
+    Args:
+        image: (..., N, d).
+        text: (..., M, d).
+
+    >>> Embeddings(torch.eye(3), torch.eye(3)).text.shape
+    torch.Size([3, 3])
+    """
 
     image: Tensor
     text: Tensor
 
 
 class DualEncoder(nn.Module):
-    """An image head and a text head into one embedding space."""
+    """An image head and a text head into one embedding space.
+
+    Args:
+        image: The head of the images' features.
+        text: The head of the captions' features.
+
+    Raises:
+        ValueError: Their embeddings have different lengths.
+
+    >>> model = DualEncoder(ProjectionHead(1280, 256), ProjectionHead(384, 256))
+    >>> [tuple(part.shape) for part in model(torch.rand(8, 1280), torch.rand(8, 384))]
+    [(8, 256), (8, 256)]
+    """
 
     def __init__(self, image: ProjectionHead, text: ProjectionHead) -> None:
         super().__init__()
+        lengths = [head.weights[-1].shape[-1] for head in (image, text)]
+        if lengths[0] != lengths[1]:
+            raise ValueError(
+                f"the image head's embeddings have length {lengths[0]}, the text head's "
+                f"{lengths[1]}; give both the same out_features"
+            )
         self.image = image
         self.text = text
 
     def take(self, run: int) -> "DualEncoder":
-        """Return a copy of one run's heads, without the stack's axis."""
+        """Return a copy of one run's heads, without the stack's axis.
+
+        Args:
+            run: Its place in the stack.
+
+        Returns:
+            An encoder whose numbers are that run's.
+        """
         return DualEncoder(self.image.take(run), self.text.take(run))
 
     def forward(
@@ -244,5 +361,17 @@ class DualEncoder(nn.Module):
         text: Tensor,
         generators: Sequence[torch.Generator] | None = None,
     ) -> Embeddings:
-        """Embed image features (..., N, d_image) and text features (..., M, d_text)."""
+        """Embed the features of images and of captions.
+
+        Args:
+            image: (..., N, d_image).
+            text: (..., M, d_text).
+            generators: As for :meth:`ProjectionHead.forward`; images draw first.
+
+        Returns:
+            Unit vectors (..., N, d) and (..., M, d).
+
+        Raises:
+            ValueError: Features have another length than their head takes.
+        """
         return Embeddings(self.image(image, generators), self.text(text, generators))

@@ -81,17 +81,6 @@ def no_collection_on_demand(monkeypatch):
     monkeypatch.setattr(gc, "collect", lambda *_: 0)
 
 
-@pytest.fixture(autouse=True)
-def study_home(tmp_path_factory, monkeypatch):
-    """Keep every test out of the user's cache, and away from the published records."""
-    home = tmp_path_factory.mktemp("home")
-    monkeypatch.setenv("STUDY_HOME", str(home))
-    monkeypatch.setenv("STUDY_RECORDS", "")
-    for variable in ("STUDY_PROGRESS_LOG", "STUDY_RECORDS_LOG", "STUDY_EXECUTOR"):
-        monkeypatch.delenv(variable, raising=False)
-    return home
-
-
 @pytest.fixture(scope="session")
 def root():
     """The project's root folder."""

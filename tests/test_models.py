@@ -1,6 +1,7 @@
 """Projection heads: standardisation, unit length, independent stacks; the learned temperature."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -133,3 +134,41 @@ def test_a_product_does_not_depend_on_its_stack(runs, m, k, n, seed):
         assert torch.equal(one.grad[0], left.grad[run])
         assert torch.equal(two.grad[0], right.grad[run])
         torch.testing.assert_close(one.grad, 2 * alone.detach() @ two.detach().mT)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"in_features": 0}, "in_features = 0; use a whole number from 1"),
+        ({"out_features": -1}, "out_features = -1"),
+        ({"hidden_features": 0}, "hidden_features = 0"),
+        ({"hidden_layers": -1}, "hidden_layers = -1; use 0 for a linear head"),
+        ({"dropout": 1.0}, "dropout = 1.0; use a rate from 0 to less than 1"),
+        ({"dropout": math.nan}, "dropout = nan"),
+        ({"batch_shape": (2, 3)}, r"batch_shape = \(2, 3\); a stack has one leading axis"),
+    ],
+)
+def test_a_head_that_cannot_be_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ProjectionHead(**({"in_features": 6, "out_features": 4} | arguments))
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (6,), ()])
+def test_features_of_another_length_are_refused(shape):
+    model = ProjectionHead(6, 4)
+    said = re.escape(f"features of shape {shape}; this head takes (..., B, 6)")
+    for use in (model, model.standardise):
+        with pytest.raises(ValueError, match=said):
+            use(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_generators_are_one_a_run(count):
+    model = ProjectionHead(6, 4, batch_shape=(2,))
+    with pytest.raises(ValueError, match=f"generators: {count} of them for 2 runs"):
+        model.initialise([torch.Generator() for _ in range(count)])
+
+
+def test_heads_that_do_not_meet_are_refused():
+    with pytest.raises(ValueError, match="have length 4, the text head's 5; give both the same"):
+        DualEncoder(ProjectionHead(6, 4), ProjectionHead(6, 5))

@@ -156,3 +156,19 @@ def test_worked_by_hand():
     assert first("substitution", 3) == "ball ball dog , runs on grass ."
     assert first("typing errors", 3) == "s eed dog , runs on grass ."
     assert first("shuffled order", 3) == "runs a red , dog on grass ."
+
+
+@pytest.mark.parametrize(
+    ("kind", "severity", "message"),
+    [
+        ("worddrop", 3, "noise 'worddrop' is unknown; use one of word drop, word swap"),
+        ("JPEG", 3, "noise 'JPEG' is unknown"),
+        ("word drop", 0, "severity = 0; use a whole number from 1 to 5"),
+        ("word drop", 6, "severity = 6"),
+        ("word drop", 2.5, "severity = 2.5"),
+    ],
+)
+def test_what_there_is_not_is_refused_even_without_a_word(kind, severity, message):
+    for caption in ("a dog runs", "..."):
+        with pytest.raises(ValueError, match=message):
+            corrupt_caption(caption, kind, severity, np.random.default_rng(0), [])

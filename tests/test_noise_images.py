@@ -125,3 +125,18 @@ def test_jpeg_rounds_a_flat_block_as_its_quality_says(severity, step):
         offset = (grey - 128) / step
         nearest = 128 + step * np.array([np.floor(offset + 0.5), np.ceil(offset - 0.5)])
         assert np.abs(found[0, 0, 0] - nearest.clip(0, 255)).min() <= 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "severity", "message"),
+    [
+        ("jpeg", 3, "noise 'jpeg' is unknown; use one of Gaussian noise, Gaussian blur"),
+        ("word drop", 3, "noise 'word drop' is unknown"),
+        ("JPEG", 0, "severity = 0; use a whole number from 1 to 5"),
+        ("JPEG", 6, "severity = 6"),
+    ],
+)
+def test_what_there_is_not_is_refused(kind, severity, message):
+    picture = Image.new("RGB", (8, 8))
+    with pytest.raises(ValueError, match=message):
+        corrupt_image(picture, kind, severity, np.random.default_rng(0))

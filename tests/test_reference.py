@@ -20,7 +20,10 @@ MODULES = (
     "lib.losses",
     "lib.metrics",
     "lib.rivals",
+    "lib.models",
     "lib.datasets",
+    "lib.encoders",
+    "lib.noise",
     "lib.statistics",
     "lib.adapters.huggingface",
     "lib.adapters.lightning",
@@ -193,7 +196,8 @@ def called_by(part, caller):
     """Return what a part of a function calls: a function, or a method of the function's class."""
     if isinstance(part, ast.Call) and isinstance(part.func, ast.Name):
         return part.func.id
-    if isinstance(part, ast.Call) and ast.unparse(part.func).startswith("self."):
+    method = isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute)
+    if method and ast.unparse(part.func).startswith("self."):
         return f"{caller.partition('.')[0]}.{part.func.attr}"
     return ""
 

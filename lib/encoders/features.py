@@ -35,7 +35,7 @@ BATCH = 32
 class Features:
     """Frozen tower outputs for every image and caption of a corpus.
 
-    Attributes:
+    Args:
         image: (N, d_image) float32, a row an image in corpus order; read-only, memory-mapped.
         text: (M, d_text) float32, a row a caption.
         caption_owner: (M,) int64, the image row that each caption belongs to.
@@ -43,6 +43,18 @@ class Features:
         splits: Split of each image, N names.
         fingerprint: What the features were computed from: corpus content and towers.
         corpus_fingerprint: Of the corpus alone.
+
+    >>> features = Features(
+    ...     image=np.zeros((2, 3), np.float32),
+    ...     text=np.zeros((4, 5), np.float32),
+    ...     caption_owner=np.array([0, 0, 1, 1]),
+    ...     image_ids=("a.jpg", "b.jpg"),
+    ...     splits=("train", "test"),
+    ...     fingerprint="of the features",
+    ...     corpus_fingerprint="of the corpus",
+    ... )
+    >>> features.rows("test")
+    array([1])
     """
 
     image: NDArray[np.float32]
@@ -54,7 +66,14 @@ class Features:
     corpus_fingerprint: str
 
     def rows(self, split: str) -> NDArray[np.int64]:
-        """Return the image rows of a split, in corpus order."""
+        """Return the image rows of a split, in corpus order.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+
+        Returns:
+            (n,), none where the corpus has no such split.
+        """
         return np.flatnonzero(np.array(self.splits) == split).astype(np.int64)
 
 
@@ -62,9 +81,12 @@ class Features:
 class Rows:
     """A tower's outputs for the images, or for the captions, of a corpus.
 
-    Attributes:
+    Args:
         values: (rows, d) float32, in corpus order.
         fingerprint: What they were computed from: corpus content and tower.
+
+    >>> Rows(np.zeros((2, 3), np.float32), "of these").values.shape
+    (2, 3)
     """
 
     values: NDArray[np.float32]
@@ -77,9 +99,9 @@ def extract_features(
     """Return the features of a corpus, from the cache where it holds them.
 
     The cache is addressed by content: the towers' weights and preprocessing, and the corpus's
-    images and captions. A block of :data:`BLOCK` items is kept as soon as it is computed, so an
-    interrupted extraction goes on where it stopped; two processes that ask for the same features
-    compute them once.
+    images and captions. A block of 512 items is kept as soon as it is computed, so an interrupted
+    extraction goes on where it stopped; two processes that ask for the same features compute them
+    once.
 
     Args:
         corpus: Images and captions.
@@ -87,9 +109,18 @@ def extract_features(
         text_tower: A name for :func:`lib.encoders.load_text_tower`.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` …
 
+    Returns:
+        The features, in corpus order.
+
     Raises:
         TowerError: A tower cannot be loaded.
-        ValueError: The device cannot be used.
+        ValueError: The device cannot be used, or a tower gives a number that is not finite.
+
+    >>> from lib.datasets import load_corpus
+    >>> corpus = load_corpus("scenes", train=2, val=1, test=1, image_size=32)
+    >>> features = extract_features(corpus, "efficientnet-lite0@32", "minilm", device="cpu")
+    >>> features.image.shape, features.text.shape
+    ((4, 1280), (20, 384))
     """
     chosen = resolve_device(device)
     images, texts = load_image_tower(image_tower), load_text_tower(text_tower)
@@ -107,14 +138,52 @@ def extract_features(
 
 
 def extract_images(corpus: Corpus, image_tower: str, device: str = "auto") -> Rows:
-    """Return the features of a corpus's images alone, a row an image; see
-    :func:`extract_features`, whose cache it shares."""
+    """Return the features of a corpus's images alone, a row an image.
+
+    Its cache is that of :func:`lib.encoders.extract_features`.
+
+    Args:
+        corpus: The images.
+        image_tower: As there.
+        device: As there.
+
+    Returns:
+        (N, d_image) features.
+
+    Raises:
+        TowerError: The tower cannot be loaded.
+        ValueError: The device cannot be used, or the tower gives a number that is not finite.
+
+    >>> from lib.datasets import load_corpus
+    >>> corpus = load_corpus("scenes", train=2, val=1, test=1, image_size=32)
+    >>> extract_images(corpus, "efficientnet-lite0@32", device="cpu").values.shape
+    (4, 1280)
+    """
     return _image_rows(corpus, load_image_tower(image_tower), resolve_device(device))
 
 
 def extract_captions(corpus: Corpus, text_tower: str, device: str = "auto") -> Rows:
-    """Return the features of a corpus's captions alone, a row a caption; see
-    :func:`extract_features`, whose cache it shares."""
+    """Return the features of a corpus's captions alone, a row a caption.
+
+    Its cache is that of :func:`lib.encoders.extract_features`.
+
+    Args:
+        corpus: The captions.
+        text_tower: As there.
+        device: As there.
+
+    Returns:
+        (M, d_text) features; those of equal captions are equal.
+
+    Raises:
+        TowerError: The tower cannot be loaded.
+        ValueError: The device cannot be used, or the tower gives a number that is not finite.
+
+    >>> from lib.datasets import load_corpus
+    >>> corpus = load_corpus("scenes", train=2, val=1, test=1)
+    >>> extract_captions(corpus, "minilm", device="cpu").values.shape
+    (20, 384)
+    """
     return _caption_rows(corpus, load_text_tower(text_tower), resolve_device(device))
 
 

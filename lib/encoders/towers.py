@@ -30,19 +30,27 @@ with warnings.catch_warnings():
 
 
 class TowerError(ValueError):
-    """A tower's name is unknown, or its weights cannot be had."""
+    """A tower's name is unknown, or its weights cannot be had.
+
+    >>> issubclass(TowerError, ValueError)
+    True
+    """
 
 
 @dataclass(frozen=True)
 class ImageTower:
     """A frozen image encoder and the preprocessing its weights expect.
 
-    Attributes:
+    Args:
         name: As given, with the input size where one was asked for.
         model: Maps (B, 3, H, W) to pooled features (B, dim).
         transform: Maps an RGB image of any size to a (3, H, W) tensor.
         dim: Length of a feature vector.
         fingerprint: SHA-256 over the weights and the preprocessing.
+
+    >>> tower = load_image_tower("efficientnet-lite0@32")
+    >>> tower([Image.new("RGB", (40, 20))], torch.device("cpu")).shape
+    torch.Size([1, 1280])
     """
 
     name: str
@@ -53,7 +61,15 @@ class ImageTower:
 
     @torch.inference_mode()
     def __call__(self, images: Iterable[Image.Image], device: torch.device) -> Tensor:
-        """Encode images into (B, dim) float32 features on the CPU."""
+        """Encode images.
+
+        Args:
+            images: B images, mode RGB, of any size.
+            device: Where the model runs.
+
+        Returns:
+            (B, dim) float32 features on the CPU.
+        """
         pixels = torch.stack([self.transform(image) for image in images]).to(device)
         features: Tensor = self.model.to(device)(pixels).float().cpu()
         return features
@@ -63,13 +79,17 @@ class ImageTower:
 class TextTower:
     """A frozen text encoder: a transformer whose token outputs are averaged over the caption.
 
-    Attributes:
+    Args:
         name: As given, with the layer where one was asked for.
         model: A transformers encoder.
         tokenizer: Its tokenizer.
         dim: Length of a feature vector.
         fingerprint: SHA-256 over the weights, the vocabulary and the pooling.
         layer: After how many of its layers the outputs are taken; None, after the last.
+
+    >>> tower = load_text_tower("minilm")
+    >>> tower(["A dog runs .", "Two people talk ."], torch.device("cpu")).shape
+    torch.Size([2, 384])
     """
 
     name: str
@@ -81,7 +101,15 @@ class TextTower:
 
     @torch.inference_mode()
     def __call__(self, captions: Sequence[str], device: torch.device) -> Tensor:
-        """Encode captions into (B, dim) float32 features on the CPU."""
+        """Encode captions, each up to its 128th token.
+
+        Args:
+            captions: B captions.
+            device: Where the model runs.
+
+        Returns:
+            (B, dim) float32 features on the CPU.
+        """
         tokens = self.tokenizer(
             list(captions), padding=True, truncation=True, max_length=128, return_tensors="pt"
         ).to(device)
@@ -96,8 +124,17 @@ class TextTower:
 def resolve_device(device: str) -> torch.device:
     """Turn ``"auto"`` into the GPU where there is one, else the CPU; check any other name.
 
+    Args:
+        device: ``"auto"``, or a name that torch knows.
+
+    Returns:
+        A device that can be used.
+
     Raises:
         ValueError: The device is unknown, or this machine has none of that kind.
+
+    >>> resolve_device("cpu")
+    device(type='cpu')
     """
     if device == "auto":
         if torch.cuda.is_available():
@@ -140,24 +177,38 @@ def _minilm() -> str:
 IMAGE_TOWERS: dict[str, Callable[[], nn.Module]] = {
     f"efficientnet-lite{size}": functools.partial(_efficientnet_lite, size) for size in (0, 1)
 }
-"""Image presets: name to a function that builds the model with its weights."""
+"""Image presets: name to a function that builds the model with its weights.
+
+>>> list(IMAGE_TOWERS)
+['efficientnet-lite0', 'efficientnet-lite1']
+"""
 
 TEXT_TOWERS: dict[str, Callable[[], str]] = {"minilm": _minilm}
-"""Text presets: name to a function that returns the folder of the model."""
+"""Text presets: name to a function that returns the folder of the model.
+
+>>> list(TEXT_TOWERS)
+['minilm']
+"""
 
 
 def load_image_tower(name: str) -> ImageTower:
     """Load a pretrained image tower.
 
-    Args:
-        name: A preset of :data:`IMAGE_TOWERS` or any timm model name. ``name@128`` sets the input
-            size in pixels, otherwise it is the model's own.
-
     Images are squashed to the square input, not cropped: a caption may speak of what is at the
     edge.
 
+    Args:
+        name: A preset of :data:`lib.encoders.IMAGE_TOWERS` or any timm model name. ``name@128``
+            sets the input size in pixels, otherwise it is the model's own.
+
+    Returns:
+        The tower, without gradients, in evaluation mode.
+
     Raises:
         TowerError: The name is unknown or its weights cannot be fetched.
+
+    >>> load_image_tower("efficientnet-lite0@128").dim
+    1280
     """
     base, _, size_text = name.partition("@")
     if size_text and not (size_text.isdecimal() and 32 <= int(size_text) <= 1024):
@@ -187,12 +238,18 @@ def load_text_tower(name: str) -> TextTower:
     """Load a pretrained text tower.
 
     Args:
-        name: A preset of :data:`TEXT_TOWERS`, any transformers model name, or a model's folder.
-            ``name@2`` takes the outputs after two layers; ``name@0`` those of the embedding
-            layer, a bag of words in which no word knows the others.
+        name: A preset of :data:`lib.encoders.TEXT_TOWERS`, any transformers model name, or a
+            model's folder. ``name@2`` takes the outputs after two layers; ``name@0`` those of the
+            embedding layer, a bag of words in which no word knows the others.
+
+    Returns:
+        The tower, without gradients, in evaluation mode.
 
     Raises:
         TowerError: The name is unknown, its weights cannot be fetched, or it has fewer layers.
+
+    >>> load_text_tower("minilm@2").layer
+    2
     """
     base, layer_text = name, ""
     if (found := re.fullmatch(r"(.+)@(\d+)", name)) is not None:

@@ -1,7 +1,8 @@
 """Noise in captions and images, of many kinds and five severities, from a seed."""
 
 from lib.noise.captions import CAPTION_KINDS, corrupt_caption
-from lib.noise.corpus import SEVERITIES, Corrupted, Noise, corrupt
+from lib.noise.checks import SEVERITIES
+from lib.noise.corpus import Corrupted, Noise, corrupt
 from lib.noise.images import IMAGE_KINDS, corrupt_image
 from lib.noise.training import TRAINING_SEVERITY, training_features
 

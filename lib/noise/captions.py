@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from lib.noise.checks import check_noise
+
 Words = list[str]
 Draws = np.random.Generator
 
@@ -48,15 +50,22 @@ def corrupt_caption(
 
     Args:
         caption: Any text. Without a word in it, it comes back as it is.
-        kind: A key of :data:`CAPTION_KINDS`.
+        kind: A key of :data:`lib.noise.CAPTION_KINDS`.
         severity: 1 to 5.
         draws: Decides what is hit.
         vocabulary: What ``"substitution"`` replaces words by: lower case, sorted, distinct.
+
+    Returns:
+        The caption with noise, its words one blank apart.
+
+    Raises:
+        ValueError: The kind or the severity is unknown.
 
     >>> draws = np.random.default_rng(0)
     >>> corrupt_caption("a brown dog runs .", "word drop", 3, draws, [])
     'a brown dog .'
     """
+    check_noise(kind, severity, CAPTION_KINDS)
     pieces = caption.split()
     places = [place for place, piece in enumerate(pieces) if _is_word(piece)]
     if not places:
@@ -136,7 +145,11 @@ CAPTION_KINDS: Mapping[str, Callable[[Words, int, Draws, Sequence[str]], Words]]
     "shuffled order": _shuffle,
 }
 """The kinds of caption noise. Each maps words, a severity, draws and a vocabulary to as many words,
-of which those left out are empty."""
+of which those left out are empty.
+
+>>> list(CAPTION_KINDS)
+['word drop', 'word swap', 'substitution', 'typing errors', 'shuffled order']
+"""
 
 
 def _typing_error(word: str, draws: Draws) -> str:

@@ -10,13 +10,13 @@ from PIL import Image
 from lib.datasets import Corpus, Sample
 from lib.datasets.corpus import fingerprint_of
 from lib.noise.captions import CAPTION_KINDS, caption_words, corrupt_caption
+from lib.noise.checks import check_noise
 from lib.noise.images import IMAGE_KINDS, corrupt_image
 from lib.seeds import generator
 
 NOISE_VERSION = 1
 """Raise this when the same noise would change a caption or an image otherwise; it is part of a
 noisy corpus's fingerprint. Runs trained on it then need a new ``RESULTS_VERSION`` as well."""
-SEVERITIES = (1, 2, 3, 4, 5)
 
 Modality = Literal["captions", "images"]
 
@@ -30,9 +30,9 @@ _KINDS: dict[Modality, tuple[str, ...]] = {
 class Noise:
     """What is done to every caption, or to every image.
 
-    Attributes:
-        kind: A key of :data:`CAPTION_KINDS` or :data:`IMAGE_KINDS`; or ``"captions"`` or
-            ``"images"``: each of them draws one of its kinds.
+    Args:
+        kind: A key of :data:`lib.noise.CAPTION_KINDS` or :data:`lib.noise.IMAGE_KINDS`; or
+            ``"captions"`` or ``"images"``: each of them draws one of its kinds.
         severity: 1 to 5.
         seed: Of the draws. They depend on it, on the kind and the severity, on the image's name and
             the caption's number, and on nothing else.
@@ -50,10 +50,7 @@ class Noise:
 
     def __post_init__(self) -> None:
         known = [*_KINDS, *(kind for kinds in _KINDS.values() for kind in kinds)]
-        if self.kind not in known:
-            raise ValueError(f"noise {self.kind!r} is unknown; use one of {', '.join(known)}")
-        if self.severity not in SEVERITIES:
-            raise ValueError(f"severity = {self.severity!r}; use a whole number from 1 to 5")
+        check_noise(self.kind, self.severity, known)
 
     @property
     def modality(self) -> Modality:
@@ -67,13 +64,37 @@ class Noise:
         return _KINDS[modality] if self.kind == modality else (self.kind,)
 
     def caption(self, caption: str, sample: str, number: int, vocabulary: tuple[str, ...]) -> str:
-        """Return the noisy version of caption ``number`` of a sample, by the sample's id."""
+        """Return the noisy version of a caption of a sample.
+
+        Args:
+            caption: The caption.
+            sample: The sample's id.
+            number: Which of its captions this is.
+            vocabulary: As for :func:`lib.noise.corrupt_caption`.
+
+        Returns:
+            The caption with noise.
+
+        Raises:
+            ValueError: The noise is the images'.
+        """
         draws = generator(self.seed, "noise", self.kind, self.severity, sample, number)
         kind = self.kinds[int(draws.integers(len(self.kinds)))]
         return corrupt_caption(caption, kind, self.severity, draws, vocabulary)
 
     def image(self, image: Image.Image, sample: str) -> Image.Image:
-        """Return the noisy version of a sample's image, by the sample's id."""
+        """Return the noisy version of a sample's image.
+
+        Args:
+            image: The image, mode RGB.
+            sample: The sample's id.
+
+        Returns:
+            The image with noise, of the same mode and size.
+
+        Raises:
+            ValueError: The noise is the captions'.
+        """
         draws = generator(self.seed, "noise", self.kind, self.severity, sample)
         kind = self.kinds[int(draws.integers(len(self.kinds)))]
         return corrupt_image(image, kind, self.severity, draws)
@@ -89,6 +110,11 @@ class Corrupted(Corpus):
 
     Raises:
         CorpusError: There is no such split.
+
+    >>> from lib.datasets import load_corpus
+    >>> clean = load_corpus("scenes", train=2, val=1, test=1)
+    >>> Corrupted(clean, Noise("JPEG", 3), ["test"]).name
+    'scenes (JPEG, severity 3)'
     """
 
     def __init__(self, corpus: Corpus, noise: Noise, splits: Collection[str]) -> None:
@@ -109,7 +135,14 @@ class Corrupted(Corpus):
         self.redistributable = corpus.redistributable
 
     def load_image(self, sample: Sample) -> Image.Image:
-        """Return the image of a sample, with the noise if it is the images'."""
+        """Return the image of a sample, with the noise if it is the images'.
+
+        Args:
+            sample: A sample of this corpus.
+
+        Returns:
+            The image, mode RGB.
+        """
         image = self.clean.load_image(sample)
         return image if self.noise.modality == "captions" else self.noise.image(image, sample.id)
 
@@ -130,7 +163,21 @@ def corrupt(corpus: Corpus, noise: Noise, splits: Collection[str] = ("test",)) -
 
     An image is changed when it is loaded.
 
+    Args:
+        corpus: The clean corpus.
+        noise: What is done.
+        splits: Whose samples there are.
+
+    Returns:
+        A corpus of those splits, with a fingerprint of its own.
+
     Raises:
         CorpusError: There is no such split.
+
+    >>> from lib.datasets import load_corpus
+    >>> clean = load_corpus("scenes", train=2, val=1, test=1)
+    >>> noisy = corrupt(clean, Noise("word drop", 5))
+    >>> len(noisy.samples), noisy.fingerprint == clean.fingerprint
+    (1, False)
     """
     return Corrupted(corpus, noise, splits)

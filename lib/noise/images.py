@@ -16,6 +16,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from lib.noise.checks import check_noise
+
 SIDE = 224
 """Pixels of the images for which the constants were made."""
 NOISE_SIGMA = (0.08, 0.12, 0.18, 0.26, 0.38)
@@ -36,15 +38,22 @@ def corrupt_image(image: Image.Image, kind: str, severity: int, draws: Draws) ->
 
     Args:
         image: Mode RGB, any size.
-        kind: A key of :data:`IMAGE_KINDS`.
+        kind: A key of :data:`lib.noise.IMAGE_KINDS`.
         severity: 1 to 5.
         draws: Decides what the noise is, and where. No global random state is read or changed.
+
+    Returns:
+        The image with noise.
+
+    Raises:
+        ValueError: The kind or the severity is unknown.
 
     >>> picture = Image.new("RGB", (40, 20))
     >>> hidden = corrupt_image(picture, "occlusion", 3, np.random.default_rng(0))
     >>> hidden.size, sum(hidden.convert("L").histogram()[1:])
     ((40, 20), 200)
     """
+    check_noise(kind, severity, IMAGE_KINDS)
     return IMAGE_KINDS[kind](image, severity, draws)
 
 
@@ -93,4 +102,8 @@ IMAGE_KINDS: Mapping[str, Callable[[Image.Image, int, Draws], Image.Image]] = {
     "occlusion": _occlusion,
     "JPEG": _jpeg,
 }
-"""The kinds of image noise. Each maps an image, a severity and draws to an image."""
+"""The kinds of image noise. Each maps an image, a severity and draws to an image.
+
+>>> list(IMAGE_KINDS)
+['Gaussian noise', 'Gaussian blur', 'occlusion', 'JPEG']
+"""

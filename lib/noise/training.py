@@ -9,7 +9,11 @@ from lib.encoders import Features, extract_captions, extract_features, extract_i
 from lib.noise.corpus import Noise, corrupt
 
 TRAINING_SEVERITY = 3
-"""Of the noise in training captions and images."""
+"""Of the noise in training captions and images.
+
+>>> TRAINING_SEVERITY
+3
+"""
 
 
 def training_features(
@@ -17,8 +21,8 @@ def training_features(
 ) -> Features:
     """Return a corpus's features with every train caption, or every train image, a noisy one.
 
-    Each draws one of the kinds of its noise, at :data:`TRAINING_SEVERITY`, the same for every run:
-    a run's seed says which of them it trains on.
+    Each draws one of the kinds of its noise, at :data:`lib.noise.TRAINING_SEVERITY`, the same for
+    every run: a run's seed says which of them it trains on.
 
     Args:
         corpus: The clean corpus.
@@ -34,6 +38,14 @@ def training_features(
     Raises:
         ValueError: The kind is none of the two, or the device cannot be used.
         TowerError: A tower cannot be loaded.
+
+    >>> from lib.datasets import load_corpus
+    >>> corpus = load_corpus("scenes", train=2, val=1, test=1, image_size=32)
+    >>> towers = "efficientnet-lite0@32", "minilm"
+    >>> noisy = training_features(corpus, "captions", *towers, device="cpu")
+    >>> clean = extract_features(corpus, *towers, device="cpu")
+    >>> np.array_equal(noisy.image, clean.image), np.array_equal(noisy.text, clean.text)
+    (True, False)
     """
     if kind not in ("captions", "images"):
         raise ValueError(f"kind = {kind!r}; use 'captions' or 'images'")
