@@ -310,7 +310,7 @@ before = set(sys.modules)
 sys.meta_path.insert(0, Blocked())
 for name in [n for n in sys.modules if n.partition(".")[0] in {stdlib_free}]:
     del sys.modules[name]
-import lib.schedulers, lib.losses, lib.metrics, lib.rivals
+import lib.schedulers, lib.losses, lib.metrics, lib.rivals, lib.models
 from lib.adapters import open_clip
 # In use, too.
 similarity = torch.eye(3)
@@ -320,6 +320,7 @@ lib.losses.weighted_mean(
 )
 lib.metrics.recall_at_k([similarity], similarity, [0, 1, 2]).as_dict()
 lib.metrics.hubness(similarity.tolist(), 1)
+lib.models.ProjectionHead(3, 2)(similarity)
 new = {{n.partition(".")[0] for n in set(sys.modules) - before}}
 print(sorted(new - set(sys.stdlib_module_names) - {{"lib", "torch"}}))
 """
