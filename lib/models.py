@@ -70,12 +70,6 @@ def _multiply(left: Tensor, right: Tensor) -> Tensor:
     return torch.stack(products).view(*left.shape[:-1], right.shape[-1])
 
 
-def _check_widths(**widths: int) -> None:
-    for name, width in widths.items():
-        if width < 1:
-            raise ValueError(f"{name} = {width}; use a whole number from 1")
-
-
 class ProjectionHead(nn.Module):
     """Standardise a feature, pass it through an MLP (by default one linear layer), normalise it.
 
@@ -115,9 +109,13 @@ class ProjectionHead(nn.Module):
         batch_shape: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
-        _check_widths(
-            in_features=in_features, out_features=out_features, hidden_features=hidden_features
-        )
+        for name, width in (
+            ("in_features", in_features),
+            ("out_features", out_features),
+            ("hidden_features", hidden_features),
+        ):
+            if width < 1:
+                raise ValueError(f"{name} = {width}; use a whole number from 1")
         if hidden_layers < 0:
             raise ValueError(f"hidden_layers = {hidden_layers}; use 0 for a linear head, or more")
         if not 0 <= dropout < 1:
@@ -145,13 +143,14 @@ class ProjectionHead(nn.Module):
         Raises:
             ValueError: There are more or fewer generators than runs.
         """
+        count = math.prod(self.mean.shape[:-2])
+        if len(generators) != count:
+            raise ValueError(
+                f"generators: {len(generators)} of them for {count} runs; give one a run"
+            )
         for weight in self.weights:
             bound = 1 / math.sqrt(weight.shape[-2])
             runs = weight.view(-1, *weight.shape[-2:])
-            if len(generators) != len(runs):
-                raise ValueError(
-                    f"generators: {len(generators)} of them for {len(runs)} runs; give one a run"
-                )
             for run, generator in zip(runs, generators, strict=True):
                 draw = torch.rand(run.shape, generator=generator)
                 run.copy_((2 * draw - 1) * bound)

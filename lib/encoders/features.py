@@ -99,9 +99,9 @@ def extract_features(
     """Return the features of a corpus, from the cache where it holds them.
 
     The cache is addressed by content: the towers' weights and preprocessing, and the corpus's
-    images and captions. A block of 512 items is kept as soon as it is computed, so an interrupted
-    extraction goes on where it stopped; two processes that ask for the same features compute them
-    once.
+    images and captions. Some hundred items at a time are kept as soon as they are computed, so an
+    interrupted extraction goes on where it stopped; two processes that ask for the same features
+    compute them once.
 
     Args:
         corpus: Images and captions.

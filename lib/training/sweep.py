@@ -159,11 +159,13 @@ def train(
 def _in_order(
     configs: Sequence[RunConfig], records: Mapping[RunConfig, RunRecord | None]
 ) -> list[RunRecord]:
-    """Return the records of configurations, all of which have one by now."""
+    """Return the records of configurations, all of which have one by now.
+
+    What a process that was killed has left of them beside their records is removed.
+    """
     found = [record for config in configs if (record := records[config]) is not None]
     for record in found:
         if record.config.towers:
-            # A process that was killed after it wrote the record has left this behind.
             checkpoint_path(record.config).unlink(missing_ok=True)
     return found
 
