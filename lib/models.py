@@ -5,7 +5,7 @@ Modules carry ``batch_shape`` leading axes, so that a stack of independent runs 
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 __all__ = ["DualEncoder", "Embeddings", "LearnedTemperature", "ProjectionHead", "matmul"]
 
 
-def matmul(left: Tensor, right: Tensor) -> Tensor:
+def matmul(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
     """Multiply stacks of matrices, (..., M, K) by (..., K, N), each product on its own.
 
     As ``left @ right``, but a product's bits don't depend on the stack it is in, forward or
@@ -25,6 +25,7 @@ def matmul(left: Tensor, right: Tensor) -> Tensor:
     Args:
         left: (..., M, K).
         right: (..., K, N), with the same leading axes.
+        out: Where to write the product, (..., M, N); there is no derivative then.
 
     Returns:
         (..., M, N), which can be differentiated once.
@@ -32,6 +33,8 @@ def matmul(left: Tensor, right: Tensor) -> Tensor:
     >>> matmul(torch.ones(3, 2, 5), torch.ones(3, 5, 4)).shape
     torch.Size([3, 2, 4])
     """
+    if out is not None:
+        return _multiply(left, right, out)
     product: Tensor = _Matmul.apply(left, right)
     return product
 
@@ -58,16 +61,17 @@ CACHE_LINE = 64
 """Bytes to which torch aligns what it allocates on a CPU."""
 
 
-def _multiply(left: Tensor, right: Tensor) -> Tensor:
+def _multiply(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
     shape = (left.shape[-2], left.shape[-1], right.shape[-1])
     sizes = (shape[0] * shape[1], shape[1] * shape[2], shape[0] * shape[2])
     aligned = all(count * left.element_size() % CACHE_LINE == 0 for count in sizes)
     if aligned or left.dim() == 2 or left.device.type != "cpu":
-        return left @ right
+        return torch.matmul(left, right, out=out)
     flat = [m.expand(*left.shape[:-2], -1, -1).flatten(0, -3) for m in (left, right)]
     # A clone starts on a cache line of its own.
     products = [a.clone() @ b.clone() for a, b in zip(*flat, strict=True)]
-    return torch.stack(products).view(*left.shape[:-1], right.shape[-1])
+    product = torch.stack(products).view(*left.shape[:-1], right.shape[-1])
+    return product if out is None else out.copy_(product)
 
 
 class ProjectionHead(nn.Module):
@@ -221,15 +225,27 @@ class ProjectionHead(nn.Module):
         return self.project(self.standardised(features), generators)
 
     def project(
-        self, hidden: Tensor, generators: Sequence[torch.Generator] | None = None
+        self,
+        hidden: Tensor,
+        generators: Sequence[torch.Generator] | None = None,
+        product: Callable[[Tensor, Tensor], Tensor] = matmul,
     ) -> Tensor:
-        """Do the same to features that are standardised already."""
+        """Do the same to features that are standardised already.
+
+        Args:
+            hidden: (..., B, in_features).
+            generators: As for :meth:`forward`.
+            product: What multiplies by a layer's weights.
+
+        Returns:
+            As :meth:`forward`.
+        """
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             if layer:
                 hidden = F.gelu(hidden)
             if generators is not None and self.dropout:
                 hidden = hidden * self._keep(hidden, generators)
-            hidden = matmul(hidden, weight) + bias
+            hidden = product(hidden, weight) + bias
         return F.normalize(hidden, dim=-1)
 
     @torch.no_grad()

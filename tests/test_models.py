@@ -126,6 +126,9 @@ def test_a_product_does_not_depend_on_its_stack(runs, m, k, n, seed):
     product = matmul(left, right)
     product.square().sum().backward()
     torch.testing.assert_close(product, left @ right)
+    room = torch.full_like(product, torch.nan)
+    assert matmul(left.detach(), right.detach(), out=room) is room
+    assert torch.equal(room, product)
     for run in range(runs):
         one, two = (p.detach()[run : run + 1].clone().requires_grad_() for p in (left, right))
         alone = matmul(one, two)

@@ -48,6 +48,11 @@ class Objective:
         own = [self._temperature.log_scale, *self._losses.learned]
         return [{"params": own, "weight_decay": 0.0}, *self._schedulers.groups()]
 
+    @property
+    def differentiates(self) -> bool:
+        """Whether it takes the gradient of the shared parameters itself, at every step."""
+        return self._balance.rule is not None
+
     def __call__(
         self, similarity: Tensor, place: Tensor, shared: Sequence[Tensor]
     ) -> tuple[Tensor, Schedule]:

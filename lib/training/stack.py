@@ -7,7 +7,7 @@ import datetime
 import itertools
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from lib.schedulers import variance
 from lib.seeds import torch_generator
 from lib.training.data import Gallery, Pairs, TrainingData, batches
 from lib.training.objective import Objective
+from lib.training.optimiser import StackAdamW
 from lib.training.schedules import Sources
 from lib.version import code_version
 
@@ -178,9 +179,30 @@ class _Examination:
         )
 
 
-def _rows_of(values: Tensor, rows: Tensor) -> Tensor:
-    # Whole rows are copied several times faster than by indexing, which goes by element.
-    return values.index_select(0, rows.flatten()).view(*rows.shape, -1)
+class _Rows:
+    """Rows of a table, copied into the same memory at every step: what was there is gone."""
+
+    def __init__(self, values: Tensor, most: int) -> None:
+        self._values = values
+        self._room = values.new_empty(most, values.shape[-1])
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Return rows (R, n) of the table as (R, n, width)."""
+        room = self._room[: rows.numel()]
+        # Whole rows are copied several times faster than by indexing, which goes by element.
+        torch.index_select(self._values, 0, rows.flatten(), out=room)
+        return room.view(*rows.shape, -1)
+
+
+def _optimiser(
+    groups: list[dict[str, Any]], shape: RunConfig, device: torch.device, objective: Objective
+) -> tuple[torch.optim.Optimizer, Callable[[Tensor, Tensor], Tensor]]:
+    """Return the optimiser of a stack, and the product by its weights that goes with it."""
+    options: dict[str, Any] = {"lr": shape.learning_rate, "weight_decay": shape.weight_decay}
+    if device.type != "cpu":
+        return torch.optim.AdamW(groups, **options, foreach=True), matmul
+    optimiser = StackAdamW(groups, **options)
+    return optimiser, matmul if objective.differentiates else optimiser.matmul
 
 
 def fit_stack(configs: Sequence[RunConfig], data: TrainingData, sources: Sources) -> Fitted:
@@ -195,14 +217,7 @@ def fit_stack(configs: Sequence[RunConfig], data: TrainingData, sources: Sources
         {"params": [*model.image.biases, *model.text.biases], "weight_decay": 0.0},
         *objective.groups(),
     ]
-    optimiser = torch.optim.AdamW(
-        groups,
-        lr=shape.learning_rate,
-        weight_decay=shape.weight_decay,
-        # The same numbers with one temporary copy of a stack's weights less, which on a CPU is half
-        # of the time.
-        foreach=True,
-    )
+    optimiser, product = _optimiser(groups, shape, device, objective)
     dropout = None
     if shape.dropout:
         dropout = [torch_generator(config.seed, "dropout") for config in configs]
@@ -214,6 +229,8 @@ def fit_stack(configs: Sequence[RunConfig], data: TrainingData, sources: Sources
     decay = None
     if shape.learning_rate_decay == "cosine":
         decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, shape.epochs * len(batched))
+    pairs_at_once = len(configs) * shape.batch_size * copies
+    copied_image, copied_text = (_Rows(v, pairs_at_once) for v in (data.image, data.text))
     epochs: list[Tensor] = []
     steps: list[Tensor] = []
     lost: list[str] = []
@@ -231,11 +248,11 @@ def fit_stack(configs: Sequence[RunConfig], data: TrainingData, sources: Sources
         )
         epoch_steps = []
         for batch in batched:
-            image = _rows_of(data.image, images[:, batch][:, ::copies])
-            text = _rows_of(data.text, captions[:, batch])
+            image = copied_image(images[:, batch][:, ::copies])
+            text = copied_text(captions[:, batch])
             embedded = Embeddings(
-                model.image.project(model.image.standardise_(image), dropout),
-                model.text.project(model.text.standardise_(text), dropout),
+                model.image.project(model.image.standardise_(image), dropout, product),
+                model.text.project(model.text.standardise_(text), dropout, product),
             )
             similarity = pair_similarities(embedded, copies)
             loss, used = objective(similarity, places[:, batch], shared)

@@ -26,9 +26,9 @@ of the towers is trained (empty: nothing)."""
 
 STACK_SIZE = {"cpu": 64, "cuda": 128}
 """Runs that train together at most, by kind of device."""
-STACK_WEIGHTS = 1 << 22
-"""Weights that a stack has at most on a CPU, more than one run's at any rate: with gradients and
-moments they go through its cache at every step. The main comparison's runs train by nine."""
+STACK_WEIGHTS = 9 << 19
+"""Weights that a stack has at most on a CPU, more than one run's at any rate: with their moments
+they go through its cache at every step. The main comparison's runs train by eleven."""
 STACK_MEMORY = {"cpu": 4 << 30, "cuda": 16 << 30}
 """Bytes that a stack's features, of batches and of a gallery, may take, by kind of device."""
 
