@@ -12,7 +12,7 @@ from lib.models import matmul
 BLOCK = 1 << 17
 """Numbers that are updated at a time: what one pass leaves is in the cache for the next."""
 FACTORED_FROM = 1 << 15
-"""Weights of a run from which its gradient is multiplied on its own: fewer cost less than a call."""
+"""Weights of a run from which its gradient is multiplied alone: fewer cost less than a call."""
 
 
 @dataclass
