@@ -101,7 +101,10 @@ def line_chart(
     )
     if colour:
         base = base.encode(
-            alt.Color(f"{colour}:N").title(None).sort(list(dict.fromkeys(table[colour])))
+            alt.Color(f"{colour}:N")
+            .title(None)
+            .sort(list(dict.fromkeys(table[colour])))
+            .legend(labelLimit=320)
         )
     parts = [base.mark_line(), base.mark_point(filled=True, size=60)]
     if rule is not None:

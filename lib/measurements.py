@@ -291,14 +291,15 @@ def fastest(alone: pd.DataFrame) -> str:
     Args:
         alone: The part ``training alone`` of the case ``training``.
     """
-    said = []
+    said: dict[str, list[str]] = {}
     trained = alone[~alone["way"].str.startswith("matrix products")]
     for shape, table in trained.groupby("shape", sort=False):
         first = table.loc[table["ratio"].idxmin()]
         behind = _ratio(table, "ours, in stacks") / float(first["ratio"])
-        ours = "" if behind == 1 else f"; ours takes {behind:.2f} of its time"
-        said.append(f"{first['way']} ({shape}{ours})")
-    return f"Seeds train fastest by {'; by '.join(said)}."
+        ours = "" if behind == 1 else f", ours takes {behind:.2f} of its time"
+        said.setdefault(str(first["way"]), []).append(f"{shape}{ours}")
+    ways = [f"{way} ({'; '.join(shapes)})" for way, shapes in said.items()]
+    return f"Seeds train fastest by {'; by '.join(ways)}."
 
 
 def limits(alone: pd.DataFrame) -> str:
