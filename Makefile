@@ -74,7 +74,7 @@ check: env ## check style and types
 	@$(RUN) ruff format --check
 	@$(RUN) mypy
 
-bench: env ## measure speed and memory against other libraries, on an idle machine: half an hour
+bench: env ## measure speed and memory against other libraries, on an idle machine: most of an hour
 	@$(RUN) benchmarks
 
 book: env ## build the published book from its executed notebooks, running none
