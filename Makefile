@@ -55,7 +55,7 @@ test: check ## check style and types, then run every test
 
 soak: env ## disturb everything at ROUNDS random moments, by default 200 of each kind of work
 	@OMP_NUM_THREADS=1 SOAK_ROUNDS=$(or $(ROUNDS),200) SOAK_SEED=$(or $(SEED),1) \
-	  $(RUN) pytest -n auto tests/test_soak.py tests/book/test_soak_book.py
+	  $(RUN) pytest -n auto tests/test_soak.py tests/study/book/test_soak.py
 
 # What these two measure with is no part of the environment: no test needs it.
 GUARD := $(RUN) pip install -qq --no-build-isolation -e '.[guard]'

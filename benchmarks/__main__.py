@@ -11,8 +11,8 @@ import typer
 from benchmarks import recall, step, training
 from benchmarks.peers import absent
 from benchmarks.results import Row, write
-from lib.measurements import FOLDER
-from lib.progress import say, track
+from lib.chapters.benchmarks.measurements import FOLDER
+from lib.utils.progress import say, track
 
 
 class Case(StrEnum):
@@ -40,18 +40,18 @@ def main(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the results; lib/measured by default, and with --quick "
-            "_build/benchmarks, since quick numbers are none to publish."
+            help="Folder of the results; by default lib/chapters/benchmarks/measured, and with "
+            "--quick _build/benchmarks, since quick numbers are not for publication."
         ),
     ] = None,
 ) -> None:
-    """Measure speed and memory against other libraries, in about ten minutes on two idle cores.
+    """Measure speed and memory against other libraries, in most of an hour on two idle cores.
 
     Every time is a ratio to something that was measured in turns with it, in one run. Each case is
     written as soon as it is measured. Peers that are not installed are named as absent:
     pip install '.\\[bench]' installs them all.
     """
-    folder = output or (FOLDER.parent.parent / "_build" / "benchmarks" if quick else FOLDER)
+    folder = output or (Path(__file__).parent.parent / "_build" / "benchmarks" if quick else FOLDER)
     if missing := absent():
         say(f"absent, so not compared with: {', '.join(missing)} (pip install '.[bench]')")
     for case in only or list(Case):

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from lib.encoders import Features
 from lib.runs import RunConfig
-from lib.seeds import torch_generator
 from lib.training.data import TrainingData, batches
+from lib.utils.seeds import torch_generator
 
 KS = (1, 5, 10)
 SIDES = ("image", "text")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.peers import PEERS, absent, installed
-from lib.files import write_atomic
+from lib.utils.files import write_atomic
 
 Row = Mapping[str, str | float | int | None]
 

@@ -8,7 +8,8 @@ from finished import finished
 from pydantic import ValidationError
 from synthetic import synthetic_features
 
-from lib.rival_configs import (
+from lib.runs import RunConfig, ScheduleConfig, Store, export_records
+from lib.runs.schedules import (
     AnalyticUncertaintyConfig,
     CosineConfig,
     DynamicWeightAverageConfig,
@@ -16,7 +17,6 @@ from lib.rival_configs import (
     IndividualTemperatureConfig,
     UncertaintyConfig,
 )
-from lib.runs import RunConfig, ScheduleConfig, Store, export_records
 from lib.training import TrainingError, train
 
 SCHEDULES = {

@@ -16,9 +16,9 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from lib.findings import MIME_TYPE, RECOMMENDATION_MIME_TYPE, collect
+from lib.chapters.shared.findings import MIME_TYPE, RECOMMENDATION_MIME_TYPE, collect
 from lib.runs import RunConfig, Store
-from lib.seeds import generator, torch_generator
+from lib.utils.seeds import generator, torch_generator
 
 TOC = Path(__file__).resolve().parent.parent / "_toc.yml"
 NAMES = re.findall(r"file: book/results/(\S+)", TOC.read_text(encoding="utf-8"))

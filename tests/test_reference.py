@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib.book.reference import citation_labels, cite, described
 from lib.losses import LOSSES
+from lib.study.book.reference import citation_labels, cite, described
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = (

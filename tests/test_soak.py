@@ -15,10 +15,10 @@ import pytest
 import torch
 from corpora import noisy_picture, tokens
 from disturbances import KINDS, contents, disturb, finish, undisturbed
+from download_site import Site, zipped
 from notebook_maker import write_notebook
 from quick_towers import CountingTower, colour_tower
 from synthetic import synthetic_features
-from test_datasets_download import Site, zipped
 
 from lib.datasets import load_corpus
 from lib.datasets.archives import extract
@@ -26,8 +26,8 @@ from lib.datasets.flickr8k_download import Distribution, download_flickr8k
 from lib.encoders import features
 from lib.runs import RunConfig, ScheduleConfig, Store, TowersConfig
 from lib.study.execution import execute
-from lib.training import end_to_end, sweep, train
-from lib.training.end_to_end import run as one_run
+from lib.training import towers, train, trainer
+from lib.training.towers import run as one_run
 
 ROUNDS = int(os.environ.get("SOAK_ROUNDS", "4"))
 """Rounds of each kind of work; each kind of disturbance comes in turn."""
@@ -156,7 +156,7 @@ def files_of(home):
 
 
 def test_training(tmp_path, tried, monkeypatch):
-    monkeypatch.setitem(sweep.STACK_SIZE, "cpu", 1)
+    monkeypatch.setitem(trainer.STACK_SIZE, "cpu", 1)
     small = {"corpus": "synthetic", "train_images": 20, "embedding_dim": 4, "batch_size": 10}
     schedule = ScheduleConfig(signal="variance", actuator="direction", gamma=5.0)
     configs = [
@@ -177,10 +177,10 @@ def test_training(tmp_path, tried, monkeypatch):
 
 
 def test_end_to_end_training(tmp_path, scenes, tried, monkeypatch):
-    material = end_to_end.load_material(scenes, "from scratch", "resnet18@32", "gru", CPU)
+    material = towers.load_material(scenes, "from scratch", "resnet18@32", "gru", CPU)
     monkeypatch.setattr(one_run, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    monkeypatch.setattr(sweep, "load_corpus", lambda *_, **__: scenes)
-    monkeypatch.setattr(sweep, "load_material", lambda *_: material)
+    monkeypatch.setattr(trainer, "load_corpus", lambda *_, **__: scenes)
+    monkeypatch.setattr(trainer, "load_material", lambda *_: material)
     config = RunConfig(
         image_tower="resnet18@32",
         text_tower="gru",

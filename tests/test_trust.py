@@ -13,18 +13,19 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 from corpora import pictures, tokens, write_official
+from download_site import archive
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from synthetic import synthetic_features
-from test_datasets_download import archive
 
+from lib.chapters.parameters import validate
+from lib.chapters.shared.checking import ParameterError
 from lib.datasets import CorpusError, DownloadError, Flickr8k, read_captions
 from lib.datasets.archives import Limits, extract
 from lib.datasets.images import MAX_PIXELS, inspect_image
-from lib.parameters import ParameterError, validate
 from lib.study.catalogue import StudyError, parse_pairs
-from lib.training.spread import Parcel, _read_parcel, _write_parcel
+from lib.training.distribute import Parcel, _read_parcel, _write_parcel
 
 # What the code itself may call.
 

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from papermill.__main__ import papermill as papermill_command
 from typer.testing import CliRunner as StudyRunner
 
-from lib.parameters import defaults
+from lib.chapters.parameters import defaults
 from lib.study.catalogue import load_catalogue
 from lib.study.commands import app
 

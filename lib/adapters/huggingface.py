@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from lib.losses import ScheduledContrastiveLoss
+from ..losses import ScheduledContrastiveLoss
 
 __all__ = ["ScheduledTrainerLoss"]
 

@@ -6,7 +6,7 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from lib.losses import ScheduledContrastiveLoss
+from ..losses import ScheduledContrastiveLoss
 
 __all__ = ["SchedulerCallback"]
 

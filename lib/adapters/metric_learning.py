@@ -7,9 +7,9 @@ from pytorch_metric_learning.reducers import BaseReducer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lib.losses import ScheduledContrastiveLoss
-from lib.schedulers import Scheduler
-from lib.schedulers.checks import check_finite
+from ..losses import ScheduledContrastiveLoss
+from ..schedulers import Scheduler
+from ..schedulers.checks import check_finite
 
 __all__ = ["DirectionReducer", "ScheduledPairLoss"]
 

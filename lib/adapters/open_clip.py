@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Literal, overload
 
 from torch import Tensor, nn
 
-from lib.losses import ScheduledContrastiveLoss
+from ..losses import ScheduledContrastiveLoss
 
 __all__ = ["ScheduledClipLoss"]
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lib.losses import ScheduledContrastiveLoss
-from lib.schedulers.checks import check_number
+from ..losses import ScheduledContrastiveLoss
+from ..schedulers.checks import check_number
 
 __all__ = ["ScheduledMultipleNegativesLoss"]
 

@@ -9,7 +9,7 @@ from lib.datasets.corpus import Corpus, Sample, Split
 from lib.datasets.flickr8k import Flickr8k, find_flickr8k
 from lib.datasets.report import CorpusError, DownloadError, IntegrityError, IntegrityReport, Problem
 from lib.datasets.scenes import Scenes
-from lib.suggest import did_you_mean
+from lib.utils.text import did_you_mean
 
 CORPORA: dict[str, type[Corpus]] = {"scenes": Scenes, "flickr8k": Flickr8k}
 """The corpora that :func:`lib.datasets.load_corpus` knows; a new one is an entry here.

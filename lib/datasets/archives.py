@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from lib.datasets.report import DownloadError
-from lib.files import atomic_folder
+from lib.utils.files import atomic_folder
 
 CHUNK = 1 << 20
 NAME_BYTES = 255

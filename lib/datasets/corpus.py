@@ -135,7 +135,7 @@ class Corpus(ABC):
         if seed < 0:
             raise CorpusError(f"seed = {seed} is negative; use 0 or more")
         # Imported here since it needs torch, which takes seconds to import.
-        from lib.seeds import generator
+        from lib.utils.seeds import generator
 
         order = generator(seed, "subset").permutation(len(captioned))
         return tuple(captioned[row] for row in order[:n])

@@ -10,8 +10,8 @@ from pathlib import Path
 import requests
 
 from lib.datasets.report import DownloadError
-from lib.files import write_atomic
-from lib.progress import Progress
+from lib.utils.files import write_atomic
+from lib.utils.progress import Progress
 
 ATTEMPTS = 5
 """Connections in a row that bring nothing new before a download is given up."""

@@ -14,7 +14,7 @@ from lib.datasets.flickr8k_download import MIRROR, download_flickr8k
 from lib.datasets.images import DECODING_VERSION, decode_rgb
 from lib.datasets.integrity import check_corpus
 from lib.datasets.report import CorpusError, list_problems
-from lib.files import home
+from lib.utils.files import home
 
 IMAGE_FOLDERS = ("Flicker8k_Dataset", "Flickr8k_Dataset", "Images", "images")
 CAPTION_FILES = ("Flickr8k.token.txt", "captions.txt", "results.csv")

@@ -9,7 +9,7 @@ from lib.datasets.archives import extract
 from lib.datasets.captions import read_lines
 from lib.datasets.download import Fetched, fetch, read_lock, write_lock
 from lib.datasets.report import DownloadError
-from lib.files import atomic_folder
+from lib.utils.files import atomic_folder
 
 MIRROR = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k"
 

@@ -31,8 +31,8 @@ from lib.datasets.captions import CaptionFile
 from lib.datasets.corpus import Sample, Split
 from lib.datasets.images import DECODING_VERSION, Verdict, inspect_image
 from lib.datasets.report import CorpusError, IntegrityError, IntegrityReport, Problem, list_problems
-from lib.files import home, write_atomic
-from lib.progress import track
+from lib.utils.files import home, write_atomic
+from lib.utils.progress import track
 
 PRECEDENCE: tuple[Split, ...] = ("test", "val", "train", "none")
 """Which split keeps an image that stands in two: never weaken what is tested."""

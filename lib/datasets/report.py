@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from lib.printable import printable
+from lib.utils.text import printable
 
 Kind = Literal[
     "missing image",

@@ -1,12 +1,6 @@
 """Frozen pretrained towers and the cache of what they compute."""
 
-from lib.encoders.features import (
-    Features,
-    Rows,
-    extract_captions,
-    extract_features,
-    extract_images,
-)
+from lib.encoders.features import Features, Rows, extract_captions, extract_features, extract_images
 from lib.encoders.towers import (
     IMAGE_TOWERS,
     TEXT_TOWERS,

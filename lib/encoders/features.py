@@ -22,8 +22,8 @@ from lib.encoders.towers import (
     load_text_tower,
     resolve_device,
 )
-from lib.files import atomic_path, home, write_atomic
-from lib.progress import Progress
+from lib.utils.files import atomic_path, home, write_atomic
+from lib.utils.progress import Progress
 
 BLOCK = 512
 """Items that are computed and kept at a time: what an interruption can cost."""

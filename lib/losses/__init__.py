@@ -3,8 +3,8 @@
 Everything here depends on torch alone.
 """
 
-from lib.losses.gather import gather_pairs
-from lib.losses.per_query import (
+from .gather import gather_pairs
+from .per_query import (
     LOSSES,
     Loss,
     contrastive_loss,
@@ -17,7 +17,7 @@ from lib.losses.per_query import (
     sigmoid,
     weighted_mean,
 )
-from lib.losses.scheduled import ScheduledContrastiveLoss
+from .scheduled import ScheduledContrastiveLoss
 
 __all__ = [
     "LOSSES",

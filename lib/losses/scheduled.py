@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from lib.losses.gather import gather_pairs
-from lib.losses.per_query import weighted_mean
-from lib.schedulers.actuators import Schedule
-from lib.schedulers.checks import Number, check_number, is_traced, refuse_not_finite
-from lib.schedulers.moments import mean_variances_on_host
-from lib.schedulers.scheduler import Fixed, Scheduler, neutral_schedule
-from lib.schedulers.trace import Trace
+from ..schedulers.actuators import Schedule
+from ..schedulers.checks import Number, check_number, is_traced, refuse_not_finite
+from ..schedulers.moments import mean_variances_on_host
+from ..schedulers.scheduler import Fixed, Scheduler, neutral_schedule
+from ..schedulers.trace import Trace
+from .gather import gather_pairs
+from .per_query import weighted_mean
 
 SMALLEST = {dtype: torch.finfo(dtype).tiny for dtype in (torch.float32, torch.float64)}
 """What a signal of zero counts as: the same as in :func:`lib.schedulers.actuators.powers`."""

@@ -4,9 +4,9 @@ The tie rule: a gallery's order says nothing, so the recall of tied scores is it
 ties are broken at random (McSherry and Najork, ECIR 2008). A collapsed model scores chance.
 """
 
-from lib.metrics.checks import Array, MetricsError, Values
-from lib.metrics.gallery import recall_at_k
-from lib.metrics.geometry import (
+from .checks import Array, MetricsError, Values
+from .gallery import recall_at_k
+from .geometry import (
     COLLAPSE_SPREAD,
     alignment,
     collapsed,
@@ -15,15 +15,9 @@ from lib.metrics.geometry import (
     spread,
     uniformity,
 )
-from lib.metrics.neighbours import (
-    hubness,
-    k_occurrence,
-    nearest,
-    neighbour_purity,
-    skewness,
-)
-from lib.metrics.ranking import Ranks, ranks, ranks_from_embeddings
-from lib.metrics.retrieval import (
+from .neighbours import hubness, k_occurrence, nearest, neighbour_purity, skewness
+from .ranking import Ranks, ranks, ranks_from_embeddings
+from .retrieval import (
     DirectionMetrics,
     PerQuery,
     RetrievalMetrics,

@@ -9,16 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib.metrics.checks import MetricsError, Values, as_ks, as_owner, as_scores
-from lib.metrics.ranking import (
-    BLOCK_ROWS,
-    _assemble,
-    _count_embeddings,
-    _exact,
-    _on_grid,
-    _Tally,
-)
-from lib.metrics.retrieval import RetrievalMetrics, _summarise
+from .checks import MetricsError, Values, as_ks, as_owner, as_scores
+from .ranking import BLOCK_ROWS, _assemble, _count_embeddings, _exact, _on_grid, _Tally
+from .retrieval import RetrievalMetrics, _summarise
 
 IMAGES_AT_ONCE = 4096
 CAPTIONS_AT_ONCE = 8192

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from lib.metrics.checks import MetricsError, Values, as_pair, as_scores
+from .checks import MetricsError, Values, as_pair, as_scores
 
 COLLAPSE_SPREAD = 0.05
 """Spread below which embeddings count as collapsed: their mean cosine is above 0.95. Even untrained

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib.metrics.checks import MetricsError, Values, as_scores, shape
+from .checks import MetricsError, Values, as_scores, shape
 
 
 def nearest(similarity: Values, k: int, *, exclude_self: bool = False) -> Tensor:

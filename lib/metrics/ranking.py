@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.metrics.checks import MetricsError, Values, as_owner, as_pair, as_scores
+from .checks import MetricsError, Values, as_owner, as_pair, as_scores
 
 GRID_BITS = 26
 """Bits of an embedding's coordinates: twice 26, and a carry, fit the 53 bits of a float64."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.metrics.checks import Values, as_ks
-from lib.metrics.ranking import Ranks, ranks, ranks_from_embeddings
+from .checks import Values, as_ks
+from .ranking import Ranks, ranks, ranks_from_embeddings
 
 
 @dataclass(frozen=True, eq=False)

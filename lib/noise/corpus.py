@@ -12,7 +12,7 @@ from lib.datasets.corpus import fingerprint_of
 from lib.noise.captions import CAPTION_KINDS, caption_words, corrupt_caption
 from lib.noise.checks import check_noise
 from lib.noise.images import IMAGE_KINDS, corrupt_image
-from lib.seeds import generator
+from lib.utils.seeds import generator
 
 NOISE_VERSION = 1
 """Raise this when the same noise would change a caption or an image otherwise; it is part of a

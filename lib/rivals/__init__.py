@@ -7,14 +7,10 @@ others need more than the similarities: :class:`GradNorm` the losses and the par
 axes.
 """
 
-from lib.rivals.cosine import CosineTemperature
-from lib.rivals.gradnorm import GradNorm
-from lib.rivals.individual import IndividualTemperatures
-from lib.rivals.weights import (
-    AnalyticUncertaintyWeights,
-    DynamicWeightAverage,
-    UncertaintyWeights,
-)
+from .cosine import CosineTemperature
+from .gradnorm import GradNorm
+from .individual import IndividualTemperatures
+from .weights import AnalyticUncertaintyWeights, DynamicWeightAverage, UncertaintyWeights
 
 __all__ = [
     "AnalyticUncertaintyWeights",

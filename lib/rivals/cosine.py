@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lib.rivals.base import Rival, require
-from lib.schedulers.actuators import Schedule
-from lib.schedulers.checks import Number
-from lib.schedulers.scheduler import neutral_schedule
+from ..schedulers.actuators import Schedule
+from ..schedulers.checks import Number
+from ..schedulers.scheduler import neutral_schedule
+from .base import Rival, require
 
 
 class CosineTemperature(Rival):

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lib.rivals.base import Rival, require
-from lib.schedulers.checks import Number, check_finite
+from ..schedulers.checks import Number, check_finite
+from .base import Rival, require
 
 LEAST_WEIGHT = 1e-3
 """A weight is put back to this where a step would take it below."""

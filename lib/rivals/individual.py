@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lib.rivals.base import Rival, require
-from lib.schedulers.checks import Number, as_constant, is_readable
+from ..schedulers.checks import Number, as_constant, is_readable
+from .base import Rival, require
 
 
 class IndividualTemperatures(Rival):

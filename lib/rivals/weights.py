@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from lib.losses import info_nce
-from lib.rivals.base import Rival, require
-from lib.schedulers.actuators import Schedule
-from lib.schedulers.checks import Number
-from lib.schedulers.scheduler import neutral_schedule
+from ..losses import info_nce
+from ..schedulers.actuators import Schedule
+from ..schedulers.checks import Number
+from ..schedulers.scheduler import neutral_schedule
+from .base import Rival, require
 
 LEAST_LOSS = 1e-8
 """A loss under this counts as this, so that no ratio of losses divides by zero."""

@@ -3,11 +3,11 @@
 Everything here depends on torch alone and works on any number of leading batch axes.
 """
 
-from lib.schedulers.actuators import ACTUATORS, Schedule
-from lib.schedulers.moments import mean_variances
-from lib.schedulers.scheduler import DEFAULT_TARGETS, Fixed, Scheduler
-from lib.schedulers.signals import SIGNALS, entropy, margin, spread, variance
-from lib.schedulers.trace import Trace
+from .actuators import ACTUATORS, Schedule
+from .moments import mean_variances
+from .scheduler import DEFAULT_TARGETS, Fixed, Scheduler
+from .signals import SIGNALS, entropy, margin, spread, variance
+from .trace import Trace
 
 __all__ = [
     "ACTUATORS",

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lib.schedulers.signals import Signal, spread
+from .signals import Signal, spread
 
 
 class Schedule(NamedTuple):
@@ -146,7 +146,7 @@ def temperature_at_entropy(similarity: Tensor, target: Tensor, start: Tensor) ->
 def _observe_sharpness(
     signal: Signal, similarity: Tensor, temperature: Tensor, target: Tensor
 ) -> Tensor:
-    from lib.schedulers.signals import entropy, variance
+    from .signals import entropy, variance
 
     if signal is variance:
         scale = similarity.flatten(-2).std(dim=-1, correction=0) / target

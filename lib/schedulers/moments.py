@@ -14,7 +14,7 @@ place of the *total* variance, which moves a weight by about |γ| times that.
 import torch
 from torch import Tensor
 
-from lib.schedulers.checks import check_similarity
+from .checks import check_similarity
 
 CENTRED_FROM = 1 / 16
 """Share of the mean square that a variance must reach to be taken without centring first."""

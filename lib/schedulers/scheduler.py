@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lib.schedulers.actuators import ACTUATORS, Schedule, Smoothed
-from lib.schedulers.checks import Number, as_constant, check_similarity, check_temperature
-from lib.schedulers.moments import mean_variances
-from lib.schedulers.signals import SIGNALS
+from .actuators import ACTUATORS, Schedule, Smoothed
+from .checks import Number, as_constant, check_similarity, check_temperature
+from .moments import mean_variances
+from .signals import SIGNALS
 
 DEFAULT_TARGETS = {"variance": 1.5, "entropy": 0.8, "spread": 8.0}
 """What ``sharpness`` holds unless told otherwise, by signal: the standard deviation of the logits,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lib.schedulers.checks import Number, check_similarity, check_temperature
+from .checks import Number, check_similarity, check_temperature
 
 Signal = Callable[[Tensor, Tensor], Tensor]
 """What maps similarities (..., B, B) and a temperature (...) to (..., 2, B)."""

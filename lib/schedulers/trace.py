@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from lib.schedulers.actuators import Schedule
-from lib.schedulers.checks import Number, check_similarity
-from lib.schedulers.scheduler import neutral_schedule
+from .actuators import Schedule
+from .checks import Number, check_similarity
+from .scheduler import neutral_schedule
 
 
 class Trace(nn.Module):

@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from lib.parameters import MODELS, ParameterError, describe, validate
-from lib.suggest import did_you_mean
+from lib.chapters.parameters import MODELS, validate
+from lib.chapters.shared.checking import ParameterError, describe
+from lib.utils.text import did_you_mean
 
 Values = dict[str, Any]
 

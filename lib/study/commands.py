@@ -1,6 +1,6 @@
 """The command line: ``study list``, ``run``, ``book``, ``quick`` and ``full``.
 
-Those that read and write run records are in :mod:`lib.study.ledger_commands`.
+Those that read and write run records are in :mod:`lib.study.record_commands`.
 """
 
 import json
@@ -18,12 +18,9 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand
 
-from lib.address import AddressError, write_links
-from lib.environment import EXECUTOR_VARIABLE, RECORDS_VARIABLE
-from lib.findings import Edition, write_findings
-from lib.progress import LOG_VARIABLE
-from lib.staleness import NOTE, write_note
-from lib.study import completion, ledger_commands
+from lib.chapters.shared.findings import Edition, write_findings
+from lib.study import completion, record_commands
+from lib.study.address import AddressError, write_links
 from lib.study.catalogue import (
     Catalogue,
     Notebook,
@@ -34,9 +31,12 @@ from lib.study.catalogue import (
     parse_pairs,
 )
 from lib.study.execution import execute
-from lib.study.records import publish_picture, publish_records
+from lib.study.publish import publish_picture, publish_records
 from lib.study.shell import Failure, Json, Root, explained
+from lib.study.staleness import NOTE, write_note
 from lib.study.terminal import Board
+from lib.utils.progress import LOG_VARIABLE
+from lib.utils.version import EXECUTOR_VARIABLE, RECORDS_VARIABLE
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,10 +45,10 @@ app = typer.Typer(
 )
 
 
-app.command()(ledger_commands.runs)
-app.command()(ledger_commands.compare)
-app.command()(ledger_commands.export)
-app.command()(ledger_commands.merge)
+app.command()(record_commands.runs)
+app.command()(record_commands.compare)
+app.command()(record_commands.export)
+app.command()(record_commands.merge)
 
 
 class PairCommand(TyperCommand):
@@ -268,7 +268,7 @@ def _replacements(root: Path, values: Values) -> dict[str, str]:
 
 def _build(root: Path, edition: Edition) -> None:
     # Sphinx takes seconds to import, and most commands don't build the book.
-    from lib.book import BookError, build
+    from lib.study.book import BookError, build
 
     try:
         page = build(edition, root)

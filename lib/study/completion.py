@@ -6,7 +6,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from lib.parameters import MODELS, ParameterError
+from lib.chapters.parameters import MODELS
+from lib.chapters.shared.checking import ParameterError
 from lib.study.catalogue import Catalogue, StudyError, find_root, load_catalogue
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lib
-from lib.files import write_atomic
+from lib.utils.files import write_atomic
 
 if TYPE_CHECKING:
     from jupyter_client.manager import AsyncKernelManager

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from lib.findings import FindingError
-from lib.parameters import ParameterError
-from lib.printable import printable
+from lib.chapters.shared.checking import ParameterError
+from lib.chapters.shared.findings import FindingError
 from lib.study.catalogue import StudyError
 from lib.study.execution import NotebookFailure
+from lib.utils.text import printable
 
 FAILURE = 1
 """The work itself failed: a notebook, the book, a merge with conflicts."""

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lib.progress import SECONDS_BETWEEN_LINES
+from lib.utils.progress import SECONDS_BETWEEN_LINES
 
 SECONDS_BETWEEN_LOOKS = 0.3
 

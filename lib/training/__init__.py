@@ -1,6 +1,6 @@
 """From a list of run configurations to run records."""
 
-from lib.training.spread import TrainingError
-from lib.training.sweep import corpus_options, load_features, train, trained
+from lib.training.distribute import TrainingError
+from lib.training.trainer import corpus_options, load_features, train, trained
 
 __all__ = ["TrainingError", "corpus_options", "load_features", "train", "trained"]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lib.encoders import Features
 from lib.runs import RunConfig
-from lib.seeds import generator
+from lib.utils.seeds import generator
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
-from lib.environment import EXECUTOR_VARIABLE
+from lib.utils.version import EXECUTOR_VARIABLE
 
 NAMES = "serial, processes, processes:N, threads, threads:N, dask://HOST:PORT, dask:///FILE.json"
 SECONDS_TO_JOIN = 120

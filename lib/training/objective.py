@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from lib.losses import LOSSES, weighted_mean
 from lib.models import LearnedTemperature
-from lib.rival_configs import INDIVIDUAL_BOUNDS, GradNormConfig, IndividualTemperatureConfig
 from lib.rivals import GradNorm, IndividualTemperatures
 from lib.runs import RunConfig
+from lib.runs.schedules import INDIVIDUAL_BOUNDS, GradNormConfig, IndividualTemperatureConfig
 from lib.schedulers import Schedule
 from lib.training.data import batches
 from lib.training.schedules import Schedulers, Sources, constants_of

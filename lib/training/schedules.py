@@ -8,14 +8,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lib.rival_configs import (
-    AnalyticUncertaintyConfig,
-    CosineConfig,
-    DynamicWeightAverageConfig,
-    GradNormConfig,
-    IndividualTemperatureConfig,
-    UncertaintyConfig,
-)
 from lib.rivals import (
     AnalyticUncertaintyWeights,
     CosineTemperature,
@@ -30,8 +22,16 @@ from lib.runs import (
     RunRecord,
     ScheduleConfig,
 )
+from lib.runs.schedules import (
+    AnalyticUncertaintyConfig,
+    CosineConfig,
+    DynamicWeightAverageConfig,
+    GradNormConfig,
+    IndividualTemperatureConfig,
+    UncertaintyConfig,
+)
 from lib.schedulers import DEFAULT_TARGETS, Fixed, Schedule, Scheduler, Trace
-from lib.seeds import generator
+from lib.utils.seeds import generator
 
 Sources = Mapping[RunConfig, RunRecord]
 """Finished runs that others replay, by configuration."""

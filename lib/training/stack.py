@@ -19,12 +19,12 @@ from lib.metrics import collapsed, retrieval_metrics_from_embeddings
 from lib.models import DualEncoder, Embeddings, ProjectionHead, matmul
 from lib.runs import TEST_COLUMNS, RunConfig, RunRecord
 from lib.schedulers import variance
-from lib.seeds import torch_generator
 from lib.training.data import Gallery, Pairs, TrainingData, batches
 from lib.training.objective import Objective
 from lib.training.optimiser import StackAdamW
 from lib.training.schedules import Sources
-from lib.version import code_version
+from lib.utils.seeds import torch_generator
+from lib.utils.version import code_version
 
 RSUM = TEST_COLUMNS.index("rsum")
 

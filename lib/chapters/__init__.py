@@ -1,0 +1,1 @@
+"""One module or folder for each notebook, of its name; :mod:`lib.chapters.shared` for several."""

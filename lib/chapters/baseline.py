@@ -1,0 +1,42 @@
+"""The fixed baseline: its tuning curve."""
+
+import altair as alt
+import pandas as pd
+
+from lib.chapters.shared.charts import INK
+
+
+def tuning_curve(table: pd.DataFrame) -> alt.LayerChart:
+    """Validation rSum of the fixed baseline against the temperature, a line a learning rate.
+
+    Args:
+        table: ``temperature``, ``learning_rate``, ``validation_rsum``, ``standard_error``,
+            ``chosen``.
+    """
+    table = table.assign(
+        low=table["validation_rsum"] - table["standard_error"].fillna(0),
+        high=table["validation_rsum"] + table["standard_error"].fillna(0),
+        rate=table["learning_rate"].map("{:g}".format),
+    )
+    base = alt.Chart(table).encode(
+        alt.X("temperature:Q").scale(type="log", nice=False).title("temperature τ (log scale)"),
+        alt.Color("rate:N").title("learning rate"),
+    )
+    y = alt.Y("validation_rsum:Q").scale(zero=False).title("validation rSum")
+    tooltip = ["temperature:Q", "rate:N", alt.Tooltip("validation_rsum:Q", format=".1f")]
+    line = base.mark_line(point=True).encode(y, tooltip=tooltip)
+    bars = base.mark_rule().encode(alt.Y("low:Q"), alt.Y2("high:Q"))
+    ring = (
+        alt.Chart(table[table["chosen"]])
+        .mark_point(size=220, filled=False, color=INK, strokeWidth=2)
+        .encode(alt.X("temperature:Q"), alt.Y("validation_rsum:Q"), tooltip=tooltip)
+    )
+    layers: alt.LayerChart = line + bars + ring
+    return layers.properties(
+        width="container",
+        height=300,
+        title=alt.Title(
+            "Tuning the fixed baseline on validation",
+            subtitle="mean over tuning seeds ± one standard error; the ring is what was chosen",
+        ),
+    )

@@ -1,0 +1,1 @@
+"""The chapter on costs: what the benchmarks measured."""

@@ -1,0 +1,116 @@
+"""Figures of the chapter on what the package costs."""
+
+from collections.abc import Sequence
+
+import altair as alt
+import pandas as pd
+
+from lib.chapters.shared.charts import BLUE, GREY, INK, VERMILLION
+
+OURS = (
+    "scheduled loss",
+    "ours, not scheduled",
+    "scheduler alone",
+    "ours, in stacks",
+    "recall_at_k",
+)
+"""Names of what this package does, drawn in its colour."""
+
+
+def ratio_chart(
+    table: pd.DataFrame,
+    value: str,
+    x_title: str,
+    title: str,
+    subtitle: str,
+    *,
+    panel: str = "",
+    target: float | None = None,
+) -> alt.LayerChart:
+    """A point a way on a logarithmic axis, the package's own in blue, each with its number.
+
+    Args:
+        table: ``way`` and the value.
+        value: The column that is drawn.
+        x_title: What it is, with its unit.
+        title: Of the chart.
+        subtitle: What to know to read it.
+        panel: What this chart is of where several stand below each other.
+        target: Drawn as a dashed line.
+    """
+    table = table.sort_values(value, kind="stable")
+    table = table.assign(
+        whose=["this package" if way in OURS else "others" for way in table["way"]],
+        label=[f"{number:,.0f}" if number >= 100 else f"{number:.3g}" for number in table[value]],
+    )
+    low, high = float(table[value].min()), float(table[value].max())
+    x = alt.X(f"{value}:Q").title(x_title)
+    # Room for the number beside the last point.
+    x = x.scale(type="log", nice=False, domain=[0.8 * low, 1.6 * high])
+    rows = alt.Y("way:N").sort(table["way"].tolist()).title(None).axis(labelLimit=320, grid=True)
+    colour = alt.Color("whose:N").title(None)
+    colour = colour.scale(domain=["this package", "others"], range=[BLUE, GREY])
+    tooltip = ["way:N", alt.Tooltip(f"{value}:Q", format=",.4~r", title=x_title)]
+    base = alt.Chart(table)
+    points = base.mark_point(filled=True, size=90, opacity=1).encode(
+        x, rows, colour, tooltip=tooltip
+    )
+    labels = base.mark_text(align="left", dx=8, color=INK).encode(x, rows, text="label:N")
+    layers: alt.LayerChart = points + labels
+    if target is not None:
+        rule = base.mark_rule(color=VERMILLION, strokeDash=[5, 3])
+        layers = rule.encode(x=alt.datum(target)) + layers
+    heading = alt.Title(f"{title}: {panel}" if panel else title, subtitle=subtitle)
+    return layers.properties(width="container", height=alt.Step(26), title=heading)
+
+
+def line_chart(
+    table: pd.DataFrame,
+    x: str,
+    y: str,
+    titles: Sequence[str],
+    title: str,
+    subtitle: str,
+    *,
+    colour: str | None = None,
+    rule: float | None = None,
+) -> alt.LayerChart:
+    """A line with its points over a logarithmic axis of sizes.
+
+    Args:
+        table: The columns that are drawn.
+        x: What grows.
+        y: What is measured.
+        titles: Of both axes.
+        title: Of the chart.
+        subtitle: What to know to read it.
+        colour: The column that tells lines apart.
+        rule: A height that is drawn as a dashed line.
+    """
+    base = alt.Chart(table).encode(
+        alt.X(f"{x}:Q")
+        .scale(type="log", nice=False)
+        .title(titles[0])
+        .axis(values=sorted(set(table[x])), format=",d"),
+        alt.Y(f"{y}:Q").scale(zero=True).title(titles[1]),
+        tooltip=[
+            alt.Tooltip(f"{x}:Q", format=",d"),
+            *([f"{colour}:N"] if colour else []),
+            alt.Tooltip(f"{y}:Q", format=",.3~f"),
+        ],
+    )
+    if colour:
+        base = base.encode(
+            alt.Color(f"{colour}:N")
+            .title(None)
+            .sort(list(dict.fromkeys(table[colour])))
+            .legend(labelLimit=320)
+        )
+    parts = [base.mark_line(), base.mark_point(filled=True, size=60)]
+    if rule is not None:
+        dashed = alt.Chart(table).mark_rule(color=VERMILLION, strokeDash=[5, 3])
+        parts.append(dashed.encode(y=alt.datum(rule)))
+    layers: alt.LayerChart = alt.layer(*parts)  # type: ignore[assignment]
+    return layers.properties(
+        width="container", height=240, title=alt.Title(title, subtitle=subtitle)
+    )

@@ -1,0 +1,342 @@
+"""Speed of convergence: when a run's validation curve reaches what the fixed loss reaches.
+
+The target is paired. At each seed it is a share of the best validation rSum of the baseline's own
+run at that seed, so that a lucky subset raises the bar for every method alike.
+
+A run that never reaches its target within the epochs trained is *censored* there: all that is
+known is that it needs longer. Shares of runs are Kaplan and Meier's (1958). Methods are compared
+by the restricted mean time to target, the mean of min(T, epochs trained) (Royston and Parmar, BMC
+Medical Research Methodology, 2013), which counts a censored run as needing the whole horizon: too
+little for the method that has more of them, so their number stands beside the difference.
+
+The targets lean towards the baseline where they are high: it reaches its own best by definition,
+while an equal method with noise of its own may not.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import integrate, stats
+
+from lib.chapters.shared.findings import Finding
+from lib.chapters.shared.verdicts import ANSWERS, PAPER_METHOD, detectable, estimates, overall
+from lib.runs import RunRecord
+from lib.statistics import compare_methods, comparison_table, paired_comparison
+
+SHARES = (0.90, 0.95, 0.99)
+"""Targets, as shares of the baseline's best validation rSum."""
+PRIMARY = (0.95, 0.99)
+"""The targets on which the claim is judged; 90 % is passed while every curve is at its steepest."""
+OWN_BEST = "epoch of its own best"
+"""The paper's wording of speed. A flat maximum makes it noisy, so it is no primary measure."""
+
+
+def epochs_to(curve: ArrayLike, level: float) -> float:
+    """Return when a curve first reaches a level, in epochs; infinity if it never does.
+
+    Between two evaluations the curve is taken as straight, since whole epochs are coarse where
+    targets lie a few apart; :data:`numpy.ceil` of the result is the first evaluation at or above
+    the level. There is no evaluation before the first epoch, so a run that is there by then
+    counts as 1.
+
+    Args:
+        curve: (epochs,) the value after each epoch.
+        level: In the curve's unit.
+
+    >>> epochs_to([10.0, 30.0, 40.0], 35.0), epochs_to([10.0, 30.0], 5.0)
+    (2.5, 1.0)
+    """
+    values = np.asarray(curve, dtype=np.float64)
+    there = np.flatnonzero(values >= level)
+    if not there.size:
+        return float("inf")
+    first = int(there[0])
+    if first == 0:
+        return 1.0
+    below, above = values[first - 1], values[first]
+    return float(first + (level - below) / (above - below))
+
+
+def mean_height(curve: ArrayLike) -> float:
+    """Return the area under a curve over its width, from the first evaluation to the last.
+
+    By the trapezoid rule. The rise before the first evaluation is not in it.
+
+    >>> mean_height([10.0, 30.0, 40.0])
+    27.5
+    """
+    values = np.asarray(curve, dtype=np.float64)
+    if len(values) == 1:
+        return float(values[0])
+    return float(integrate.trapezoid(values)) / (len(values) - 1)
+
+
+def speed_table(
+    replicated: Mapping[str, Sequence[RunRecord]], baseline: str = "fixed"
+) -> pd.DataFrame:
+    """Return when each run reached each target.
+
+    Args:
+        replicated: Method to its records, on the same seeds.
+        baseline: The method whose best validation rSum, seed by seed, sets the targets.
+
+    Returns:
+        A row a run and target: ``method``, ``seed``, ``share`` (of :data:`SHARES`), ``epochs``
+        (interpolated; the horizon where censored), ``whole`` (the same at the first evaluation
+        there), ``steps``, ``reached``, ``horizon`` (epochs trained), ``best_epoch``, ``area``
+        (:func:`mean_height` of validation rSum).
+
+    Raises:
+        ValueError: The baseline is missing, seeds don't match, or runs differ in length.
+
+    >>> from lib.runs.store import EPOCH_COLUMNS, STEP_COLUMNS, RunConfig
+    >>> def run(*rsum):
+    ...     epochs = np.zeros((len(rsum), len(EPOCH_COLUMNS)))
+    ...     epochs[:, -1] = rsum
+    ...     steps = np.zeros((7 * len(rsum), len(STEP_COLUMNS)), dtype=np.float32)
+    ...     return RunRecord(RunConfig(), "", 1, {}, epochs, steps, False, 0.0, {})
+    >>> table = speed_table({"fixed": [run(80.0, 100.0)], "slow": [run(60.0, 90.0)]})
+    >>> table[["epochs", "reached"]].to_numpy().tolist()[::3]
+    [[1.5, True], [2.0, True]]
+    """
+    if baseline not in replicated:
+        raise ValueError(f"the baseline {baseline!r} is not among {list(replicated)}")
+    best = {record.config.seed: _rsum(record).max() for record in replicated[baseline]}
+    horizons = {len(record.epochs) for records in replicated.values() for record in records}
+    if len(horizons) > 1:
+        raise ValueError(
+            f"the runs are {sorted(horizons)} epochs long; compare the speed of runs trained for "
+            "equally many, or the shorter ones count as censored too early"
+        )
+    rows = []
+    for method, records in replicated.items():
+        if {record.config.seed for record in records} != set(best):
+            raise ValueError(f"{method!r} and {baseline!r} were run on different seeds")
+        for record in records:
+            curve, horizon = _rsum(record), len(record.epochs)
+            for share in SHARES:
+                time = epochs_to(curve, share * best[record.config.seed])
+                epochs = min(time, float(horizon))
+                rows.append(
+                    {
+                        "method": method,
+                        "seed": record.config.seed,
+                        "share": share,
+                        "epochs": epochs,
+                        "whole": float(np.ceil(epochs)),
+                        "steps": epochs * len(record.steps) / horizon,
+                        "reached": bool(np.isfinite(time)),
+                        "horizon": horizon,
+                        "best_epoch": record.best_epoch,
+                        "area": mean_height(curve),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def share_reached(
+    epochs: ArrayLike, reached: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return Kaplan and Meier's share of runs that have reached their target, at each time.
+
+    Args:
+        epochs: (runs,) the time to target, or the horizon where the run is censored.
+        reached: (runs,) whether it was reached.
+
+    Returns:
+        The times at which it may change, in order, and the share from then on.
+
+    >>> times, share = share_reached([2.0, 3.0, 15.0], [True, True, False])
+    >>> times.tolist(), share.round(3).tolist()
+    ([2.0, 3.0, 15.0], [0.333, 0.667, 0.667])
+    """
+    censored = ~np.asarray(reached, dtype=bool)
+    cdf = stats.ecdf(stats.CensoredData.right_censored(np.asarray(epochs), censored)).cdf
+    return np.asarray(cdf.quantiles), np.asarray(cdf.probabilities)
+
+
+def reached_table(speeds: pd.DataFrame, share: float) -> pd.DataFrame:
+    """Return the share of runs that reached a target by an epoch, as steps from 0 to the horizon.
+
+    Args:
+        speeds: Of :func:`speed_table`.
+        share: The target.
+
+    Returns:
+        ``method``, ``epoch``, ``reached`` (percent of runs from this epoch on).
+    """
+    parts = []
+    for method, rows in speeds[speeds["share"] == share].groupby("method", sort=False):
+        times, shares = share_reached(rows["epochs"], rows["reached"])
+        parts.append(
+            pd.DataFrame(
+                {
+                    "method": method,
+                    "epoch": [0.0, *times, float(rows["horizon"].iloc[0])],
+                    "reached": [0.0, *100 * shares, 100 * shares[-1]],
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def curve_table(replicated: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
+    """Return every run's validation curve: ``method``, ``seed``, ``epoch``, ``rsum``."""
+    return pd.concat(
+        [
+            record.epoch_table()[["epoch", "rsum"]].assign(method=method, seed=record.config.seed)
+            for method, records in replicated.items()
+            for record in records
+        ],
+        ignore_index=True,
+    )
+
+
+def speed_summary(speeds: pd.DataFrame, baseline: str = "fixed") -> pd.DataFrame:
+    """Return a row a method: median times, censored runs, best epoch, and the area's difference.
+
+    Args:
+        speeds: Of :func:`speed_table`.
+        baseline: What the area is compared with.
+
+    Returns:
+        ``method``; for each target ``epochs_90``, ``steps_90``, ``censored_90`` and so on, the
+        median over seeds being infinite where half of the runs or more are censored; ``runs``;
+        ``best_epoch`` (median); ``area``, ``area_low``, ``area_high``: the paired difference in
+        mean validation rSum and its 95 % interval, zero for the baseline.
+    """
+    runs = speeds[speeds["share"] == SHARES[0]]
+    areas = {method: rows.set_index("seed")["area"] for method, rows in runs.groupby("method")}
+    summary = []
+    for method, rows in speeds.groupby("method", sort=False):
+        row: dict[str, object] = {"method": method}
+        for share, at in rows.groupby("share"):
+            name = f"{100 * float(share):g}"
+            row[f"epochs_{name}"] = np.median(at["epochs"].where(at["reached"], np.inf))
+            row[f"steps_{name}"] = np.median(at["steps"].where(at["reached"], np.inf))
+            row[f"censored_{name}"] = int((~at["reached"]).sum())
+        area = paired_comparison(areas[method], areas[baseline])
+        row |= {
+            "runs": len(areas[method]),
+            "best_epoch": float(rows["best_epoch"].median()),
+            "area": area.estimate,
+            "area_low": area.low,
+            "area_high": area.high,
+        }
+        summary.append(row)
+    return pd.DataFrame(summary)
+
+
+def target_name(share: float) -> str:
+    """Return how a figure names the time to a target.
+
+    >>> target_name(0.95)
+    'epochs to 95 %'
+    """
+    return f"epochs to {100 * share:g} %"
+
+
+def compare_speed(
+    speeds: pd.DataFrame,
+    margin: float,
+    *,
+    baseline: str = "fixed",
+    claimed: str = PAPER_METHOD,
+    column: str = "epochs",
+) -> pd.DataFrame:
+    """Compare every method's restricted mean time to target with the baseline's.
+
+    Two families of comparisons, Holm's adjustment in each: the claim's, ``claimed`` at the
+    :data:`PRIMARY` targets; and everything, which the claim's rows are then taken out of: all
+    methods at all targets, and the epoch of each run's own best.
+
+    Args:
+        speeds: Of :func:`speed_table`.
+        margin: Epochs within which a difference is none.
+        baseline: What is compared with.
+        claimed: The method that the claim is about.
+        column: ``"epochs"``, or ``"whole"`` for times at evaluations alone.
+
+    Returns:
+        Columns as in :func:`lib.statistics.comparison_table`, in epochs, a negative difference
+        being faster, and ``primary``.
+
+    Raises:
+        ValueError: ``baseline`` or ``claimed`` is not among the methods, or the seeds don't match.
+    """
+    order = speeds["method"].unique().tolist()
+    if claimed not in order:
+        raise ValueError(f"the claim is about {claimed!r}, which is not among {order}; run it too")
+    times = speeds.pivot(index=["method", "seed"], columns="share", values=column)
+    times.columns = [target_name(share) for share in times.columns]
+    own = speeds.groupby(["method", "seed"])["best_epoch"].first().rename(OWN_BEST)
+    table = times.join(own).reset_index()
+    table = table.sort_values("method", key=lambda names: names.map(order.index), kind="stable")
+    metrics = [*times.columns, OWN_BEST]
+    primary = [target_name(share) for share in PRIMARY]
+    claim = _family(table[table["method"].isin([baseline, claimed])], baseline, primary, margin)
+    rest = _family(table, baseline, metrics, margin)
+    rest = rest[~((rest["method"] == claimed) & rest["metric"].isin(primary))]
+    both = pd.concat([claim.assign(primary=True), rest.assign(primary=False)])
+    return both.sort_values(
+        ["method", "metric"],
+        key=lambda names: names.map((order if names.name == "method" else metrics).index),
+    ).reset_index(drop=True)
+
+
+def speed_finding(
+    notebook: str,
+    speeds: pd.DataFrame,
+    compared: pd.DataFrame,
+    *,
+    corpus: str,
+    train_images: int,
+    margin: float,
+) -> Finding:
+    """Answer claim 5, that the paper's scheduler converges faster.
+
+    Args:
+        notebook: Where the answer stands.
+        speeds: Of :func:`speed_table`.
+        compared: Of :func:`compare_speed`; its primary rows are the answer.
+        corpus: On which corpus.
+        train_images: With how many training images.
+        margin: Epochs within which a difference is none.
+    """
+    table = compared[compared["primary"]]
+    verdict = overall(table)
+    method, baseline = table["method"].iloc[0], table["baseline"].iloc[0]
+    seeds = int(table["seeds"].min())
+    missed = speeds[(speeds["share"] == PRIMARY[-1]) & ~speeds["reached"]]["method"].value_counts()
+    summary = (
+        f"{ANSWERS[verdict]}: epochs until validation rSum is at "
+        f"{' and '.join(f'{100 * share:g} %' for share in PRIMARY)} of the best of {baseline}, "
+        f"{method} against {baseline} on {corpus}, {train_images:,} training images, {seeds} "
+        f"paired seeds. Differences within ±{margin:g} epochs count as none. Runs that never "
+        f"reached {100 * PRIMARY[-1]:g} % in {speeds['horizon'].iloc[0]} epochs: "
+        f"{missed.get(method, 0)} of {method}, {missed.get(baseline, 0)} of {baseline}."
+    )
+    summary += detectable(table, "epochs")
+    return Finding(
+        claim=5,
+        verdict=verdict,
+        notebook=notebook,
+        estimates=estimates(table.assign(unit="epochs", margin=margin, lower_is_better=True)),
+        summary=summary,
+        corpus=corpus,
+        train_images=train_images,
+    )
+
+
+def _family(
+    table: pd.DataFrame, baseline: str, metrics: Sequence[str], margin: float
+) -> pd.DataFrame:
+    return comparison_table(
+        compare_methods(table, baseline, metrics, margin=margin, lower_is_better=metrics)
+    )
+
+
+def _rsum(record: RunRecord) -> NDArray[np.float64]:
+    return record.epochs[:, -1]

@@ -1,0 +1,83 @@
+"""The corpus and what a training pair is worth."""
+
+import base64
+import html
+import io
+
+import altair as alt
+import pandas as pd
+from IPython.display import HTML
+
+from lib.chapters.shared.charts import GREY
+from lib.chapters.shared.figures import DIRECTIONS, show_html
+from lib.datasets import CORPORA, load_corpus
+
+
+def chance_recall(facts: pd.DataFrame) -> float:
+    """Return R@1 of a random ranking of the test images, in percent."""
+    return 100 / float(facts.set_index("split").loc["test", "images"])
+
+
+def examples(corpus: str, count: int = 4) -> HTML:
+    """Return the first training images with their captions, or a sentence in their place.
+
+    Args:
+        corpus: A name in :data:`lib.datasets.CORPORA`; it is loaded only if its images and captions
+            may be shown.
+        count: How many images.
+    """
+    if not CORPORA[corpus].redistributable:
+        return show_html(
+            "<p>The photographs and captions of this corpus may not be republished, so no example "
+            "stands here.</p>"
+        )
+    loaded = load_corpus(corpus)
+    figures = []
+    for sample in loaded.split("train")[:count]:
+        buffer = io.BytesIO()
+        loaded.load_image(sample).save(buffer, format="PNG", optimize=True)
+        picture = base64.b64encode(buffer.getvalue()).decode()
+        lines = "".join(f"<li>{html.escape(caption)}</li>" for caption in sample.captions)
+        figures.append(
+            f'<figure><img alt="{html.escape(sample.captions[0])}" '
+            f'src="data:image/png;base64,{picture}"><figcaption><ul>{lines}</ul></figcaption>'
+            "</figure>"
+        )
+    return show_html(f'<div class="contact-sheet">{"".join(figures)}</div>')
+
+
+def learning_curve(table: pd.DataFrame, chance: float) -> alt.LayerChart:
+    """Recall against the number of training images, a line a direction with its interval.
+
+    Args:
+        table: ``images``, ``direction``, ``mean``, ``low``, ``high`` (percent).
+        chance: Recall of a random ranking of images, percent.
+    """
+    named = table.assign(direction=table["direction"].map(DIRECTIONS))
+    x = alt.X("images:Q").scale(type="log", nice=False).title("training images (log scale)")
+    x = x.axis(values=sorted(named["images"].unique().tolist()), format="d")
+    colour = alt.Color("direction:N").title(None)
+    base = alt.Chart(named).encode(x=x, color=colour)
+    band = base.mark_area(opacity=0.2).encode(alt.Y("low:Q").title("test R@1, %"), alt.Y2("high:Q"))
+    line = base.mark_line(point=True).encode(
+        alt.Y("mean:Q"),
+        tooltip=[
+            "images:Q",
+            "direction:N",
+            *(alt.Tooltip(f"{c}:Q", format=".2f") for c in ("mean", "low", "high")),
+        ],
+    )
+    floor = (
+        alt.Chart(pd.DataFrame({"chance": [chance], "label": ["chance"]}))
+        .mark_rule(strokeDash=[4, 4], color=GREY)
+        .encode(alt.Y("chance:Q"), tooltip=["label:N", alt.Tooltip("chance:Q", format=".2f")])
+    )
+    layers: alt.LayerChart = band + line + floor
+    return layers.properties(
+        width="container",
+        height=300,
+        title=alt.Title(
+            "What a training pair is worth",
+            subtitle="mean over seeds with its 95 % interval; dashed: chance",
+        ),
+    )

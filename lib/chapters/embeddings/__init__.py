@@ -1,0 +1,1 @@
+"""The chapter on embeddings: labels, measures of every run, t-SNE maps of a few, the claim."""

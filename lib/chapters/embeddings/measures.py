@@ -1,0 +1,185 @@
+"""How embeddings lie and cluster, measured in their own space, run by run."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import silhouette_score  # type: ignore[import-untyped]
+from torch import Tensor
+
+from lib.chapters.embeddings.topics import image_labels, lexicon_digest
+from lib.datasets import Sample, load_corpus
+from lib.metrics import (
+    alignment,
+    hubness,
+    modality_gap,
+    neighbour_purity,
+    relative_alignment,
+    uniformity,
+)
+from lib.runs import RunConfig, Store
+from lib.training import corpus_options, trained
+
+NEIGHBOURS = 10
+"""k of the k-occurrence and of neighbourhoods, as in Radovanović et al. (2010)."""
+
+MEASURES: Mapping[str, str] = {
+    "alignment": "alignment of pairs",
+    "silhouette": "silhouette, images with captions",
+    "relative_alignment": "relative alignment",
+    "modality_gap": "modality gap",
+    "uniformity_image": "uniformity, images",
+    "uniformity_text": "uniformity, captions",
+    "hubness_text": "hubness of captions, image queries",
+    "hubness_image": "hubness of images, caption queries",
+    "silhouette_image": "silhouette, images",
+    "silhouette_text": "silhouette, captions",
+    "purity_image": "purity, image → images",
+    "purity_text": "purity, caption → captions",
+    "purity_i2t": "purity, image → captions",
+    "purity_t2i": "purity, caption → images",
+}
+"""Measures of a run and how a table heads them."""
+
+
+def measure_embeddings(
+    image: Tensor, text: Tensor, caption_owner: Tensor, labels: Sequence[str | None]
+) -> dict[str, float]:
+    """Return :data:`MEASURES` of one run's embeddings.
+
+    Alignment and hubness take every caption. Where captions are measured among themselves or with
+    labels, an image is represented by its first: siblings would be their own neighbours.
+
+    Args:
+        image: (N, d), of unit length.
+        text: (M, d), of unit length.
+        caption_owner: (M,) the image row of each caption.
+        labels: N labels, None for an image that is left out where labels count.
+
+    Raises:
+        ValueError: Fewer than two labels, or too few labelled images for a neighbourhood.
+    """
+    image, text = image.double(), text.double()
+    rows, first = labelled_pairs(caption_owner, labels)
+    names, codes = np.unique([str(labels[row]) for row in rows], return_inverse=True)
+    if len(names) < 2 or len(rows) <= NEIGHBOURS:
+        raise ValueError(
+            f"clusters need two labels or more and more than {NEIGHBOURS} labelled images; there "
+            f"are {len(rows)} images with {len(names)} labels"
+        )
+    pairs = image[caption_owner], text
+    a_caption_each = np.unique(caption_owner.numpy(), return_index=True)[1]
+    scores = image @ text.T
+    v, t = image[rows], text[first]
+    label = torch.from_numpy(codes)
+
+    def purity(similarity: Tensor, within: bool) -> Tensor:
+        return neighbour_purity(similarity, label, label, NEIGHBOURS, exclude_self=within)
+
+    measured: dict[str, Any] = {
+        "alignment": alignment(*pairs),
+        "silhouette": _silhouette(torch.cat([v, t]), np.concatenate([codes, codes])),
+        "relative_alignment": relative_alignment(*pairs),
+        "modality_gap": modality_gap(image, text),
+        "uniformity_image": uniformity(image),
+        "uniformity_text": uniformity(text[a_caption_each]),
+        "hubness_text": hubness(scores, NEIGHBOURS),
+        "hubness_image": hubness(scores.T, NEIGHBOURS),
+        "silhouette_image": _silhouette(v, codes),
+        "silhouette_text": _silhouette(t, codes),
+        "purity_image": purity(v @ v.T, True),
+        "purity_text": purity(t @ t.T, True),
+        "purity_i2t": purity(v @ t.T, False),
+        "purity_t2i": purity(t @ v.T, False),
+    }
+    return {name: float(measured[name]) for name in MEASURES}
+
+
+def labelled_pairs(
+    caption_owner: Tensor, labels: Sequence[str | None]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows of the images that have a label and a caption, and of their first captions.
+
+    >>> labelled_pairs(torch.tensor([0, 0, 2, 2, 3]), ["a", "b", "a", None])
+    (array([0, 2]), array([0, 2]))
+    """
+    rows, first = np.unique(caption_owner.cpu().numpy(), return_index=True)
+    known = np.array([labels[row] is not None for row in rows], dtype=bool)
+    return rows[known], first[known]
+
+
+def gallery_samples(config: RunConfig, corpus_root: str = "") -> tuple[Sample, ...]:
+    """Load the test images of a run's corpus, in the order of its test gallery."""
+    options = corpus_options(config.corpus, config.on_bad_sample, corpus_root)
+    return load_corpus(config.corpus, **options).split("test")
+
+
+def topic_table(config: RunConfig, corpus_root: str = "") -> pd.DataFrame:
+    """Return how many test images have each label: ``topic`` ("" for none) and ``images``.
+
+    The table is kept in the store, so that it can be shown where the corpus isn't.
+    """
+
+    def compute() -> pd.DataFrame:
+        labels = pd.Series(image_labels(gallery_samples(config, corpus_root)), name="topic")
+        return labels.fillna("").value_counts().rename("images").reset_index()
+
+    return Store().table("topics", _labels_key(config), compute)
+
+
+def measure_table(
+    chosen: Mapping[str, RunConfig],
+    seeds: Sequence[int],
+    *,
+    corpus_root: str = "",
+    device: str = "auto",
+) -> pd.DataFrame:
+    """Train runs again and measure their test embeddings.
+
+    The table is kept in the store: where it is published, neither corpus nor training is needed.
+
+    Args:
+        chosen: Method to configuration, all on one corpus.
+        seeds: On which each is run.
+        corpus_root: Folder of a corpus on disk; empty, the usual places.
+        device: ``"auto"`` takes a GPU where there is one.
+
+    Returns:
+        A row a run: ``method``, ``seed`` and :data:`MEASURES`.
+    """
+    names = {c.with_seed(seed): (name, seed) for name, c in chosen.items() for seed in seeds}
+    any_run = next(iter(names))
+
+    def compute() -> pd.DataFrame:
+        labels = image_labels(gallery_samples(any_run, corpus_root))
+        measured = {}
+        for config, encoder, data in trained(list(names), corpus_root=corpus_root, device=device):
+            image, text = (side.cpu() for side in encoder(data.test.image, data.test.text))
+            owner = data.test.caption_owner.cpu()
+            measured[config] = measure_embeddings(image, text, owner, labels)
+        return pd.DataFrame(
+            [
+                {"method": method, "seed": seed, **measured[config]}
+                for config, (method, seed) in names.items()
+            ]
+        )
+
+    key = {"runs": {config.run_id: method for config, (method, _) in names.items()}}
+    return Store().table(
+        "embedding-measures", {**key, "k": NEIGHBOURS, **_labels_key(any_run)}, compute
+    )
+
+
+def _labels_key(config: RunConfig) -> dict[str, Any]:
+    return {
+        "corpus": config.corpus,
+        "on_bad_sample": config.on_bad_sample,
+        "lexicon": lexicon_digest(),
+    }
+
+
+def _silhouette(points: Tensor, codes: NDArray[np.int64]) -> float:
+    return float(silhouette_score(points.numpy(), codes, metric="cosine"))

@@ -1,0 +1,339 @@
+"""The chapter on towers that are trained end to end: its settings, comparisons and verdict."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import altair as alt
+import pandas as pd
+
+from lib.chapters.parameters import EndToEndParameters
+from lib.chapters.shared.figures import leaderboard, signed
+from lib.chapters.shared.traces import furthest_weight, imbalance
+from lib.chapters.shared.tuning import SIGNALS, Tuning, temperature_grid, tune
+from lib.chapters.shared.verdicts import PAPER_METHOD, against_each
+from lib.runs import RunConfig, RunRecord, ScheduleConfig, TowersConfig
+from lib.statistics import minimum_detectable_effect
+
+FIXED = "fixed"
+
+FROZEN: Final = "frozen"
+
+BLOCKS: Final = "last blocks"
+
+SCRATCH: Final = "from scratch"
+
+
+def base_config(parameters: EndToEndParameters, setting: str) -> RunConfig:
+    """Return what all runs of a setting share.
+
+    Args:
+        parameters: The notebook's.
+        setting: ``"frozen"``, ``"last blocks"`` or ``"from scratch"``.
+    """
+    if setting == SCRATCH:
+        return RunConfig.of(
+            parameters,
+            image_tower=f"resnet18@{parameters.scratch_pixels}",
+            text_tower=parameters.scratch_text_tower,
+            train_images=parameters.scratch_images,
+            epochs=parameters.scratch_epochs,
+            learning_rate=parameters.scratch_learning_rate,
+            towers=TowersConfig(
+                trained=SCRATCH,
+                augmentation=parameters.augmentation,
+                least_count=parameters.least_count,
+            ),
+        )
+    if setting == BLOCKS:
+        trained = TowersConfig(trained=BLOCKS, learning_rate=parameters.block_learning_rate)
+        return RunConfig.of(parameters, towers=trained)
+    return RunConfig.of(parameters, epochs=parameters.frozen_epochs)
+
+
+def tune_setting(
+    base: RunConfig, parameters: EndToEndParameters, **options: Any
+) -> dict[str, Tuning]:
+    """Tune the fixed loss over its temperature, then each scheduler over its exponent at the
+    temperature that the fixed loss chose, with equally many candidates.
+
+    Args:
+        base: Of :func:`base_config`.
+        parameters: The notebook's.
+        **options: For :func:`lib.training.train`.
+
+    Returns:
+        ``"fixed"`` and ``"scheduled"`` to what tuning chose.
+
+    Raises:
+        ValueError: The grids differ in length.
+    """
+    if len(parameters.temperatures) != len(parameters.gammas):
+        raise ValueError(
+            f"temperatures has {len(parameters.temperatures)} values and gammas "
+            f"{len(parameters.gammas)}; give equally many, for an equal budget"
+        )
+    seeds = range(parameters.tuning_seeds)
+    grid = temperature_grid(base, parameters.temperatures, [base.learning_rate])
+    fixed = tune({FIXED: grid}, seeds, **options)
+    scheduled = {
+        f"{signal} × direction": [
+            fixed.chosen[FIXED].model_copy(
+                update={
+                    "schedule": ScheduleConfig(
+                        signal=signal,
+                        actuator="direction",
+                        gamma=gamma,
+                        beta=parameters.beta,
+                        warmup=parameters.warmup,
+                    )
+                }
+            )
+            for gamma in parameters.gammas
+        ]
+        for signal in SIGNALS
+        if signal in parameters.signals
+    }
+    return {FIXED: fixed, "scheduled": tune(scheduled, seeds, **options)}
+
+
+def chosen(tunings: Mapping[str, Tuning]) -> dict[str, RunConfig]:
+    """Return each method's configuration, from :func:`tune_setting`."""
+    return {name: config for one in tunings.values() for name, config in one.chosen.items()}
+
+
+def tuning_table(settings: Mapping[str, Mapping[str, Tuning]]) -> pd.DataFrame:
+    """Return every candidate of every setting: ``towers`` and the columns of a tuning's table."""
+    return pd.concat(
+        [
+            one.table.assign(towers=setting)
+            for setting, tunings in settings.items()
+            for one in tunings.values()
+        ],
+        ignore_index=True,
+    )
+
+
+def results(settings: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the leaderboards of several settings as one table, ``towers`` first.
+
+    Args:
+        settings: Setting to rows of :func:`lib.chapters.shared.tuning.results_table`.
+    """
+    boards = [leaderboard(runs).assign(towers=setting) for setting, runs in settings.items()]
+    board = pd.concat(boards, ignore_index=True)
+    return board[["towers", *board.columns.drop("towers")]]
+
+
+def compare(settings: Mapping[str, pd.DataFrame], margin: float) -> pd.DataFrame:
+    """Compare every method with the fixed loss, and the paper's with its rivals, in each setting,
+    all as one Holm family.
+
+    Args:
+        settings: Setting to rows of :func:`lib.chapters.shared.tuning.results_table`.
+        margin: Points within which a difference is none.
+
+    Returns:
+        Columns of :func:`lib.chapters.shared.verdicts.against` and ``towers``; in ``method`` and
+        ``baseline`` the methods' own names.
+    """
+    runs, pairs = [], []
+    for setting, table in settings.items():
+        runs.append(table.assign(method=f"{setting}: " + table["method"]))
+        methods = [method for method in dict.fromkeys(table["method"]) if method != FIXED]
+        pairs += [(f"{setting}: {method}", f"{setting}: {FIXED}") for method in methods]
+        if PAPER_METHOD in methods:
+            pairs += [
+                (f"{setting}: {PAPER_METHOD}", f"{setting}: {rival}")
+                for rival in methods
+                if rival != PAPER_METHOD
+            ]
+    compared = against_each(pd.concat(runs, ignore_index=True), pairs, margin)
+    split = compared["method"].str.split(": ", n=1, expand=True)
+    baseline = compared["baseline"].str.split(": ", n=1, expand=True)[1]
+    return compared.assign(towers=split[0], method=split[1], baseline=baseline)
+
+
+def labelled(compared: pd.DataFrame) -> pd.DataFrame:
+    """Return comparisons with the towers in the method's name, for a chart of several settings."""
+    return compared.assign(method=compared["towers"] + ": " + compared["method"])
+
+
+def signal_table(settings: Mapping[str, Mapping[str, Sequence[RunRecord]]]) -> pd.DataFrame:
+    """Return how far the directions' variances differ, and what the schedulers made of it.
+
+    Args:
+        settings: Setting to method to its runs.
+
+    Returns:
+        ``towers``, ``method``, ``gamma``, ``differ`` (mean absolute log ratio of the two variances
+        over steps and seeds, as a share), ``furthest`` (the furthest that a weight was from 1).
+    """
+    rows = []
+    for setting, methods in settings.items():
+        for method, records in methods.items():
+            schedule = records[0].config.schedule
+            rows.append(
+                {
+                    "towers": setting,
+                    "method": method,
+                    "gamma": schedule.gamma if isinstance(schedule, ScheduleConfig) else None,
+                    "differ": float(imbalance(records)["log_ratio"].abs().mean()),
+                    "furthest": furthest_weight(records),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def ratio_by_progress(settings: Mapping[str, Sequence[RunRecord]], bins: int = 20) -> pd.DataFrame:
+    """Return how far the variances differ through training, settings of any length side by side.
+
+    Args:
+        settings: Setting to runs of the fixed loss.
+        bins: Parts of a run whose steps are averaged.
+
+    Returns:
+        ``towers``, ``progress`` (the middle of each part, percent of the run's steps), ``differ``
+        (mean absolute difference of the row and column variance, percent).
+    """
+    tables = []
+    for setting, records in settings.items():
+        seen = imbalance(records)
+        share = (seen["step"] - 0.5) / seen["step"].max()
+        middle = 100 * ((share * bins).astype(int) + 0.5) / bins
+        differ = 100 * seen["log_ratio"].abs()
+        table = differ.groupby(middle).mean().rename_axis("progress").rename("differ").reset_index()
+        tables.append(table.assign(towers=setting))
+    return pd.concat(tables, ignore_index=True)
+
+
+def power(compared: pd.DataFrame, gains: Mapping[str, float]) -> pd.DataFrame:
+    """Return, for each setting and metric, what true difference from the fixed loss these seeds
+    find with probability 0.8: the largest over the methods.
+
+    Args:
+        compared: Of :func:`compare`.
+        gains: Metric to the gain that the paper reports, in points.
+
+    Returns:
+        ``towers``, ``metric``, ``seeds``, ``the paper's gain``, ``found alone`` and ``found in this
+        table``, after the correction for all of its rows.
+    """
+    rows = []
+    fixed = compared[compared["baseline"] == FIXED]
+    for (setting, metric), group in fixed.groupby(["towers", "metric"], sort=False):
+        deviation, seeds = float(group["deviation"].max()), int(group["seeds"].min())
+        alone, together = (
+            minimum_detectable_effect(deviation, seeds, alpha=alpha)
+            for alpha in (0.05, 0.05 / len(compared))
+        )
+        rows.append(
+            {
+                "towers": setting,
+                "metric": metric,
+                "seeds": seeds,
+                "the paper's gain": gains[str(metric)],
+                "found alone": alone,
+                "found in this table": together,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def chance_rsum(images: int, captions: int) -> float:
+    """Return the rSum of a random ranking, in percent, where every image has equally many captions.
+
+    An image's captions are drawn without replacement: it has a hit in the first K with probability
+    1 − C(M − c, K) / C(M, K).
+
+    Args:
+        images: N, in the gallery.
+        captions: M of them, a multiple of N.
+
+    >>> round(chance_rsum(1000, 5000), 2)
+    3.2
+    """
+    own = captions // images
+    total = 0.0
+    for k in (1, 5, 10):
+        missed = 1.0
+        for place in range(min(k, captions)):
+            missed *= max(0, captions - own - place) / (captions - place)
+        total += 100 * (1 - missed) + 100 * min(1.0, k / images)
+    return total
+
+
+def verdict(
+    compared: pd.DataFrame, signals: pd.DataFrame, powers: pd.DataFrame, trained: Sequence[str]
+) -> str:
+    """Say whether trained towers show what frozen ones do not, from the comparisons.
+
+    Args:
+        compared: Of :func:`compare`.
+        signals: Of :func:`signal_table`.
+        powers: Of :func:`power`.
+        trained: The settings whose towers are trained.
+    """
+    sentences = []
+    for setting in trained:
+        rows = compared[(compared["towers"] == setting) & (compared["method"] == PAPER_METHOD)]
+        said = [
+            f"{row.metric} against {row.baseline} {signed(row.estimate)} "
+            f"[{signed(row.low)}, {signed(row.high)}], {row.verdict}"
+            for row in rows.itertuples()
+        ]
+        seen = signals[(signals["towers"] == setting) & (signals["method"] == FIXED)]
+        own = signals[(signals["towers"] == setting) & (signals["method"] == PAPER_METHOD)]
+        found = powers[powers["towers"] == setting]
+        reach = ", ".join(
+            f"{row._asdict()['metric']} {effect:.2f}"
+            for row, effect in zip(found.itertuples(), found["found alone"], strict=True)
+        )
+        sentences.append(
+            f"**{setting.capitalize()}.** `{PAPER_METHOD}`: {'; '.join(said)}. The two directions' "
+            f"variances differ by {seen['differ'].iloc[0]:.2%} in a typical batch, and the weights "
+            f"leave 1 by {own['furthest'].iloc[0]:.3f} at most, at γ = {own['gamma'].iloc[0]:g}. "
+            f"These seeds would find, alone, a true difference of {reach} points."
+        )
+    shown = compared[
+        compared["towers"].isin(trained) & compared["verdict"].isin(["improves", "worsens"])
+    ]
+    if shown.empty:
+        sentences.append("With trained towers no difference is more than chance.")
+    else:
+        which = ", ".join(
+            f"{row.towers}, {row.method} {row.verdict} {row.metric} against {row.baseline}"
+            for row in shown.itertuples()
+        )
+        sentences.append(f"More than chance: {which}.")
+    return " ".join(sentences)
+
+
+def differ_chart(table: pd.DataFrame) -> alt.Chart:
+    """How far the directions' variances differ through training, a line a kind of towers.
+
+    Args:
+        table: Of :func:`lib.chapters.end_to_end.ratio_by_progress`.
+    """
+    chart: alt.Chart = (
+        alt.Chart(table)
+        .mark_line(point=True)
+        .encode(
+            alt.X("progress:Q").title("share of the run's steps, %"),
+            alt.Y("differ:Q").title("row against column variance, %"),
+            alt.Color("towers:N").sort(list(dict.fromkeys(table["towers"]))).title(None),
+            tooltip=[
+                "towers:N",
+                alt.Tooltip("progress:Q", format=".0f"),
+                alt.Tooltip("differ:Q", format=".3f"),
+            ],
+        )
+        .properties(
+            width="container",
+            height=260,
+            title=alt.Title(
+                "How far the variances of the two directions differ",
+                subtitle="of the fixed loss's similarities, absolute, mean over batches and seeds",
+            ),
+        )
+    )
+    return chart

@@ -1,0 +1,188 @@
+"""Figures of the noise chapter: recall against noise, and what is lost against the fixed loss."""
+
+from collections.abc import Sequence
+
+import altair as alt
+import pandas as pd
+
+from lib.chapters.noise.robustness import JUDGED, condition_name, over_kinds
+from lib.chapters.shared.figures import DIRECTIONS, difference_layers, difference_table, summarise
+
+_PANELS = {
+    "mismatched": "mismatched pairs",
+    "captions": "noisy captions",
+    "images": "noisy images",
+}
+
+
+def training_curves(table: pd.DataFrame) -> alt.FacetChart:
+    """Clean test R@1 against the rate of noise in training, a panel a kind and direction.
+
+    Args:
+        table: Of :func:`lib.chapters.noise.robustness.noise_in_training`.
+    """
+    curves = _curves(table.assign(level=100 * table["level"]), ["what"])
+    return _panels(
+        curves.assign(panel=curves["what"].map(_PANELS)),
+        "noisy training pairs, %",
+        panel_width=150,
+        title="How much recall does training noise cost?",
+        subtitle="test R@1 on clean pairs, mean over seeds with its 95 % interval",
+    )
+
+
+def severity_curves(table: pd.DataFrame) -> alt.FacetChart:
+    """R@1 against the severity of noise in the test split, the mean over kinds.
+
+    Args:
+        table: Of :func:`lib.chapters.noise.robustness.noise_at_test`.
+    """
+    curves = _curves(over_kinds(table), ["what"])
+    return _panels(
+        curves.assign(panel=curves["what"].map(_PANELS)),
+        "severity (0: clean)",
+        panel_width=240,
+        title="How much recall does noise at test time cost?",
+        subtitle="trained on clean pairs; mean over kinds of noise and over seeds, 95 % interval",
+    )
+
+
+def kind_curves(table: pd.DataFrame) -> alt.FacetChart:
+    """rSum against the severity of each kind of noise in the test split.
+
+    Args:
+        table: Of :func:`lib.chapters.noise.robustness.noise_at_test`.
+    """
+    curves = summarise(table, ["method", "kind", "level"], "rsum")
+    layers = _lines(curves, "kind", "severity (0: clean)", alt.Y("mean:Q").scale(zero=False))
+    kinds = list(dict.fromkeys(curves["kind"]))
+    return (
+        layers.properties(width=155, height=110)
+        .facet(alt.Facet("kind:N").title(None).sort(kinds), columns=3)
+        .properties(
+            title=alt.Title(
+                "Which noise hurts, and does any method bear it better?",
+                subtitle="test rSum after training on clean pairs; mean over seeds, 95 % interval",
+            )
+        )
+    )
+
+
+def degradation_chart(table: pd.DataFrame, margin: float) -> alt.FacetChart:
+    """Paired differences in what is lost to noise, a row of panels a condition.
+
+    Args:
+        table: Of :func:`lib.chapters.noise.robustness.compare_degradation`.
+        margin: Half-width of the band inside which a difference counts as none.
+    """
+    layers = difference_layers(
+        table, margin, "method", "difference in points lost", named=["condition"]
+    )
+    layers = layers.properties(width=170, height=alt.Step(18))
+    conditions = list(dict.fromkeys(table["condition"]))
+    row = alt.Row("condition:N").title(None).sort(conditions)
+    row = row.header(labelAngle=0, labelAlign="left", labelExpr="split(datum.label, ', ')")
+    return layers.facet(
+        row=row, column=alt.Column("metric:N").title(None), spacing={"row": 10}
+    ).properties(
+        title=alt.Title(
+            "Is less lost to noise than with the fixed loss?",
+            subtitle="left of zero: less; paired over seeds, 95 % intervals; grey band: "
+            f"±{margin:g} points",
+        )
+    )
+
+
+def loss_table(training: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
+    """Return R@1 without noise and with that at which the claim is judged, as a page shows it:
+    ``clean → noisy (change in percent of clean)``, means over seeds, and over kinds of noise at
+    test.
+
+    Args:
+        training: Of :func:`lib.chapters.noise.robustness.noise_in_training`.
+        test: Of :func:`lib.chapters.noise.robustness.noise_at_test`.
+    """
+    tables = {"training": training, "test": over_kinds(test)}
+    recalls = [f"{direction}_r1" for direction in DIRECTIONS]
+    rows = []
+    for (place, what), level in JUDGED.items():
+        table = tables[place][tables[place]["what"] == what]
+        clean, noisy = (
+            table[table["level"] == at].groupby("method", sort=False)[recalls].mean()
+            for at in (0, level)
+        )
+        for method, means in noisy.iterrows():
+            rows.append(
+                {"noise": condition_name(place, what, level), "method": method}
+                | {
+                    f"R@1 {name}": f"{whole:.2f} → {left:.2f} ({100 * (left / whole - 1):+.0f} %)"
+                    for name, whole, left in zip(
+                        DIRECTIONS.values(), clean.loc[method], means, strict=True
+                    )
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def degradation_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Return rows of :func:`lib.chapters.noise.robustness.compare_degradation` for a page."""
+    shown = difference_table(table)
+    shown.insert(1, "noise", table["condition"])
+    return shown
+
+
+def _curves(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Return R@1 of both directions in long form: mean and interval over seeds."""
+    return pd.concat(
+        [
+            summarise(table, ["method", *by, "level"], f"{direction}_r1").assign(direction=name)
+            for direction, name in DIRECTIONS.items()
+        ],
+        ignore_index=True,
+    )
+
+
+def _panels(
+    curves: pd.DataFrame, axis: str, *, panel_width: int, title: str, subtitle: str
+) -> alt.FacetChart:
+    layers = _lines(curves, "panel", axis, alt.Y("mean:Q"))
+    return (
+        layers.properties(width=panel_width, height=150)
+        .facet(
+            row=alt.Row("direction:N").title(None).sort(list(DIRECTIONS.values())),
+            column=alt.Column("panel:N").title(None).sort(list(_PANELS.values())),
+        )
+        .properties(title=alt.Title(title, subtitle=subtitle))
+    )
+
+
+def _lines(curves: pd.DataFrame, panel: str, axis: str, y: alt.Y) -> alt.LayerChart:
+    """Return a line a method with its interval; a click on the legend singles one out."""
+    picked = alt.selection_point("picked", fields=["method"], bind="legend")
+    order = list(dict.fromkeys(curves["method"]))
+    colour = alt.Color("method:N").sort(order).title("method (click)")
+    colour = colour.legend(alt.Legend(columns=3, symbolOpacity=1))
+    base = alt.Chart(curves).encode(
+        alt.X("level:Q").title(axis).axis(values=_ticks(curves["level"])), colour
+    )
+    band = base.mark_area().encode(
+        alt.Y("low:Q"),
+        alt.Y2("high:Q"),
+        opacity=alt.when(picked).then(alt.value(0.15)).otherwise(alt.value(0)),
+    )
+    line = base.mark_line(point=True).encode(
+        y.title(None),
+        opacity=alt.when(picked).then(alt.value(1)).otherwise(alt.value(0.1)),
+        tooltip=_tooltip(panel),
+    )
+    layers: alt.LayerChart = band + line.add_params(picked)
+    return layers
+
+
+def _ticks(levels: pd.Series) -> list[float]:
+    return sorted(float(level) for level in levels.unique())
+
+
+def _tooltip(panel: str) -> list[alt.Tooltip]:
+    numbers = [alt.Tooltip(f"{c}:Q", format=".2f") for c in ("mean", "low", "high")]
+    return [alt.Tooltip("method:N"), alt.Tooltip(f"{panel}:N"), alt.Tooltip("level:Q"), *numbers]

@@ -1,0 +1,343 @@
+"""Robustness: what a method loses to noise, and how that differs from what the fixed loss loses.
+
+Noise comes in two places, which are measured apart. *Training noise* is in the pairs that a run
+trains on; validation and test are clean. *Test noise* is in the captions or the images of the
+gallery that finished runs are measured on; they were trained on clean pairs.
+
+A run's degradation is its clean metric minus its noisy one, in points. Methods are compared by
+the paired *difference in degradation*, so that a method that is better everywhere, noise or not,
+does not pass for a robust one.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from lib.chapters.shared.findings import Finding
+from lib.chapters.shared.verdicts import (
+    ANSWERS,
+    PAPER_METHOD,
+    PRIMARY,
+    detectable,
+    estimates,
+    overall,
+)
+from lib.datasets import load_corpus
+from lib.encoders import extract_captions, extract_images
+from lib.metrics import retrieval_metrics_from_embeddings
+from lib.noise import Noise, corrupt
+from lib.noise.corpus import NOISE_VERSION
+from lib.runs import EPOCH_COLUMNS, NoiseConfig, RunConfig, Store
+from lib.statistics import compare_methods, comparison_table
+from lib.training import corpus_options, train, trained
+from lib.utils.progress import track
+
+METRICS = EPOCH_COLUMNS[1:]
+"""The six recalls in percent and their sum."""
+
+JUDGED: Mapping[tuple[str, str], float] = {
+    ("training", "mismatched"): 0.4,
+    ("training", "captions"): 0.8,
+    ("training", "images"): 0.8,
+    ("test", "captions"): 3,
+    ("test", "images"): 3,
+}
+"""Where the noise is, and in what, to the rate or severity at which the claim is judged; test noise
+as the mean over its kinds."""
+
+
+def condition_name(place: str, what: str, level: float) -> str:
+    """Return how tables and figures name noise.
+
+    >>> condition_name("training", "mismatched", 0.4), condition_name("test", "images", 3)
+    ('40 % mismatched pairs', 'test images, severity 3')
+    """
+    if place == "test":
+        return f"test {what}, severity {level:g}"
+    return f"{100 * level:g} % {'mismatched pairs' if what == 'mismatched' else f'noisy {what}'}"
+
+
+def judged_too(place: str, what: str, levels: Sequence[float]) -> list[float]:
+    """Return rates or severities in order, that at which the claim is judged among them.
+
+    >>> judged_too("training", "mismatched", [0.8])
+    [0.4, 0.8]
+    """
+    return sorted({*levels, JUDGED[place, what]})
+
+
+def noise_in_training(
+    chosen: Mapping[str, RunConfig],
+    seeds: Sequence[int],
+    rates: Mapping[str, Sequence[float]],
+    **options: Any,
+) -> pd.DataFrame:
+    """Train every method with noise in its training pairs, its constants as tuned without noise.
+
+    Args:
+        chosen: Method to its configuration, without noise.
+        seeds: The paired seeds.
+        rates: ``"mismatched"``, ``"captions"``, ``"images"`` to shares above 0 of noisy pairs.
+        **options: For :func:`lib.training.train`.
+
+    Returns:
+        A row a run: ``method``, ``seed``, ``what``, ``level`` (the rate) and :data:`METRICS`, on
+        the clean test split. The clean runs stand in it once for each key of ``rates``, at 0.
+    """
+    cells: list[tuple[str, str, float, RunConfig]] = []
+    for method, config in chosen.items():
+        for what, levels in rates.items():
+            cells.append((method, what, 0.0, config))
+            for level in levels:
+                noise = NoiseConfig.model_validate({"kind": what, "rate": level})
+                cells.append((method, what, level, config.model_copy(update={"noise": noise})))
+    records = train([config.with_seed(seed) for *_, config in cells for seed in seeds], **options)
+    return pd.DataFrame(
+        [
+            {
+                "method": method,
+                "seed": record.config.seed,
+                "what": what,
+                "level": level,
+                **{name: record.test[name] for name in METRICS},
+            }
+            for place, (method, what, level, _) in enumerate(cells)
+            for record in records[place * len(seeds) : (place + 1) * len(seeds)]
+        ]
+    )
+
+
+def noise_at_test(
+    chosen: Mapping[str, RunConfig],
+    seeds: Sequence[int],
+    kinds: Sequence[str],
+    severities: Sequence[int],
+    *,
+    store: Store | None = None,
+    corpus_root: str = "",
+    device: str = "auto",
+) -> pd.DataFrame:
+    """Measure finished runs on a test split with noise in every caption, or in every image.
+
+    The noise is drawn once and is the same for every run. The table is kept in the store.
+
+    Args:
+        chosen: Method to its configuration; all on the same corpus and towers.
+        seeds: The paired seeds.
+        kinds: Of :data:`lib.noise.CAPTION_KINDS` and :data:`lib.noise.IMAGE_KINDS`.
+        severities: Of 1 to 5.
+        store: Where runs and the table are; default, this machine's.
+        corpus_root: Folder of a corpus on disk; empty, the usual places.
+        device: ``"auto"`` takes a GPU where there is one.
+
+    Returns:
+        ``method``, ``seed``, ``what`` (``"captions"`` or ``"images"``), ``kind``, ``level`` (the
+        severity) and :data:`METRICS`. The clean gallery stands in it once for each kind, at 0.
+
+    Raises:
+        ValueError: A kind or a severity is unknown.
+    """
+    noises = [Noise(kind, severity) for kind in kinds for severity in severities]
+    store = store or Store()
+    options: dict[str, Any] = {"store": store, "corpus_root": corpus_root, "device": device}
+    cells = [(m, config.with_seed(seed)) for m, config in chosen.items() for seed in seeds]
+    runs = list(dict.fromkeys(run for _, run in cells))
+    records = train(runs, **options)
+    table = store.table(
+        "noise-at-test",
+        {
+            "runs": [run.run_id for run in runs],
+            "corpus": records[0].corpus_fingerprint,
+            "noises": [[noise.kind, noise.severity] for noise in noises],
+            "noise_version": NOISE_VERSION,
+        },
+        lambda: _measure_all(runs, noises, **options),
+    )
+    names = pd.DataFrame(
+        [{"method": method, "seed": run.seed, "run": run.run_id} for method, run in cells]
+    )
+    what = {noise.kind: noise.modality for noise in noises}
+    table.insert(1, "what", table["kind"].map(what))
+    return names.merge(table, on="run").drop(columns="run")
+
+
+def _measure_all(
+    runs: Sequence[RunConfig], noises: Sequence[Noise], **options: Any
+) -> pd.DataFrame:
+    features = _noisy_features(runs[0], noises, options["corpus_root"], options["device"])
+    rows = []
+    for run, encoder, data in trained(runs, **options):
+        owner = data.test.caption_owner
+        image, text = encoder(data.test.image, data.test.text)
+        clean = _measure(image, text, owner)
+        for kind in dict.fromkeys(noise.kind for noise in noises):
+            rows.append({"run": run.run_id, "kind": kind, "level": 0, **clean})
+        for noise, noisy in features.items():
+            noisy = noisy.to(data.device)
+            if noise.modality == "captions":
+                measured = _measure(image, encoder.text(noisy), owner)
+            else:
+                measured = _measure(encoder.image(noisy), text, owner)
+            rows.append(
+                {"run": run.run_id, "kind": noise.kind, "level": noise.severity, **measured}
+            )
+    return pd.DataFrame(rows)
+
+
+def _noisy_features(
+    run: RunConfig, noises: Sequence[Noise], corpus_root: str, device: str
+) -> dict[Noise, Tensor]:
+    corpus = load_corpus(run.corpus, **corpus_options(run.corpus, run.on_bad_sample, corpus_root))
+    found = {}
+    for noise in track(noises, "noisy test splits"):
+        noisy = corrupt(corpus, noise, ["test"])
+        if noise.modality == "captions":
+            rows = extract_captions(noisy, run.text_tower, device)
+        else:
+            rows = extract_images(noisy, run.image_tower, device)
+        found[noise] = torch.from_numpy(np.array(rows.values))
+    return found
+
+
+def _measure(image: Tensor, text: Tensor, owner: Tensor) -> dict[str, float]:
+    measured = retrieval_metrics_from_embeddings(image, text, owner)
+    values = [float(value) for value in (*measured.recalls, measured.rsum)]
+    return dict(zip(METRICS, [round(value, 9) for value in values], strict=True))
+
+
+def over_kinds(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean over the kinds of a table of :func:`noise_at_test`, without ``kind``."""
+    grouped = table.groupby(["method", "seed", "what", "level"], sort=False)
+    return grouped[list(METRICS)].mean().reset_index()
+
+
+def degradation(table: pd.DataFrame) -> pd.DataFrame:
+    """Return what each run loses to noise: its clean metrics minus its noisy ones, in points.
+
+    Args:
+        table: Of :func:`noise_in_training`, :func:`noise_at_test` or :func:`over_kinds`.
+
+    Returns:
+        The noisy rows, with what is lost in place of the metrics.
+
+    >>> rows = {"method": "fixed", "seed": [0, 0], "what": "images", "level": [0.0, 0.8]}
+    >>> lost = degradation(pd.DataFrame(rows).assign(**dict.fromkeys(METRICS, [40.0, 34.5])))
+    >>> lost[["level", "rsum"]].to_numpy().tolist()
+    [[0.8, 5.5]]
+    """
+    keys = [name for name in ("method", "seed", "what", "kind") if name in table]
+    clean = table[table["level"] == 0].set_index(keys)[list(METRICS)]
+    noisy = table[table["level"] > 0].set_index(keys)
+    lost = clean.loc[noisy.index].to_numpy() - noisy[list(METRICS)].to_numpy()
+    noisy[list(METRICS)] = lost
+    return noisy.reset_index()
+
+
+def compare_degradation(
+    training: pd.DataFrame,
+    test: pd.DataFrame,
+    margin: float,
+    *,
+    baseline: str = "fixed",
+    claimed: str = PAPER_METHOD,
+) -> pd.DataFrame:
+    """Compare what every method loses with what the baseline loses, at the :data:`JUDGED` noise.
+
+    Two families of comparisons, Holm's adjustment in each: the claim's, ``claimed`` alone; and all
+    other methods.
+
+    Args:
+        training: Of :func:`noise_in_training`.
+        test: Of :func:`noise_at_test`.
+        margin: Points within which a difference is none.
+        baseline: What is compared with.
+        claimed: The method that the claim is about.
+
+    Returns:
+        Columns as in :func:`lib.statistics.comparison_table`, in points, a positive difference
+        being a greater loss, and ``condition`` and ``primary``.
+
+    Raises:
+        ValueError: ``baseline`` or ``claimed`` is not among the methods, a table lacks noise at
+            which the claim is judged, or the seeds don't match.
+    """
+    places = {"training": degradation(training), "test": degradation(over_kinds(test))}
+    columns, cells = {}, {}
+    for (place, what), level in JUDGED.items():
+        lost = places[place]
+        lost = lost[(lost["what"] == what) & (lost["level"] == level)]
+        if lost.empty:
+            raise ValueError(f"there are no runs with {condition_name(place, what, level)}")
+        lost = lost.set_index(["method", "seed"])
+        for metric, name in PRIMARY.items():
+            column = f"{name}, {condition_name(place, what, level)}"
+            columns[column] = lost[metric]
+            cells[column] = (name, condition_name(place, what, level))
+    table = pd.DataFrame(columns).reset_index()
+    order = training["method"].unique().tolist()
+    for method in (baseline, claimed):
+        if method not in order:
+            raise ValueError(f"{method!r} is not among the methods {order}; run it too")
+    others = [method for method in order if method not in (baseline, claimed)]
+    families = []
+    for primary, methods in ((True, [claimed]), (False, others)):
+        if methods:
+            own = table[table["method"].isin([baseline, *methods])]
+            compared = compare_methods(
+                own, baseline, list(columns), margin=margin, lower_is_better=list(columns)
+            )
+            families.append(comparison_table(compared).assign(primary=primary))
+    found = pd.concat(families, ignore_index=True)
+    found["condition"] = found["metric"].map({column: cell[1] for column, cell in cells.items()})
+    found["metric"] = found["metric"].map({column: cell[0] for column, cell in cells.items()})
+    place_in_order = found["method"].map(order.index)
+    return found.iloc[place_in_order.argsort(kind="stable")].reset_index(drop=True)
+
+
+def robustness_finding(
+    notebook: str, compared: pd.DataFrame, *, corpus: str, train_images: int, margin: float
+) -> Finding:
+    """Answer claim 3, that the paper's scheduler loses less to noise.
+
+    *equivalent* if every comparison is; *improves* if it loses less in each of the conditions, by
+    one metric at least, and nowhere more; *worsens* likewise; else *undecided*.
+
+    Args:
+        notebook: Where the answer stands.
+        compared: Of :func:`compare_degradation`; its primary rows are the answer.
+        corpus: On which corpus.
+        train_images: With how many training images.
+        margin: Points within which a difference is none.
+    """
+    table = compared[compared["primary"]]
+    verdict = overall(table.assign(baseline=table["condition"]))
+    method, baseline = table["method"].iloc[0], table["baseline"].iloc[0]
+    seeds = int(table["seeds"].min())
+    counts = table["verdict"].value_counts()
+    summary = (
+        f"{ANSWERS[verdict]}: R@1 lost to noise, {method} against {baseline} on {corpus}, "
+        f"{train_images:,} training images, {seeds} paired seeds. Of {len(table)} comparisons, "
+        f"{table['condition'].nunique()} kinds of noise in both directions, "
+        f"{', '.join(f'{count} {name}' for name, count in counts.items())}. "
+        f"Differences within ±{margin:g} points count as none."
+    )
+    summary += detectable(table, "points")
+    return Finding(
+        claim=3,
+        verdict=verdict,
+        notebook=notebook,
+        estimates=estimates(
+            table.assign(
+                metric=table["metric"] + " lost with " + table["condition"],
+                margin=margin,
+                lower_is_better=True,
+            )
+        ),
+        summary=summary,
+        corpus=corpus,
+        train_images=train_images,
+    )

@@ -1,0 +1,1 @@
+"""The chapter on rivals: other papers' schedules and losses on one leaderboard."""

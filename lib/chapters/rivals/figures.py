@@ -1,0 +1,81 @@
+"""The figures and tables of the chapter on rivals."""
+
+import altair as alt
+import pandas as pd
+
+from lib.chapters.rivals.board import METRICS
+from lib.chapters.shared.figures import difference_layers, difference_table
+
+PANEL = 140
+"""Width of a panel in pixels: three of them and the methods' names fit a page."""
+
+
+def leaderboard_chart(table: pd.DataFrame, margin: float) -> alt.VConcatChart:
+    """Paired differences from the fixed loss, a block for what is set and a panel a metric.
+
+    Args:
+        table: Of :func:`lib.chapters.rivals.board.compare`.
+        margin: Half-width of the band inside which a difference counts as none.
+    """
+    reach = max(margin, float(table[["low", "high"]].abs().max().max()))
+    blocks = [
+        _block(rows, str(kind), margin, reach) for kind, rows in table.groupby("sets", sort=False)
+    ]
+    chart: alt.VConcatChart = alt.vconcat(*blocks)
+    return chart.properties(
+        title=alt.Title(
+            "Everything against the fixed loss, tuned with the same budget",
+            subtitle=f"paired over seeds, 95 % intervals; grey band: ±{margin:g} points",
+        )
+    )
+
+
+def _block(table: pd.DataFrame, kind: str, margin: float, reach: float) -> alt.FacetChart:
+    ranked = table[table["metric"] == METRICS["mean_recall"]].sort_values("estimate")
+    order = ranked["method"].tolist()[::-1]
+    layers = difference_layers(
+        table.set_index("method").loc[order].reset_index(),
+        margin,
+        "method",
+        "difference in points",
+        named=["metric"],
+        scale=alt.Scale(domain=[-reach, reach]),
+        more=[alt.Tooltip("p_adjusted:Q", title="p (Holm)", format=".3f")],
+    )
+    layers = layers.properties(width=PANEL, height=alt.Step(20))
+    return layers.facet(
+        column=alt.Column("metric:N").title(None).sort(list(METRICS.values()))
+    ).properties(title=alt.Title(f"sets the {kind}", fontSize=12, anchor="start"))
+
+
+def leaderboard_table(compared: pd.DataFrame, field: pd.DataFrame) -> pd.DataFrame:
+    """Return the board as a page shows it, the best first: gains, and what each method asks for.
+
+    Args:
+        compared: Of :func:`lib.chapters.rivals.board.compare`.
+        field: ``method``, ``sets``, ``tuned`` and ``ratio``, a row a method.
+    """
+    shown = difference_table(compared)
+    cells = pd.DataFrame(
+        {
+            "method": compared["method"],
+            "metric": compared["metric"],
+            "cell": shown["difference, points"] + ", " + compared["verdict"],
+        }
+    ).pivot(index="method", columns="metric", values="cell")
+    mean = compared[compared["metric"] == METRICS["mean_recall"]].set_index("method")
+    ranked = mean.sort_values("estimate", ascending=False)
+    about = field.set_index("method").loc[ranked.index]
+    return pd.DataFrame(
+        {
+            "method": ranked.index,
+            "sets": about["sets"].to_numpy(),
+            **{name: cells.loc[ranked.index, name].to_numpy() for name in METRICS.values()},
+            "least p (Holm)": [
+                compared[compared["method"] == method]["p_adjusted"].min()
+                for method in ranked.index
+            ],
+            "tuned constants": about["tuned"].to_numpy(),
+            "cost of a step": [f"{ratio:.1f} ×" for ratio in about["ratio"]],
+        }
+    )

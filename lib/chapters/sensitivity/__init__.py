@@ -1,0 +1,1 @@
+"""The chapter on sensitivity: the effect against n, and one factor at a time."""

@@ -1,0 +1,73 @@
+"""Figures of the chapter on sensitivity."""
+
+import altair as alt
+import pandas as pd
+
+from lib.chapters.shared.charts import GREY
+from lib.chapters.shared.figures import difference_layers
+
+
+def size_chart(table: pd.DataFrame, margin: float) -> alt.FacetChart:
+    """The difference from the fixed loss against the number of training images.
+
+    Args:
+        table: Rows of :func:`lib.chapters.sensitivity.sizes.against_fixed`.
+        margin: Half-width of the band inside which a difference counts as none.
+    """
+    methods = list(dict.fromkeys(table["method"]))
+    table = table.assign(inside=margin, outside=-margin)
+    base = alt.Chart(table).encode(
+        alt.X("train_images:Q")
+        .scale(type="log", nice=False)
+        .title("training images")
+        .axis(values=sorted(int(n) for n in table["train_images"].unique()), format=",d")
+    )
+    colour = alt.Color("method:N").title(None).sort(methods)
+    colour = colour.legend(symbolOpacity=1, labelLimit=0)
+    band = base.mark_area(opacity=0.12, color=GREY).encode(
+        alt.Y("mean(outside):Q").title("difference in points"), alt.Y2("mean(inside):Q")
+    )
+    zero = base.mark_rule(color=GREY).encode(y=alt.datum(0))
+    spread = base.mark_area(opacity=0.2).encode(alt.Y("low:Q"), alt.Y2("high:Q"), colour)
+    line = base.mark_line(point=True).encode(
+        alt.Y("estimate:Q"),
+        colour,
+        tooltip=[
+            "method:N",
+            alt.Tooltip("train_images:Q", format=",d", title="training images"),
+            "verdict:N",
+            *(alt.Tooltip(f"{c}:Q", format="+.2f") for c in ("estimate", "low", "high")),
+        ],
+    )
+    layers = alt.layer(band, zero, spread, line).properties(width=265, height=280)
+    return layers.facet(column=alt.Column("metric:N").title(None)).properties(
+        title=alt.Title(
+            "What each setting adds to the tuned fixed loss, by size of the training set",
+            subtitle=f"paired over seeds, 95 % intervals; grey band: ±{margin:g} points",
+        )
+    )
+
+
+def factor_chart(table: pd.DataFrame, margin: float) -> alt.FacetChart:
+    """The difference from the fixed loss at each level of each factor: a row a level, a column a
+    method and direction.
+
+    Args:
+        table: Rows of :func:`lib.chapters.sensitivity.factors.compare_levels`.
+        margin: Half-width of the band inside which a difference counts as none.
+    """
+    table = table.assign(panel=table["method"] + " | " + table["metric"])
+    layers = difference_layers(table, margin, "level", "points", named=["method"])
+    layers = layers.properties(width=92, height=alt.Step(18))
+    panels = list(
+        dict.fromkeys(table.sort_values("method", kind="stable", ascending=False)["panel"])
+    )
+    column = alt.Column("panel:N").title(None).sort(panels)
+    # A panel is narrower than the name of a method.
+    column = column.header(labelExpr="split(replace(datum.label, ' × ', ' | × '), ' | ')")
+    return layers.facet(column=column).properties(
+        title=alt.Title(
+            "The same comparison under other settings",
+            subtitle=f"against the fixed loss under the same; grey band: ±{margin:g} points",
+        )
+    )

@@ -1,0 +1,173 @@
+"""How a notebook's parameters are converted, checked and explained."""
+
+import json
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import annotated_types as bounds
+import yaml  # type: ignore[import-untyped]
+from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from lib.utils.text import did_you_mean, nearest
+
+# Names that IPython puts beside those of the user.
+_IPYTHON_NAMES = frozenset({"In", "Out", "exit", "quit", "get_ipython", "open"})
+
+# The kinds of error that say more than the type and bounds of the parameter do.
+_OWN_REASONS = frozenset({"boolean", "repeated"})
+
+
+class ParameterError(ValueError):
+    """A notebook's parameter has an unknown name or an unusable value; the text says what to do."""
+
+
+class Parameters(BaseModel):
+    """What every notebook's parameters share: they are immutable, complete and strictly typed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _convert_safe_cases(cls, value: Any, info: Any) -> Any:
+        return _convert(cls.model_fields[info.field_name].annotation, value)
+
+    @field_validator("*")
+    @classmethod
+    def _refuse_repetition(cls, value: Any) -> Any:
+        if isinstance(value, list) and len(set(value)) < len(value):
+            raise PydanticCustomError("repeated", "no value may stand twice")
+        return value
+
+
+def describe(field: FieldInfo) -> str:
+    """Say in words which values a parameter takes.
+
+    >>> describe(MainComparisonParameters.model_fields["beta"])
+    'a finite number, at least 0, less than 1'
+    """
+    if field.description:
+        return field.description
+    return ", ".join([_describe_type(field.annotation), *_describe_bounds(field.metadata)])
+
+
+def _convert(annotation: Any, value: Any) -> Any:
+    """Convert the values that can mean only one thing; refuse the few that pydantic would bend."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) is list:
+        if isinstance(value, str) and value.strip().startswith("["):
+            value = _parse_list(value)
+        if isinstance(value, list | tuple):
+            (inner,) = get_args(annotation)
+            return [_convert(inner, item) for item in value]
+    if annotation in (int, float) and isinstance(value, bool):
+        raise PydanticCustomError("boolean", "{value} is no number", {"value": str(value)})
+    if annotation is int and isinstance(value, str):
+        return _parse_integer(value)
+    return value
+
+
+def _parse_list(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _parse_integer(text: str) -> int | str:
+    # "1e3" and "20.0" are counts too; what is not whole stays text, for pydantic to refuse.
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(number) if number.is_integer() and abs(number) < 2**53 else text
+
+
+def _is_parameter(name: str, value: Any) -> bool:
+    code = (ModuleType, FunctionType, BuiltinFunctionType, type)
+    return not (name.startswith("_") or name in _IPYTHON_NAMES or isinstance(value, code))
+
+
+def _explain(chosen: type[Parameters], given: dict[str, Any], details: ErrorDetails) -> str:
+    location = details["loc"]
+    if not location:
+        return details["msg"]
+    name = str(location[0])
+    if name not in chosen.model_fields:
+        return f"unknown parameter {name!r}{did_you_mean(name, chosen.model_fields)}"
+    field = chosen.model_fields[name]
+    place = name + "".join(f"[{step}]" for step in location[1:] if isinstance(step, int))
+    reason = f" ({details['msg']})" if details["type"] in _OWN_REASONS else ""
+    value = details["input"] if len(location) > 1 else given[name]
+    return (
+        f"{place} = {_short(value)}: expected {describe(field)}{reason}; "
+        f"{_advise(name, field, value)}"
+    )
+
+
+def _advise(name: str, field: FieldInfo, value: Any) -> str:
+    """Say which flag would set the parameter properly."""
+    if get_origin(field.annotation) is list:
+        example = json.dumps(field.get_default(call_default_factory=True)).replace('"', "")
+        return f"write -p {name} '{example}'"
+    default = field.default
+    if _takes_text(field.annotation) and isinstance(value, bool):
+        words = "yes, on or true" if value else "no, off or false"
+        return (
+            f"YAML reads a bare {words} as {value}, so quote it: "
+            f"-y '{{{name}: \"{_quoted_example(field, value)}\"}}'"
+        )
+    if _takes_text(field.annotation) and not isinstance(value, str):
+        return f"quote it: -y '{{{name}: \"{default or value}\"}}'"
+    if isinstance(value, str) and get_origin(field.annotation) is Literal:
+        default = nearest(value, get_args(field.annotation)) or default
+    if isinstance(default, bool):
+        default = str(default).lower()
+    return f"write -p {name} {'TEXT' if default == '' else default}"
+
+
+def _quoted_example(field: FieldInfo, value: bool) -> str:
+    words = ("yes", "on", "true") if value else ("no", "off", "false")
+    allowed = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    return next((word for word in words if word in allowed), str(field.default or words[0]))
+
+
+def _takes_text(annotation: Any) -> bool:
+    return annotation is str or get_origin(annotation) is Literal
+
+
+def _describe_type(annotation: Any) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        inner = [bound for part in arguments[1:] for bound in getattr(part, "metadata", [])]
+        return ", ".join([_describe_type(arguments[0]), *_describe_bounds(inner)])
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, arguments))}"
+    if origin is list:
+        return f"a list, each {_describe_type(arguments[0])}"
+    names = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}
+    return names[annotation]
+
+
+def _describe_bounds(metadata: list[Any]) -> list[str]:
+    words = []
+    for bound in metadata:
+        match bound:
+            case bounds.Ge(ge=limit):
+                words.append(f"at least {limit}")
+            case bounds.Gt(gt=limit):
+                words.append(f"more than {limit}")
+            case bounds.Lt(lt=limit):
+                words.append(f"less than {limit}")
+            case bounds.Le(le=limit):
+                words.append(f"at most {limit}")
+            case bounds.MinLen():
+                words.append("not empty")
+    return words
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,41 @@
+"""The size of a corpus, as numbers that may be published."""
+
+import pandas as pd
+
+from lib.datasets import load_corpus
+from lib.runs import Store
+from lib.training import corpus_options
+
+SPLITS = {"train": "train", "val": "validation", "test": "test"}
+
+
+def corpus_facts(corpus: str, on_bad_sample: str = "error", root: str = "") -> pd.DataFrame:
+    """Return a row a split: images, captions, words a caption, distinct words.
+
+    The table is kept in the store, so that it can be shown where the corpus isn't.
+    """
+
+    def compute() -> pd.DataFrame:
+        loaded = load_corpus(corpus, **corpus_options(corpus, on_bad_sample, root))
+        rows = []
+        for split, name in SPLITS.items():
+            samples = loaded.split(split)
+            captions = [caption for sample in samples for caption in sample.captions]
+            words = [caption.lower().split() for caption in captions]
+            counts = [len(sample.captions) for sample in samples]
+            rows.append(
+                {
+                    "split": name,
+                    "images": len(samples),
+                    "captions": len(captions),
+                    "fewest captions an image": min(counts),
+                    "most captions an image": max(counts),
+                    "words a caption": sum(map(len, words)) / len(words),
+                    "distinct words": len({word for caption in words for word in caption}),
+                    "distinct captions": len(set(captions)),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    key = {"corpus": corpus, "on_bad_sample": on_bad_sample}
+    return Store().table("corpus-facts", key, compute)

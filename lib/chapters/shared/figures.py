@@ -1,0 +1,289 @@
+"""The study's figures and tables: each takes a tidy table and answers one question."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import altair as alt
+import pandas as pd
+import scipy.stats
+from IPython.display import HTML
+
+from lib.chapters.shared.charts import BLUE, GREEN, GREY, VERMILLION
+
+DIRECTIONS = {"i2t": "image → text", "t2i": "text → image"}
+
+METRICS = {
+    "i2t_r1": "R@1 i → t",
+    "i2t_r5": "R@5 i → t",
+    "i2t_r10": "R@10 i → t",
+    "t2i_r1": "R@1 t → i",
+    "t2i_r5": "R@5 t → i",
+    "t2i_r10": "R@10 t → i",
+    "rsum": "rSum",
+    "i2t_median_rank": "median rank i → t",
+    "t2i_median_rank": "median rank t → i",
+}
+"""Test metrics and how a table heads them; recalls in percent."""
+
+MAX_POINTS = 1500
+"""Points of a series beyond which it is thinned: a page must stay light."""
+
+
+def verdict_colour() -> alt.Color:
+    """Return the encoding of a verdict as a colour, the same in every chart."""
+    colours = {"improves": GREEN, "worsens": VERMILLION, "equivalent": BLUE, "undecided": GREY}
+    encoding = alt.Color("verdict:N").title("verdict")
+    return encoding.scale(domain=list(colours), range=list(colours.values()))
+
+
+def difference_layers(
+    table: pd.DataFrame,
+    margin: float | pd.Series,
+    y: str,
+    x_title: str,
+    *,
+    named: Sequence[str] = (),
+    decimals: int = 2,
+    scale: alt.Scale | None = None,
+    more: Sequence[alt.Tooltip] = (),
+) -> alt.LayerChart:
+    """Return a panel of paired differences with their intervals and the band of no difference.
+
+    Args:
+        table: ``estimate``, ``low``, ``high``, ``verdict``, and what ``y`` and ``named`` name.
+        margin: Half-width of the band inside which a difference counts as none, for all or by row.
+        y: The column whose values are the rows of the panel, in the table's order.
+        x_title: What is different, with its unit.
+        named: Further columns that the tooltip shows.
+        decimals: Of the tooltip's numbers.
+        scale: Of the differences; default, what they need.
+        more: What the tooltip ends with.
+    """
+    base = alt.Chart(table.assign(inside=margin, outside=-margin))
+    rows = alt.Y(f"{y}:N").sort(list(dict.fromkeys(table[y]))).title(None).axis(labelLimit=220)
+    tooltip = [
+        f"{y}:N",
+        *(f"{name}:N" for name in named),
+        "verdict:N",
+        *(alt.Tooltip(f"{c}:Q", format=f"+.{decimals}f") for c in ("estimate", "low", "high")),
+        *more,
+    ]
+    x = alt.X("mean(outside):Q").title(x_title)
+    band = base.mark_rect(opacity=0.12, color=GREY).encode(
+        x if scale is None else x.scale(scale), alt.X2("mean(inside):Q")
+    )
+    zero = base.mark_rule(color=GREY).encode(x=alt.datum(0))
+    bars = base.mark_rule(strokeWidth=2).encode(
+        alt.X("low:Q"), alt.X2("high:Q"), rows, verdict_colour()
+    )
+    points = base.mark_point(size=60, opacity=1).encode(
+        alt.X("estimate:Q"), rows, verdict_colour(), tooltip=tooltip
+    )
+    layers: alt.LayerChart = band + zero + bars + points
+    return layers
+
+
+def difference_chart(
+    table: pd.DataFrame, margin: float, gains: Mapping[str, float] | None, title: str
+) -> alt.FacetChart:
+    """Paired differences with their intervals, a panel a metric.
+
+    Args:
+        table: ``method``, ``metric``, ``estimate``, ``low``, ``high`` (points), ``verdict``.
+        margin: Half-width of the band inside which a difference counts as none.
+        gains: Metric to the gain that the paper reports, drawn as a dashed line; None where the
+            comparison is none of the paper's.
+        title: What is compared with what.
+    """
+    if gains:
+        table = table.assign(paper=table["metric"].map(gains))
+    layers = difference_layers(table, margin, "method", "difference in points")
+    if gains:
+        claim = (
+            alt.Chart(layers.data)
+            .mark_rule(color=VERMILLION, strokeDash=[5, 3])
+            .encode(
+                alt.X("mean(paper):Q"),
+                tooltip=[alt.Tooltip("mean(paper):Q", title="the paper's gain")],
+            )
+        )
+        layers += claim
+    layers = layers.properties(width=205, height=alt.Step(24))
+    dashed = ", dashed: the paper's gain" if gains else ""
+    metrics = list(dict.fromkeys(table["metric"]))
+    return layers.facet(column=alt.Column("metric:N").title(None).sort(metrics)).properties(
+        title=alt.Title(
+            title,
+            subtitle=f"paired over seeds, 95 % intervals; grey band: ±{margin:g} points{dashed}",
+        )
+    )
+
+
+def signed(value: float) -> str:
+    """Write a difference with its sign and two decimals, and none as ``+0.00``.
+
+    >>> signed(-0.001), signed(0.574), signed(-0.25)
+    ('+0.00', '+0.57', '-0.25')
+    """
+    return f"{round(value, 2) + 0.0:+.2f}"
+
+
+def difference_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a comparison as a page shows them; the baseline where there are several.
+
+    Args:
+        table: Rows of :func:`lib.chapters.shared.verdicts.against`.
+    """
+    several = table["baseline"].nunique() > 1
+    return pd.DataFrame(
+        {
+            "method": table["method"],
+            **({"against": table["baseline"]} if several else {}),
+            "metric": table["metric"],
+            "difference, points": [
+                f"{signed(row.estimate)} [{signed(row.low)}, {signed(row.high)}]"
+                for row in table.itertuples()
+            ],
+            "p (Holm)": ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in table["p_adjusted"]],
+            "verdict": table["verdict"],
+        }
+    )
+
+
+def path_chart(table: pd.DataFrame, y: str, title: str) -> alt.LayerChart:
+    """Something that is set or read at each step, through training, a line a method.
+
+    Args:
+        table: ``method``, ``step``, ``mean``, ``low``, ``high`` (over seeds). Thinned to every
+            so-many-th step where it is long.
+        y: What it is.
+        title: Of the chart.
+    """
+    keep = max(1, -(-len(table) // MAX_POINTS))
+    table = table[table["step"] % keep == 0] if keep > 1 else table
+    base = alt.Chart(table).encode(
+        alt.X("step:Q").title("training step"),
+        alt.Color("method:N").sort(list(dict.fromkeys(table["method"]))).title(None),
+    )
+    band = base.mark_area(opacity=0.2).encode(
+        alt.Y("low:Q").scale(zero=False).title(y), alt.Y2("high:Q")
+    )
+    line = base.mark_line().encode(
+        alt.Y("mean:Q"),
+        tooltip=["method:N", "step:Q", alt.Tooltip("mean:Q", format=".4f")],
+    )
+    thinned = f"; every {keep}th step" if keep > 1 else ""
+    layers: alt.LayerChart = band + line
+    return layers.properties(
+        width="container",
+        height=260,
+        title=alt.Title(title, subtitle=f"mean and range over seeds{thinned}"),
+    )
+
+
+def show_table(
+    table: pd.DataFrame,
+    names: Mapping[str, str] | None = None,
+    digits: Mapping[str, int] | None = None,
+) -> HTML:
+    """Return a table for a page: chosen columns under readable names, numbers rounded, escaped.
+
+    Args:
+        table: Any table.
+        names: Column to heading, in order; default, all columns as they are.
+        digits: Column to decimals; other numbers get 2.
+    """
+    names = names or {column: column for column in table.columns}
+    decimals = digits or {}
+    formats = {
+        column: _formatter(decimals.get(column, 2))
+        for column in names
+        if pd.api.types.is_float_dtype(table[column])
+    }
+    shown = table[list(names)].copy()
+    for column, write in formats.items():
+        shown[column] = shown[column].map(write)
+    page = shown.rename(columns=dict(names)).to_html(index=False, border=0, na_rep="–")
+    return show_html(page)
+
+
+def show_html(text: str) -> HTML:
+    """Return HTML for a page; whatever data it holds must be escaped already."""
+    return HTML(text)  # type: ignore[no-untyped-call]
+
+
+def _formatter(digits: int) -> Callable[[float], str]:
+    return lambda value: "–" if pd.isna(value) else f"{value:.{digits}f}"
+
+
+def leaderboard(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return each method's test metrics as ``mean ± half-width of the 95 % interval``.
+
+    A method some of whose runs collapsed says so beside its name.
+
+    Args:
+        runs: One row a run: ``method``, ``collapsed`` and the columns of :data:`METRICS`.
+    """
+    methods = runs.groupby("method", sort=False)["collapsed"].agg(["sum", "size"])
+    board = pd.DataFrame(
+        {
+            "method": [
+                f"{method} ({lost} of {size} runs collapsed)" if lost else method
+                for method, lost, size in methods.itertuples()
+            ]
+        }
+    )
+    for metric in METRICS:
+        summary = summarise(runs, ["method"], metric)
+        digits = 1 if "rank" in metric or metric == "rsum" else 2
+        board[metric] = [
+            f"{mean:.{digits}f} ± {mean - low:.{digits}f}"
+            for mean, low in zip(summary["mean"], summary["low"], strict=True)
+        ]
+    return board
+
+
+def summarise(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
+    """Return the mean of a column over the rows of each group with its 95 % t interval."""
+    grouped = table.groupby(list(by), sort=False)[value]
+    summary = grouped.agg(["mean", "sem", "count"]).reset_index()
+    half = summary["sem"] * scipy.stats.t.ppf(0.975, summary["count"] - 1)
+    return summary.assign(low=summary["mean"] - half, high=summary["mean"] + half)
+
+
+def response_chart(
+    table: pd.DataFrame, x: str, x_title: str, title: str, margin: float
+) -> alt.FacetChart:
+    """Paired differences from the fixed loss against a constant, a panel a direction.
+
+    Args:
+        table: ``metric``, ``estimate``, ``low``, ``high`` (points), ``verdict`` and the constant.
+        x: Its column: numbers, drawn in their order and evenly spaced.
+        x_title: What it is.
+        title: Of the chart.
+        margin: Half-width of the band inside which a difference counts as none.
+    """
+    table = table.assign(outside=-margin, inside=margin).sort_values(x)
+    order = [f"{value:g}" for value in sorted(table[x].unique())]
+    table["place"] = table[x].map("{:g}".format)
+    base = alt.Chart(table).encode(alt.X("place:O").sort(order).title(x_title).axis(labelAngle=0))
+    band = base.mark_area(opacity=0.12, color=GREY).encode(
+        alt.Y("outside:Q").title("difference in points"), alt.Y2("inside:Q")
+    )
+    zero = base.mark_rule(color=GREY).encode(y=alt.datum(0))
+    line = base.mark_line(color=GREY, strokeWidth=1).encode(alt.Y("estimate:Q"))
+    bars = base.mark_rule(strokeWidth=2).encode(alt.Y("low:Q"), alt.Y2("high:Q"), verdict_colour())
+    points = base.mark_point(size=60, opacity=1).encode(
+        alt.Y("estimate:Q"),
+        verdict_colour(),
+        tooltip=[
+            "place:O",
+            "verdict:N",
+            *(alt.Tooltip(f"{c}:Q", format="+.2f") for c in ("estimate", "low", "high")),
+        ],
+    )
+    layers = alt.layer(band, zero, line, bars, points).properties(width=270, height=240)
+    return layers.facet(column=alt.Column("metric:N").title(None)).properties(
+        title=alt.Title(
+            title, subtitle=f"paired over seeds, 95 % intervals; grey band: ±{margin:g} points"
+        )
+    )

@@ -1,0 +1,184 @@
+"""From comparisons to the finding that answers a claim, its sentence built from computed values."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from lib.chapters.shared.findings import Estimate, Finding, Verdict
+from lib.runs import TEST_COLUMNS
+from lib.statistics import (
+    compare_methods,
+    compare_pairs,
+    comparison_table,
+    minimum_detectable_effect,
+)
+
+PRIMARY = {"i2t_r1": "i2t R@1", "t2i_r1": "t2i R@1"}
+"""The metrics that the paper's claims on retrieval are about; Holm's adjustment spans them."""
+
+PAPER_METHOD = "variance × direction"
+"""Our reconstruction of the paper's scheduler."""
+
+ANSWERS: dict[Verdict, str] = {
+    "improves": "It does",
+    "worsens": "It does not: it is worse",
+    "equivalent": "It makes no difference that matters",
+    "undecided": "The runs do not decide it",
+}
+
+
+def against(runs: pd.DataFrame, baseline: str, margin: float) -> pd.DataFrame:
+    """Compare every other method with one baseline on the primary metrics, one Holm family.
+
+    Args:
+        runs: A row a run: ``method``, ``seed`` and the metrics.
+        baseline: A method.
+        margin: Points within which a difference is none.
+
+    Returns:
+        One row a method and metric: ``method``, ``baseline``, ``metric``, ``estimate``, ``low``,
+        ``high``, ``deviation`` (standard deviation of the paired differences), ``seeds``,
+        ``p_adjusted``, ``verdict``.
+    """
+    return comparison_table(compare_methods(runs, baseline, list(PRIMARY), margin=margin), PRIMARY)
+
+
+def against_each(
+    runs: pd.DataFrame, pairs: Sequence[tuple[str, str]], margin: float
+) -> pd.DataFrame:
+    """Compare chosen pairs, (method, baseline), on the primary metrics as one Holm family; columns
+    as in :func:`against`."""
+    return comparison_table(compare_pairs(runs, pairs, list(PRIMARY), margin=margin), PRIMARY)
+
+
+def against_on_all(runs: pd.DataFrame, baseline: str, margin: float) -> pd.DataFrame:
+    """Compare every other method with one baseline on all test metrics, one Holm family.
+
+    Args:
+        runs: A row a run: ``method``, ``seed`` and the metrics.
+        baseline: A method.
+        margin: Of a recall, in points; rSum, a sum of six, gets six times as much and a median rank
+            half a rank.
+
+    Returns:
+        Columns as in :func:`against`; ``metric`` holds the names of :data:`lib.runs.TEST_COLUMNS`.
+    """
+    ranks = [name for name in TEST_COLUMNS if name.endswith("rank")]
+    margins = {**dict.fromkeys(TEST_COLUMNS, margin), "rsum": 6 * margin}
+    margins |= dict.fromkeys(ranks, 0.5)
+    compared = compare_methods(
+        runs, baseline, list(TEST_COLUMNS), margin=margins, lower_is_better=ranks
+    )
+    return comparison_table(compared)
+
+
+def overall(table: pd.DataFrame) -> Verdict:
+    """Return one verdict for the rows of a claim.
+
+    *equivalent* if every row is. *improves* if, against every baseline, at least one metric
+    improves and none worsens; *worsens* likewise. *undecided* otherwise.
+    """
+    verdicts = set(table["verdict"])
+    if verdicts == {"equivalent"}:
+        return "equivalent"
+    by_baseline = [set(rows["verdict"]) for _, rows in table.groupby("baseline")]
+    if "worsens" not in verdicts and all("improves" in found for found in by_baseline):
+        return "improves"
+    if "improves" not in verdicts and all("worsens" in found for found in by_baseline):
+        return "worsens"
+    return "undecided"
+
+
+def judge(
+    claim: int,
+    notebook: str,
+    table: pd.DataFrame,
+    *,
+    corpus: str,
+    train_images: int,
+    margin: float,
+    family: int | None = None,
+) -> Finding:
+    """Answer a claim from the comparisons it rests on.
+
+    Args:
+        claim: Its number.
+        notebook: Where the answer stands.
+        table: Rows of :func:`lib.statistics.compare_pairs` that the claim is about.
+        corpus: On which corpus.
+        train_images: With how many training images.
+        margin: Points within which a difference is none.
+        family: Comparisons that the p-values were adjusted for; default, the table's rows.
+    """
+    answer = overall(table)
+    seeds = int(table["seeds"].min())
+    summary = (
+        f"{ANSWERS[answer]}: {', '.join(dict.fromkeys(table['method']))} against "
+        f"{' and '.join(dict.fromkeys(table['baseline']))} on {corpus}, {train_images:,} training "
+        f"images, {seeds} paired seeds. Differences within ±{margin:g} points count as none."
+    )
+    summary += detectable(table, "points", family)
+    return Finding(
+        claim=claim,
+        verdict=answer,
+        notebook=notebook,
+        estimates=estimates(table.assign(margin=margin)),
+        summary=summary,
+        corpus=corpus,
+        train_images=train_images,
+    )
+
+
+def detectable(table: pd.DataFrame, unit: str, family: int | None = None) -> str:
+    """Return the sentence that says which true difference would have been found, even where runs
+    vary the most; empty where they do not vary at all.
+
+    Args:
+        table: Rows of :func:`against`.
+        unit: Of the differences.
+        family: Comparisons that the p-values were adjusted for; default, the table's rows.
+
+    >>> detectable(pd.DataFrame({"deviation": [0.5, 0.1], "seeds": [20, 20]}), "points")
+    ' A true difference of 0.37 points is found with probability 0.8.'
+    """
+    deviation = float(table["deviation"].max())
+    if deviation == 0:
+        return ""
+    alpha = 0.05 / (family or len(table))
+    effect = minimum_detectable_effect(deviation, int(table["seeds"].min()), alpha=alpha)
+    size = f"{effect:.2f}" if effect >= 0.01 else "less than 0.01"
+    return f" A true difference of {size} {unit} is found with probability 0.8."
+
+
+def estimates(table: pd.DataFrame) -> tuple[Estimate, ...]:
+    """Return the rows of a comparison as a finding holds them.
+
+    Args:
+        table: Rows of :func:`against` or :func:`lib.statistics.comparison_table`; the columns
+            ``unit``, ``margin``, ``lower_is_better`` and ``train_images`` are taken over where they
+            are there, as :class:`lib.chapters.shared.findings.Estimate` explains them. Others are
+            passed over.
+
+    >>> row = {"metric": "epochs to 95 %", "baseline": "fixed", "method": "yours", "deviation": 1.0,
+    ...        "estimate": -2.0, "low": -3.0, "high": -1.0, "seeds": 20, "verdict": "improves"}
+    >>> (found,) = estimates(pd.DataFrame([row]).assign(unit="epochs", lower_is_better=True))
+    >>> found.unit, found.lower_is_better, found.margin
+    ('epochs', True, None)
+    """
+    columns = [name for name in Estimate.model_fields if name in table]
+    return tuple(Estimate.model_validate(row) for row in table[columns].to_dict("records"))
+
+
+def claim_rows(table: pd.DataFrame, method: str = PAPER_METHOD) -> pd.DataFrame:
+    """Return the rows of one method; an empty answer is refused.
+
+    Raises:
+        ValueError: The method is not in the table, so nothing can be said of it.
+    """
+    rows = table[table["method"] == method]
+    if rows.empty:
+        raise ValueError(
+            f"the claim is about {method!r}, which is not among the methods compared; run the "
+            "notebook with the signal and the actuator that form it"
+        )
+    return rows

@@ -1,0 +1,26 @@
+"""What a run is, what it leaves, and the store that keeps finished runs."""
+
+from lib.runs.bundle import Bundle, export_records, read_bundle
+from lib.runs.config import RESULTS_VERSION, NoiseConfig, RunConfig, TowersConfig
+from lib.runs.record import EPOCH_COLUMNS, STEP_COLUMNS, TEST_COLUMNS, RunRecord, read_record
+from lib.runs.schedules import ConstantConfig, ReplayConfig, ScheduleConfig
+from lib.runs.store import Store
+
+__all__ = [
+    "EPOCH_COLUMNS",
+    "RESULTS_VERSION",
+    "STEP_COLUMNS",
+    "TEST_COLUMNS",
+    "Bundle",
+    "ConstantConfig",
+    "NoiseConfig",
+    "ReplayConfig",
+    "RunConfig",
+    "RunRecord",
+    "ScheduleConfig",
+    "Store",
+    "TowersConfig",
+    "export_records",
+    "read_bundle",
+    "read_record",
+]

@@ -1,0 +1,238 @@
+"""Everything that determines a run's result."""
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from lib.losses import LOSSES
+from lib.runs.schedules import (
+    INDIVIDUAL_BOUNDS,
+    READS_INFO_NCE,
+    RIVAL_NAMES,
+    SETS_TEMPERATURE,
+    ConstantConfig,
+    GradNormConfig,
+    IndividualTemperatureConfig,
+    ReplayConfig,
+    RivalConfig,
+    ScheduleConfig,
+)
+
+RESULTS_VERSION = 1
+"""Raise this when a change to the code changes the numbers of a run: no older record is then used.
+A test pins the numbers of a small run, so that such a change does not pass unnoticed."""
+
+LARGEST = 1e9
+"""Above it a rate, and below its inverse a temperature, leaves the range of single precision."""
+
+LossName = Literal[
+    "info_nce",
+    "label_smoothing",
+    "decoupled",
+    "hardest_negatives",
+    "sigmoid",
+    "multi_positive",
+    "rince",
+]
+"""The losses of :data:`lib.losses.LOSSES`."""
+
+
+class NoiseConfig(BaseModel):
+    """Noise in the training pairs; validation stays clean.
+
+    Attributes:
+        kind: ``"mismatched"``: captions change images among the noisy pairs; ``"captions"``,
+            ``"images"``: each noisy one is perturbed as :mod:`lib.noise` says.
+        rate: Share of pairs, captions or images that are noisy, drawn by the run's seed; at one
+            seed those of a lower rate are among those of a higher one.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    kind: Literal["mismatched", "captions", "images"]
+    rate: float = Field(gt=0, le=1)
+
+
+class TowersConfig(BaseModel):
+    """Towers that are trained together with the heads over them.
+
+    Attributes:
+        trained: ``"last blocks"``: the last block of each pretrained tower; ``"from scratch"``: a
+            residual network on pixels and a recurrent one on words, from random weights, named
+            ``resnet18@PIXELS`` and ``gru`` or ``lstm``.
+        learning_rate: Of the towers; None, that of the heads.
+        augmentation: Of the pixels: ``"crop and flip"`` shifts an image by up to an eighth of its
+            side and mirrors every second one.
+        least_count: A word that comes less often in the training captions counts as unknown.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    trained: Literal["last blocks", "from scratch"]
+    learning_rate: float | None = Field(default=None, gt=0, le=LARGEST)
+    augmentation: Literal["none", "crop and flip"] = "none"
+    least_count: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _blocks_see_no_pixels(self) -> "TowersConfig":
+        if self.trained == "last blocks" and (self.augmentation != "none" or self.least_count > 1):
+            raise ValueError(
+                "the last blocks start from what the frozen part gives for each image and caption, "
+                "so augmentation must be 'none' and least_count 1"
+            )
+        return self
+
+
+class RunConfig(BaseModel):
+    """Everything that determines a run's result, beside the corpus's content and the code.
+
+    A run's name is made from what differs from these defaults, so that a field more, whose default
+    means what was done before, keeps all records. Changing a default needs a new
+    :data:`RESULTS_VERSION`.
+
+    A batch has ``batch_size`` images, each with ``captions_at_once`` captions; these are drawn from
+    the image's first ``captions_per_image``, or from all of them. With several at once the loss
+    ``info_nce`` is its mean over as many batches of one caption an image, so that no caption of an
+    image is another's negative.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    corpus: str = "scenes"
+    on_bad_sample: Literal["error", "skip"] = "error"
+    image_tower: str = "efficientnet-lite0"
+    text_tower: str = "minilm"
+    train_images: int = Field(1000, ge=2)
+    captions_per_image: int | None = Field(None, ge=1)
+    seed: int = Field(0, ge=0)
+    embedding_dim: int = Field(256, ge=1)
+    hidden_layers: int = Field(0, ge=0)
+    hidden_features: int = Field(512, ge=1)
+    text_hidden_layers: int | None = Field(None, ge=0)
+    centre: bool = True
+    dropout: float = Field(0.0, ge=0, lt=1)
+    batch_size: int = Field(128, ge=2)
+    epochs: int = Field(20, ge=1)
+    learning_rate: float = Field(1e-3, gt=0, le=LARGEST)
+    learning_rate_decay: Literal["none", "cosine"] = "none"
+    weight_decay: float = Field(0.01, ge=0, le=LARGEST)
+    temperature: float = Field(0.1, ge=1 / LARGEST, le=LARGEST)
+    learn_temperature: bool = False
+    schedule: ScheduleConfig | ConstantConfig | ReplayConfig | RivalConfig | None = None
+    loss: LossName = "info_nce"
+    loss_constant: float | None = None
+    learn_bias: bool = False
+    captions_at_once: int = Field(1, ge=1)
+    noise: NoiseConfig | None = None
+    towers: TowersConfig | None = None
+    """Towers to train; None, both are frozen."""
+
+    @model_validator(mode="after")
+    def _trained_towers_take_no_more_than_they_can(self) -> "RunConfig":
+        if self.towers and self.noise and self.noise.kind != "mismatched":
+            raise ValueError(
+                f"noise in the {self.noise.kind} is for frozen towers; with trained ones use "
+                "'mismatched' or none"
+            )
+        if self.towers and (self.captions_at_once > 1 or isinstance(self.schedule, GradNormConfig)):
+            raise ValueError(
+                "several captions at once and GradNorm are for frozen towers; use another loss, or "
+                "leave out towers"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _constants_suit_the_loss(self) -> "RunConfig":
+        LOSSES[self.loss].check(self.loss_constant)
+        if self.learn_bias and self.loss != "sigmoid":
+            raise ValueError(f"learn_bias is for the loss sigmoid; {self.loss} has no bias")
+        several = self.captions_at_once > 1
+        if not several and self.loss == "multi_positive":
+            raise ValueError(
+                "captions_at_once must be 2 or more with the loss multi_positive; it is "
+                f"{self.captions_at_once}"
+            )
+        if several and self.loss not in ("multi_positive", "info_nce"):
+            raise ValueError(
+                "captions_at_once must be 1 with any loss but multi_positive and info_nce: to the "
+                f"others an image's second caption is a negative; with {self.loss} it is "
+                f"{self.captions_at_once}"
+            )
+        if several and self.schedule is not None:
+            raise ValueError(
+                f"captions_at_once must be 1 with a schedule; with {self.method} it is "
+                f"{self.captions_at_once}"
+            )
+        if isinstance(self.schedule, READS_INFO_NCE) and self.loss != "info_nce":
+            raise ValueError(f"{self.method} is made for the loss info_nce, not for {self.loss}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_owner_of_the_temperature(self) -> "RunConfig":
+        schedule = self.schedule.of if isinstance(self.schedule, ReplayConfig) else self.schedule
+        sharp = isinstance(schedule, ScheduleConfig) and schedule.actuator == "sharpness"
+        if self.learn_temperature and sharp:
+            raise ValueError("a temperature is either learned or set by 'sharpness', not both")
+        if self.learn_temperature and isinstance(schedule, SETS_TEMPERATURE):
+            raise ValueError(f"a temperature is either learned or set by {self.method}, not both")
+        if isinstance(schedule, IndividualTemperatureConfig):
+            low, high = INDIVIDUAL_BOUNDS
+            if not low <= self.temperature <= high:
+                raise ValueError(
+                    f"temperature = {self.temperature:g} lies outside {low:g} to {high:g}, within "
+                    f"which {self.method} move"
+                )
+        return self
+
+    @classmethod
+    def of(cls, parameters: BaseModel, **changes: Any) -> "RunConfig":
+        """Take from a notebook's parameters what determines a run; ``changes`` come on top."""
+        shared = cls.model_fields.keys() & type(parameters).model_fields.keys()
+        return cls(**{name: getattr(parameters, name) for name in shared} | changes)
+
+    @property
+    def run_id(self) -> str:
+        """The run's name in the store: a hash of this configuration and the results' version."""
+        return self.run_id_at(RESULTS_VERSION)
+
+    def run_id_at(self, results_version: int) -> str:
+        """Return the name that the run has, or had, at a results' version."""
+        canonical = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
+        return hashlib.sha256(f"{results_version} {canonical}".encode()).hexdigest()[:20]
+
+    @property
+    def method(self) -> str:
+        """How the study names what is scheduled: ``fixed``, ``learned τ``, ``variance × …``."""
+        match self.schedule:
+            case ScheduleConfig(signal=signal, actuator=actuator):
+                return f"{signal} × {actuator}"
+            case ReplayConfig(of=of, whose=whose, form=form):
+                return f"{whose} {form} of {of.signal} × {of.actuator}"
+            case ConstantConfig(weight_i2t=weight):
+                return f"constant w = {weight:g}"
+            case None if self.loss != "info_nce":
+                return self.loss
+            case None:
+                kind = "learned τ" if self.learn_temperature else "fixed"
+                return f"{kind}, more captions" if self.captions_at_once > 1 else kind
+            case rival:
+                return RIVAL_NAMES[type(rival)]
+
+    @property
+    def source(self) -> "RunConfig | None":
+        """The run whose schedule this one replays, if it does."""
+        if not isinstance(self.schedule, ReplayConfig):
+            return None
+        seed = self.seed if self.schedule.whose == "own" else self.seed ^ 1
+        return self.model_copy(update={"schedule": self.schedule.of, "seed": seed})
+
+    def with_seed(self, seed: int) -> "RunConfig":
+        """Return the same configuration at another seed."""
+        return self.model_copy(update={"seed": seed})
+
+    def with_steps(self, least: int) -> "RunConfig":
+        """Return the same configuration with epochs added until it has ``least`` steps."""
+        a_epoch = max(1, self.train_images // self.batch_size)
+        return self.model_copy(update={"epochs": max(self.epochs, -(-least // a_epoch))})

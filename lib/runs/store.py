@@ -1,0 +1,194 @@
+"""Run configuration, run record, and the store that keeps finished runs.
+
+A run is found again by the hash of what determines its result: its configuration and
+:data:`RESULTS_VERSION`. The record itself says which corpus content it was trained on.
+"""
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lib.runs.bundle import Bundle, read_bundle
+from lib.runs.config import RESULTS_VERSION, RunConfig
+from lib.runs.leases import Leases
+from lib.runs.record import RunRecord, _to_json, read_record
+from lib.runs.tables import DamagedTableError, read_table, write_table
+from lib.utils.files import home, write_atomic
+from lib.utils.version import RECORDS_VARIABLE
+
+
+class Store:
+    """Finished runs and computed tables on disk.
+
+    Look-ups read the published records first, where the study comes with some, so that its figures
+    can be made again without training; then the machine's own folder. Writing goes to the latter
+    alone, a whole file at a time.
+
+    Args:
+        folder: The machine's own records; default ``home() / "runs"``.
+        published: A folder that :func:`export_records` wrote; default ``book/results/records``
+            beside the package. ``$STUDY_RECORDS`` replaces it; empty, it means none.
+    """
+
+    def __init__(self, folder: Path | None = None, published: Path | None = None) -> None:
+        self.folder = home() / "runs" if folder is None else folder
+        self._published = _published_folder() if published is None else published
+        self._bundle: Bundle | None = None
+
+    @property
+    def leases(self) -> Leases:
+        """Who is at work on what in this store."""
+        return Leases(self.folder / "leases")
+
+    def get(self, config: RunConfig) -> RunRecord | None:
+        """Return the finished run of a configuration, or None."""
+        run_id = config.run_id
+        record = self._bundled(run_id)
+        if record is None:
+            record = self._read(self._path(run_id))
+        if record is not None:
+            _note_use("run", run_id)
+        return record
+
+    def outdated(self, config: RunConfig) -> bool:
+        """Say whether this machine holds the run as an older version of the code made it."""
+        older = range(1, RESULTS_VERSION)
+        return any(self._path(config.run_id_at(version)).exists() for version in older)
+
+    def is_published(self, config: RunConfig) -> bool:
+        """Say whether the published records hold the run: they are looked up first."""
+        return self._bundled(config.run_id) is not None
+
+    def put(self, record: RunRecord) -> None:
+        """Keep a finished run.
+
+        Raises:
+            ValueError: It holds numbers that are not finite.
+        """
+        if not record.finite:
+            raise ValueError(
+                f"run {record.config.run_id} ({record.config.method}, seed {record.config.seed}) "
+                "holds numbers that are not finite, so it is not kept"
+            )
+        body = json.dumps(_to_json(record), allow_nan=False, separators=(",", ":"))
+        digest = hashlib.sha256(body.encode()).hexdigest()
+        write_atomic(self._path(record.config.run_id), f'{{"sha256":"{digest}","run":{body}}}\n')
+        _note_use("run", record.config.run_id)
+
+    def records(self) -> list[RunRecord]:
+        """Return every finished run of the current results' version, in order of run id."""
+        bundled = {name: self._bundled(name) for name in self._opened()}
+        found = {name: record for name, record in bundled.items() if record is not None}
+        for path in self.folder.glob("??/*.json"):
+            record = self._read(path)
+            if record is not None:
+                found.setdefault(record.config.run_id, record)
+        return [found[run_id] for run_id in sorted(found)]
+
+    def unused(self, records: Iterable[RunRecord]) -> int:
+        """Return how many of this machine's files :meth:`records` passed over: damaged ones, and
+        those that the code of another results' version made."""
+        names = {record.config.run_id for record in records}
+        return sum(path.stem not in names for path in self.folder.glob("??/*.json"))
+
+    def table(
+        self, name: str, key: Mapping[str, Any], compute: Callable[[], pd.DataFrame]
+    ) -> pd.DataFrame:
+        """Return a computed table of numbers, computing it where no store holds it.
+
+        Of two processes that want it at the same time, one computes it and the other waits.
+
+        Args:
+            name: What it is, a word for the file name.
+            key: What determines it, values that JSON can hold.
+            compute: Makes the table.
+        """
+        canonical = json.dumps({"version": RESULTS_VERSION, **key}, sort_keys=True)
+        file = f"{name}-{hashlib.sha256(canonical.encode()).hexdigest()[:20]}.parquet"
+        _note_use("table", file)
+        places = [self.folder.parent / "tables" / file]
+        if self._published is not None:
+            places.insert(0, self._published / "tables" / file)
+        found = _first_intact(places, file)
+        while found is None:
+            with self.leases.take([file]) as taken:
+                # It may have been made between that look and this lease.
+                found = _first_intact(places[-1:], file) if places[-1].exists() else None
+                if found is None and taken:
+                    write_table(places[-1], compute(), file)
+                    # Read back, so that a first and a later reader see the same types.
+                    return read_table(places[-1], file)
+            if found is None:
+                self.leases.wait([file])
+        return found
+
+    def _path(self, run_id: str) -> Path:
+        return self.folder / run_id[:2] / f"{run_id}.json"
+
+    def _read(self, path: Path) -> RunRecord | None:
+        try:
+            record = read_record(path)
+            if not record.finite:
+                raise ValueError("it holds numbers that are not finite")
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, RecursionError, IsADirectoryError) as error:
+            warnings.warn(f"run record {path} is damaged ({error}); not used", stacklevel=3)
+            return None
+        # A record of another results' version hashes to another id.
+        return record if record.config.run_id == path.stem else None
+
+    def _bundled(self, run_id: str) -> RunRecord | None:
+        record = self._opened().get(run_id)
+        return record if record is not None and record.config.run_id == run_id else None
+
+    def _opened(self) -> "Bundle":
+        if self._bundle is None:
+            folder = self._published
+            there = folder is not None and (folder / "runs.parquet").exists()
+            self._bundle = _read_published(folder) if folder is not None and there else Bundle()
+        return self._bundle
+
+
+def _read_published(folder: Path) -> Bundle:
+    try:
+        found = read_bundle(folder)
+        if bad := found.not_finite():
+            raise DamagedTableError(f"run {bad[0]} holds numbers that are not finite")
+        return found
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"the published records cannot be read: {error}. Restore {folder}, or set "
+            "STUDY_RECORDS to nothing to go on without them"
+        ) from error
+
+
+def _first_intact(places: Iterable[Path], purpose: str) -> pd.DataFrame | None:
+    for place in places:
+        if place.exists():
+            try:
+                return read_table(place, purpose)
+            except (OSError, DamagedTableError) as error:
+                warnings.warn(f"{error}; made again", stacklevel=3)
+    return None
+
+
+def _published_folder() -> Path | None:
+    configured = os.environ.get("STUDY_RECORDS")
+    if configured is not None:
+        return Path(configured) if configured else None
+    return Path(__file__).resolve().parent.parent.parent / "book" / "results" / "records"
+
+
+def _note_use(kind: str, name: str) -> None:
+    """Append what an execution used to ``$STUDY_RECORDS_LOG``, from which it is published."""
+    log = os.environ.get(RECORDS_VARIABLE)
+    if log:
+        with Path(log).open("a", encoding="utf-8") as file:
+            file.write(f"{kind} {name}\n")

@@ -1,0 +1,95 @@
+"""Tables of numbers as Parquet files that tell whether they are as they were written."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lib.utils.files import atomic_path
+
+DIGEST, PURPOSE = b"study.sha256", b"study.purpose"
+"""What a file's schema carries: the SHA-256 of its content, and what it was written as."""
+
+
+class DamagedTableError(ValueError):
+    """A file is no such table as was written there; the text names it and says why."""
+
+
+def write_table(path: Path, table: pd.DataFrame, purpose: str = "") -> None:
+    """Write ``table``, whole or not at all; the same table gives the same bytes.
+
+    Args:
+        path: The file.
+        table: Its index is not kept.
+        purpose: What it is; :func:`read_table` refuses a file that was written as another.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    content = pa.Table.from_pandas(table, preserve_index=False)
+    own = {DIGEST: _digest(content).encode(), PURPOSE: purpose.encode()}
+    content = content.replace_schema_metadata({**(content.schema.metadata or {}), **own})
+    with atomic_path(path) as partial:
+        parquet.write_table(content, partial, compression="zstd")
+
+
+def read_table(path: Path, purpose: str = "") -> pd.DataFrame:
+    """Read what :func:`write_table` wrote.
+
+    A Parquet file without a digest, as an older version of the study wrote them, is believed.
+
+    Raises:
+        FileNotFoundError: There is none.
+        DamagedTableError: It is damaged, or was written as something else.
+    """
+    from pyarrow import parquet
+
+    data = path.read_bytes()
+    try:
+        content = parquet.read_table(io.BytesIO(data))
+        own = content.schema.metadata or {}
+        table: pd.DataFrame = content.to_pandas()
+        found = _digest(content).encode() if DIGEST in own else None
+    except Exception as error:  # for damaged bytes pyarrow raises errors of any kind
+        reason = " ".join(str(error).split())[:200]
+        raise DamagedTableError(f"{path} is damaged ({type(error).__name__}: {reason})") from error
+    if found != own.get(DIGEST):
+        raise DamagedTableError(f"{path} is damaged (its checksum does not fit)")
+    if found is not None and own.get(PURPOSE, b"").decode(errors="replace") != purpose:
+        raise DamagedTableError(f"{path} is damaged (it was written as another table)")
+    return table
+
+
+def table_purpose(path: Path) -> str:
+    """Return what a file was written as, "" where it doesn't tell.
+
+    Raises:
+        FileNotFoundError: There is none.
+        DamagedTableError: It is no Parquet file.
+    """
+    from pyarrow import parquet
+
+    data = path.read_bytes()
+    try:
+        own = parquet.read_schema(io.BytesIO(data)).metadata or {}
+        return str(own.get(PURPOSE, b"").decode())
+    except Exception as error:  # for damaged bytes pyarrow raises errors of any kind
+        raise DamagedTableError(f"{path} is damaged ({type(error).__name__})") from error
+
+
+def _digest(content: Any) -> str:
+    """Return the SHA-256 of the names, types and values of an Arrow table."""
+    from pyarrow import types
+
+    digest = hashlib.sha256()
+    for name, column in zip(content.column_names, content.columns, strict=True):
+        digest.update(json.dumps([name, str(column.type), len(column)]).encode())
+        numeric = types.is_integer(column.type) or types.is_floating(column.type)
+        if numeric and not column.null_count:
+            digest.update(column.to_numpy().tobytes())
+        else:
+            digest.update(json.dumps(column.to_pylist(), default=str).encode())
+    return digest.hexdigest()

@@ -1,0 +1,162 @@
+"""The first page's answers, from ``findings.json``: every claim with its verdict and its figure.
+
+The directive ``{scoreboard}`` shows the claims under one line that sums them up,
+``{recommendation}`` the setting that the study recommends; the role ``{verdict}`improves` `` gives
+a badge.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from docutils import nodes  # type: ignore[import-untyped]
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+from lib.chapters.shared.findings import Estimate, Verdict, claim
+from lib.study.book.forest import SYMBOLS, digits_of, forest, panels, scale_of
+from lib.study.book.values import FINDINGS, Entry, FindingsError, findings_of, format_number
+
+ANSWERS: dict[Verdict, str] = {
+    "improves": "Yes",
+    "worsens": "No, it does worse",
+    "equivalent": "No, it makes no difference that matters",
+    "undecided": "Not decided by these runs",
+    "open": "Not tested yet",
+}
+"""What each verdict answers to a claim."""
+
+_COUNTS = ("none", "one", "two", "three", "four", "five")
+_SUMS: dict[Verdict, tuple[str, str]] = {
+    "improves": ("{} is confirmed", "{} are confirmed"),
+    "equivalent": ("in {} there is no difference that matters",) * 2,
+    "worsens": ("in {} the opposite is found",) * 2,
+    "undecided": ("{} is undecided", "{} are undecided"),
+    "open": ("{} is not tested yet", "{} are not tested yet"),
+}
+"""How many claims have a verdict, in words: for one or none, and for several."""
+
+
+class VerdictRole(SphinxRole):
+    """``{verdict}`improves` ``: a verdict as the badge that the scoreboard shows."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """Return the badge."""
+        for verdict in SYMBOLS:
+            if self.text == verdict:
+                return [badge(verdict)], []
+        raise FindingsError(
+            f"{self.env.docname}, line {self.lineno}: {self.text!r} is no verdict; "
+            f"there are {', '.join(SYMBOLS)}"
+        )
+
+
+class Scoreboard(SphinxDirective):
+    """``{scoreboard}``: what the claims come to, then each with its answer, figure and chapter."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the list of claims."""
+        entries = findings_of(self.env).claims
+        summed = nodes.paragraph("", bottom_line(entries), classes=["bottom-line"])
+        return [nodes.container("", summed, *map(_claim, entries), classes=["scoreboard"])]
+
+
+class RecommendationDirective(SphinxDirective):
+    """``{recommendation}``: the recommended setting and its gain, or that there is none yet."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return its name, what it does, its settings, its figure and its chapter."""
+        found = findings_of(self.env).recommendation
+        if found is None:
+            return [nodes.paragraph("", "No setting has been recommended yet.")]
+        head = nodes.paragraph("", "", nodes.strong("", found.name), classes=["claim-head"])
+        parts = [head, nodes.paragraph("", found.summary)]
+        if found.settings:
+            lines = [
+                nodes.list_item("", nodes.paragraph("", f"{name}: {value}"))
+                for name, value in found.settings.items()
+            ]
+            parts.append(nodes.bullet_list("", *lines))
+        parts += _figure(found.estimates, {})
+        parts.append(_source(_seeds(found.estimates), found.notebook))
+        return [nodes.container("", *parts, classes=["recommendation"])]
+
+
+def badge(verdict: Verdict) -> nodes.inline:
+    """Return ``verdict`` as a badge, told apart by sign and word as well as by colour."""
+    text = f"{SYMBOLS[verdict]} {verdict}"
+    return nodes.inline(text, text, classes=["verdict", f"verdict-{verdict}"])
+
+
+def bottom_line(entries: Sequence[Entry]) -> str:
+    """Return what the claims come to, in a sentence."""
+    verdicts = [entry.verdict for entry in entries]
+    parts = []
+    for verdict, (singular, plural) in _SUMS.items():
+        count = verdicts.count(verdict)
+        if count or verdict == "improves":
+            parts.append((plural if count > 1 else singular).format(_COUNTS[count]))
+    listed = " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+    return f"Of the paper’s {_COUNTS[len(verdicts)]} claims, {listed}."
+
+
+def answer(entry: Entry) -> str:
+    """Return the answer to a claim in a line: yes or no, and the differences found."""
+    gains = claim(entry.claim).gains
+    found = [_range(panel, gains) for panel in panels(entry.estimates)]
+    return f"{ANSWERS[entry.verdict]}{': ' * bool(found)}{' and '.join(found)}."
+
+
+def _range(panel: Sequence[Estimate], gains: Mapping[str, float]) -> str:
+    style = f"+.{digits_of(scale_of(panel, gains))}f"
+    values = [estimate.estimate for estimate in panel]
+    ends = dict.fromkeys(format_number(end, style) for end in (min(values), max(values)))
+    return f"{' to '.join(ends)} {panel[0].unit}"
+
+
+def _claim(entry: Entry) -> nodes.container:
+    title = nodes.strong("", f"{entry.claim}. {entry.title}")
+    head = [badge(entry.verdict), nodes.Text(" "), title]
+    parts = [
+        nodes.paragraph("", "", *head, classes=["claim-head"]),
+        nodes.paragraph("", answer(entry), classes=["answer"]),
+        *_figure(entry.estimates, claim(entry.claim).gains),
+        nodes.paragraph("", f"The paper: {entry.paper}", classes=["paper"]),
+    ]
+    if entry.notebook is not None:
+        parts.append(nodes.paragraph("", entry.summary or "", classes=["summary"]))
+        made_of = _seeds(entry.estimates)
+        made_of += [entry.corpus.capitalize()] if entry.corpus else []
+        made_of += [f"{entry.train_images:,} training images"] if entry.train_images else []
+        parts.append(_source(made_of, entry.notebook))
+    return nodes.container("", *parts, classes=["claim"])
+
+
+def _figure(estimates: Sequence[Estimate], gains: Mapping[str, float]) -> list[nodes.Node]:
+    return [nodes.raw("", forest(estimates, gains), format="html")] if estimates else []
+
+
+def _seeds(estimates: Sequence[Estimate]) -> list[str]:
+    seeds = sorted({estimate.seeds for estimate in estimates})
+    return [f"{'–'.join(map(str, dict.fromkeys(seeds[:1] + seeds[-1:])))} seeds"] if seeds else []
+
+
+def _source(made_of: Sequence[str], notebook: str) -> nodes.paragraph:
+    """Return what an answer rests on, with a link to the chapter."""
+    link = addnodes.pending_xref(
+        "",
+        nodes.inline("", notebook),
+        refdomain="std",
+        reftype="doc",
+        reftarget=f"/{FINDINGS.parent / notebook}",
+        refexplicit=False,
+        refwarn=True,
+    )
+    text = " · ".join([*made_of, "the evidence: "])
+    return nodes.paragraph("", text, link, classes=["source"])
+
+
+def setup(app: Sphinx) -> None:
+    """Add the directives and the role to Sphinx."""
+    app.add_directive("scoreboard", Scoreboard)
+    app.add_directive("recommendation", RecommendationDirective)
+    app.add_role("verdict", VerdictRole())

@@ -1,0 +1,134 @@
+"""The numbers and verdicts of ``findings.json`` in the book's prose, so that none is typed.
+
+The role ``{finding}`1.estimates.0.estimate:+.2f` `` gives one value, here the first estimate of
+claim 1.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from docutils import nodes  # type: ignore[import-untyped]
+from pydantic import BaseModel, ConfigDict, ValidationError
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.errors import SphinxError
+from sphinx.util.docutils import SphinxRole
+
+from lib.chapters.shared.findings import Edition, Estimate, Recommendation, Verdict
+
+FINDINGS = PurePosixPath("book/results/findings.json")
+"""Where the findings lie in the book's sources; the chapters they name lie beside them."""
+
+
+class FindingsError(SphinxError):
+    """The findings are missing, malformed, or lack what a page asks for."""
+
+    category = "Findings error"
+
+
+class Entry(BaseModel):
+    """One claim in ``findings.json``, answered or open."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    claim: int
+    title: str
+    paper: str
+    verdict: Verdict
+    notebook: str | None
+    estimates: tuple[Estimate, ...]
+    summary: str | None
+    corpus: str | None
+    train_images: int | None
+
+
+class Findings(BaseModel):
+    """The whole of ``findings.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    edition: Edition
+    claims: tuple[Entry, ...]
+    recommendation: Recommendation | None = None
+
+
+def findings_of(env: BuildEnvironment) -> Findings:
+    """Return the findings of the book that is being built; the page is read anew when they change.
+
+    Raises:
+        FindingsError: As :func:`read_findings` does.
+    """
+    path = Path(env.srcdir) / FINDINGS
+    env.note_dependency(str(path))
+    return read_findings(path)
+
+
+def read_findings(path: Path) -> Findings:
+    """Read ``findings.json``.
+
+    Raises:
+        FindingsError: There is none, or it is not laid out as it should be.
+    """
+    try:
+        return Findings.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise FindingsError(
+            f"no findings at {path}: run `study quick` or `study full` first ({error.strerror})"
+        ) from error
+    except ValidationError as error:
+        raise FindingsError(f"{path} is malformed: {error}") from error
+
+
+def find_value(findings: Findings, expression: str) -> str:
+    """Return the text of the value that ``expression`` names, such as ``1.verdict``.
+
+    It is a claim's number, then names and positions joined by dots, then, for a number, an optional
+    colon and format. Numbers with decimals have two unless said otherwise.
+
+    Raises:
+        FindingsError: There is no such claim or value, or it can't be formatted like that.
+    """
+    path, _, style = expression.strip().partition(":")
+    number, *steps = path.split(".")
+    claims = {str(entry.claim): entry for entry in findings.claims}
+    try:
+        value: Any = claims[number].model_dump()
+        for step in steps:
+            value = value[int(step)] if isinstance(value, Sequence) else value[step]
+        if value is None or isinstance(value, dict | list | tuple):
+            raise ValueError(f"it is {'empty' if value is None else 'not a single value'}")
+        return format_number(value, style) if isinstance(value, float) else format(value, style)
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        raise FindingsError(
+            f"findings.json has nothing to show for {expression!r}: {type(error).__name__} {error}"
+        ) from error
+
+
+def format_number(value: float, style: str = "") -> str:
+    """Return ``value`` to two decimals, or in ``style``, with a true minus sign.
+
+    >>> format_number(-0.125), format_number(0.004, "+.3f"), format_number(-0.0001)
+    ('−0.12', '+0.004', '0.00')
+    """
+    text = format(value, style or ".2f")
+    if not text.strip("+-0."):
+        text = text.lstrip("+-")  # what rounds to nothing has no sign
+    return text.replace("-", "−")
+
+
+class FindingRole(SphinxRole):
+    """``{finding}`EXPRESSION` ``: one value of findings.json."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """Return the value as plain text."""
+        try:
+            text = find_value(findings_of(self.env), self.text)
+        except FindingsError as error:
+            raise FindingsError(f"{self.env.docname}, line {self.lineno}: {error}") from error
+        return [nodes.Text(text)], []
+
+
+def setup(app: Sphinx) -> None:
+    """Add the role to Sphinx."""
+    app.add_role("finding", FindingRole())

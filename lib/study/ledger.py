@@ -1,0 +1,298 @@
+"""Finished runs as a table: listing, filtering, and comparing one setting with another.
+
+A *setting* is a configuration at all its seeds. Every column is derived from
+:class:`lib.runs.RunConfig`, so that a new field is listed and can be filtered by at once.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import yaml  # type: ignore[import-untyped]
+
+from lib.chapters.shared.verdicts import against, against_on_all
+from lib.runs import TEST_COLUMNS, RunConfig, RunRecord
+from lib.utils.text import did_you_mean
+
+SHORT_ID = 8
+"""Characters of a run's id that are shown; any unambiguous beginning of four or more is taken."""
+OWN_COLUMNS = ("corpus", "train_images", "seed")
+"""Fields of a configuration that get a column of their own where the others share one."""
+
+
+class LedgerError(ValueError):
+    """No run, or more than was meant, fits what was asked for; the text says what to write."""
+
+
+def runs_table(records: Iterable[RunRecord]) -> pd.DataFrame:
+    """Return one row a run: its id and method, every field of its configuration, what it reached.
+
+    The fields of a nested configuration follow a dot: ``schedule.gamma``, ``noise.rate``.
+    """
+    return pd.DataFrame([_row(record) for record in records])
+
+
+def constants(config: RunConfig) -> str:
+    """Say which constants of a configuration differ from the defaults, in a few words.
+
+    >>> constants(RunConfig(temperature=0.085, seed=3, learning_rate=3e-3))
+    'learning_rate=0.003, temperature=0.085'
+    """
+    changed = config.model_dump(mode="json", exclude_defaults=True)
+    order = {name: changed[name] for name in RunConfig.model_fields if name in changed}
+    flat = _flatten({k: v for k, v in order.items() if k not in OWN_COLUMNS})
+    shown = {k: v for k, v in flat.items() if k not in ("schedule.signal", "schedule.actuator")}
+    shown["temperature"] = config.temperature
+    return ", ".join(f"{name}={value}" for name, value in sorted(shown.items(), key=_place))
+
+
+def select(records: Sequence[RunRecord], terms: Iterable[str]) -> list[RunRecord]:
+    """Return the runs for which every term holds.
+
+    Args:
+        records: Finished runs.
+        terms: ``NAME=VALUE`` with the name of a column of :func:`runs_table`, or the last part of
+            one, and the value or several with ``|`` between; a method may stand alone.
+
+    Raises:
+        LedgerError: There is no such column, or a term is empty.
+    """
+    wanted = [_parse(term) for term in terms]
+    if not records or not wanted:
+        return list(records)
+    table = runs_table(records)
+    kept = pd.Series(True, index=table.index)
+    for name, values in wanted:
+        column = table[_column(name, list(table.columns))]
+        kept &= column.map(lambda value, values=values: _matches(value, values))
+    return [record for record, keep in zip(records, kept, strict=True) if keep]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A configuration with its finished runs.
+
+    Attributes:
+        config: What they share; its seed is of no meaning.
+        records: Seed to run.
+    """
+
+    config: RunConfig
+    records: Mapping[int, RunRecord]
+
+    @property
+    def name(self) -> str:
+        """The method and its constants."""
+        return f"{self.config.method} ({constants(self.config)})"
+
+    def validation(self, seeds: Iterable[int]) -> float:
+        """Return the mean validation rSum over some seeds."""
+        return float(pd.Series([self.records[seed].validation_rsum for seed in seeds]).mean())
+
+
+def settings(records: Iterable[RunRecord]) -> list[Setting]:
+    """Return runs by setting, those with more seeds first."""
+    found: dict[RunConfig, dict[int, RunRecord]] = {}
+    for record in records:
+        found.setdefault(record.config.with_seed(0), {})[record.config.seed] = record
+    every = [Setting(config, dict(sorted(own.items()))) for config, own in found.items()]
+    return sorted(every, key=lambda s: (-len(s.records), s.config.method, s.config.run_id))
+
+
+def settings_table(found: Sequence[Setting]) -> pd.DataFrame:
+    """Return one row a setting: the id of its first run, its constants and its mean results."""
+    rows = []
+    for setting in found:
+        tests = pd.DataFrame([dict(record.test) for record in setting.records.values()])
+        first = next(iter(setting.records.values())).config
+        rows.append(
+            {
+                "run_id": first.run_id,
+                "method": setting.config.method,
+                "corpus": setting.config.corpus,
+                "train_images": setting.config.train_images,
+                "constants": constants(setting.config),
+                "seeds": len(setting.records),
+                "validation_rsum": setting.validation(setting.records),
+                **tests[list(TEST_COLUMNS)].mean().to_dict(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def find_setting(records: Sequence[RunRecord], text: str, *, best: bool = False) -> Setting:
+    """Return the setting that a person means.
+
+    Args:
+        records: Finished runs to look among.
+        text: A method, with ``NAME=VALUE`` terms after commas; or the beginning of a run's id,
+            which means its configuration at every seed.
+        best: Where several fit, take the one with the best mean validation rSum over the seeds
+            that all of them have. The test split plays no part.
+
+    Raises:
+        LedgerError: None fits; or several do, which are listed.
+    """
+    by_id = [record for record in records if _is_id(text) and record.config.run_id.startswith(text)]
+    if by_id:
+        configs = {record.config.with_seed(0) for record in by_id}
+        chosen = [r for r in records if r.config.with_seed(0) in configs]
+    else:
+        chosen = select(records, [part for part in text.split(",") if part.strip()])
+    found = settings(chosen)
+    if not found:
+        methods = sorted({record.config.method for record in records})
+        raise LedgerError(
+            f"no finished run fits {text!r}{did_you_mean(text.split(',')[0], methods)}; "
+            f"there are runs of: {', '.join(methods) or 'nothing'}"
+        )
+    if len(found) == 1:
+        return found[0]
+    if best:
+        shared = set.intersection(*(set(setting.records) for setting in found))
+        if shared:
+            return max(found, key=lambda setting: setting.validation(sorted(shared)))
+    shown = "\n".join(
+        f"  {next(iter(s.records.values())).config.run_id[:SHORT_ID]}  {len(s.records)} seeds  "
+        f"{s.config.corpus}, {s.config.train_images} images  {s.name}"
+        for s in found[:10]
+    )
+    more = f"\n  and {len(found) - 10} more" if len(found) > 10 else ""
+    raise LedgerError(
+        f"{text!r} fits {len(found)} settings; name one by its id, add terms such as "
+        f"{text!r} + ',temperature=0.1' or --where, or take --best on validation"
+        f"{' (they share no seed)' if best else ''}:\n{shown}{more}"
+    )
+
+
+@dataclass(frozen=True)
+class Duel:
+    """One setting against another, on the seeds that both have.
+
+    Attributes:
+        table: Rows as of :func:`lib.chapters.shared.verdicts.against`, ``a`` minus ``b``.
+        seeds: Those compared.
+        unpaired: Seeds that only one of the two has.
+        differs: The fields in which the two configurations differ, with both values.
+    """
+
+    table: pd.DataFrame
+    seeds: tuple[int, ...]
+    unpaired: tuple[int, ...]
+    differs: Mapping[str, tuple[Any, Any]]
+
+
+def compare(a: Setting, b: Setting, margin: float = 0.3, *, every_metric: bool = False) -> Duel:
+    """Compare two settings, paired over their common seeds, as one Holm family.
+
+    Args:
+        a: The one that may be better.
+        b: The baseline.
+        margin: Points of recall within which a difference is none.
+        every_metric: All test metrics instead of the two R@1.
+
+    Raises:
+        LedgerError: They are the same setting, or were trained on different corpus content.
+        StatisticsError: They share fewer than two seeds.
+    """
+    if a.config == b.config:
+        raise LedgerError(f"both are the same setting: {a.name}")
+    prints = {r.corpus_fingerprint for s in (a, b) for r in s.records.values()}
+    if len(prints) > 1:
+        raise LedgerError(
+            f"the runs were trained on {len(prints)} different corpora or versions of one "
+            f"({', '.join(sorted(p[:SHORT_ID] for p in prints))}), so they are not paired; "
+            "choose among them with --where corpus_fingerprint=…, or train them again"
+        )
+    seeds = tuple(sorted(a.records.keys() & b.records.keys()))
+    rows = [
+        {"method": setting.name, "seed": seed, **setting.records[seed].test}
+        for setting in (a, b)
+        for seed in seeds
+    ]
+    table = pd.DataFrame(rows, columns=["method", "seed", *TEST_COLUMNS])
+    compared = (against_on_all if every_metric else against)(table, b.name, margin)
+    ours, theirs = (_flatten(s.config.model_dump(mode="json")) for s in (a, b))
+    differs = {
+        name: (ours.get(name), theirs.get(name))
+        for name in dict.fromkeys([*ours, *theirs])
+        if name != "seed" and ours.get(name) != theirs.get(name)
+    }
+    unpaired = tuple(sorted(a.records.keys() ^ b.records.keys()))
+    return Duel(compared, seeds, unpaired, differs)
+
+
+def _row(record: RunRecord) -> dict[str, Any]:
+    return {
+        "run_id": record.config.run_id,
+        "method": record.config.method,
+        **_flatten(record.config.model_dump(mode="json")),
+        "best_epoch": record.best_epoch,
+        "validation_rsum": record.validation_rsum,
+        **{name: record.test[name] for name in TEST_COLUMNS},
+        "collapsed": record.collapsed,
+        "seconds": record.seconds,
+        "corpus_fingerprint": record.corpus_fingerprint,
+        **{f"made.{name}": value for name, value in sorted(record.made.items())},
+    }
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings, each named by its path with dots."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _place(item: tuple[str, Any]) -> int:
+    names = list(RunConfig.model_fields)
+    return names.index(item[0].partition(".")[0])
+
+
+def _parse(term: str) -> tuple[str, list[Any]]:
+    name, equals, values = term.partition("=")
+    if not equals:
+        # Keyboards have no multiplication sign and few have a τ.
+        name, values = "method", name.replace(" x ", " × ").replace("tau", "τ")
+    if not name.strip() or not values.strip():
+        raise LedgerError(f"{term!r} is no term: write NAME=VALUE, or a method alone")
+    return name.strip(), [_value(text.strip()) for text in values.split("|")]
+
+
+def _value(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    # YAML takes 1e-3 for text.
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return text
+    return text if value is None else value
+
+
+def _matches(value: Any, wanted: Sequence[Any]) -> bool:
+    return any(value == one or str(value) == str(one) for one in wanted)
+
+
+def _column(name: str, columns: Sequence[str]) -> str:
+    if name in columns:
+        return name
+    ends = [column for column in columns if column.rpartition(".")[2] == name]
+    if ends:
+        return min(ends, key=len)
+    raise LedgerError(
+        f"runs have no column {name!r}{did_you_mean(name, columns)}; they have: "
+        f"{', '.join(columns)}"
+    )
+
+
+def _is_id(text: str) -> bool:
+    return len(text) >= 4 and all(letter in "0123456789abcdef" for letter in text)

@@ -1,0 +1,72 @@
+"""What trained towers read: rows of images and captions, and the towers that look them up."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lib.datasets import Corpus
+from lib.encoders import Features
+from lib.runs import RunConfig
+from lib.training.data import Pairs, TrainingData
+
+
+class Towers(nn.Module, ABC):
+    """One run's towers; what they read is looked up by the row of an image or a caption.
+
+    Attributes:
+        widths: Length of an image's and of a caption's features.
+    """
+
+    widths: tuple[int, int]
+
+    @abstractmethod
+    def image(self, rows: Tensor, draws: np.random.Generator | None = None) -> Tensor:
+        """Return the features (B, d_image) of images; ``draws`` augments them."""
+
+    @abstractmethod
+    def text(self, rows: Tensor) -> Tensor:
+        """Return the features (B, d_text) of captions."""
+
+    def standardisation(self, pairs: Pairs) -> tuple[Tensor, Tensor] | None:
+        """Return the features of a run's images and captions that its heads are standardised on,
+        or None where the towers are random and say nothing yet."""
+        return None
+
+
+@dataclass(frozen=True)
+class Material(ABC):
+    """A corpus as one kind of trained towers reads it.
+
+    Attributes:
+        data: The corpus with each image and caption as its own row number, (N, 1) and (M, 1); draws
+            and galleries are those of runs with frozen towers.
+        caption_length: (M,) words or tokens, so that captions of like length can be read together.
+    """
+
+    data: TrainingData
+    caption_length: NDArray[np.int64]
+
+    @abstractmethod
+    def towers(self, config: RunConfig, pairs: Pairs) -> Towers:
+        """Return a run's towers as they are before its first step, on the device."""
+
+
+def row_numbers(corpus: Corpus, device: torch.device) -> TrainingData:
+    """Return a corpus as row numbers."""
+    owner = [row for row, sample in enumerate(corpus.samples) for _ in sample.captions]
+    numbers: list[NDArray[Any]] = [np.arange(n)[:, None] for n in (len(corpus.samples), len(owner))]
+    rows = Features(
+        image=numbers[0],
+        text=numbers[1],
+        caption_owner=np.array(owner, dtype=np.int64),
+        image_ids=tuple(sample.id for sample in corpus.samples),
+        splits=tuple(sample.split for sample in corpus.samples),
+        fingerprint=corpus.fingerprint,
+        corpus_fingerprint=corpus.fingerprint,
+    )
+    return TrainingData.of(rows, device)

@@ -1,0 +1,1 @@
+"""Files, progress, seeds, text, versions and names, for every room above."""

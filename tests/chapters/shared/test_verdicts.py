@@ -1,0 +1,174 @@
+"""Verdicts on claims: the direction of a difference, combinations, and the sentence."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.chapters.main_comparison import against_rivals
+from lib.chapters.shared.verdicts import (
+    PAPER_METHOD,
+    against,
+    claim_rows,
+    estimates,
+    judge,
+    overall,
+)
+
+CONDITIONS = {"corpus": "scenes", "train_images": 800, "margin": 0.3}
+
+
+def runs(**shifts: tuple[float, float]) -> pd.DataFrame:
+    """Methods whose recalls differ from ``fixed`` by a shift in each direction."""
+    rng = np.random.default_rng(0)
+    base = rng.normal(14, 1, 20)
+    methods = {"fixed": (0.0, 0.0)} | {name.replace("_", " × "): s for name, s in shifts.items()}
+    return pd.DataFrame(
+        [
+            {
+                "method": method,
+                "seed": seed,
+                "i2t_r1": base[seed] + i2t + rng.normal(0, 0.1),
+                "t2i_r1": base[seed] - 2 + t2i + rng.normal(0, 0.1),
+            }
+            for method, (i2t, t2i) in methods.items()
+            for seed in range(20)
+        ]
+    )
+
+
+def test_a_difference_is_method_minus_baseline():
+    table = against(runs(variance_direction=(2.3, 1.5)), "fixed", 0.3)
+    assert list(table["metric"]) == ["i2t R@1", "t2i R@1"]
+    assert list(table["estimate"]) == pytest.approx([2.3, 1.5], abs=0.1)
+    assert list(table["verdict"]) == ["improves", "improves"]
+
+
+def test_against_rivals_is_the_papers_method_minus_the_rival():
+    table = against_rivals(
+        runs(
+            variance_direction=(1.0, 1.0), entropy_direction=(0.0, 0.0), spread_direction=(2.0, 1.0)
+        ),
+        ["entropy × direction", "spread × direction"],
+        0.3,
+    )
+    assert set(table["method"]) == {PAPER_METHOD}
+    found = table.set_index(["baseline", "metric"])
+    assert found.loc[("entropy × direction", "i2t R@1"), "estimate"] == pytest.approx(1, abs=0.1)
+    assert found.loc[("entropy × direction", "i2t R@1"), "verdict"] == "improves"
+    assert found.loc[("spread × direction", "i2t R@1"), "verdict"] == "worsens"
+    assert found.loc[("spread × direction", "t2i R@1"), "verdict"] == "equivalent"
+    assert (found["low"] < found["estimate"]).all()
+    assert (found["estimate"] < found["high"]).all()
+
+
+@pytest.mark.parametrize(
+    ("shifts", "expected"),
+    [
+        ((2.0, 2.0), "improves"),
+        ((2.0, 0.0), "improves"),
+        ((-2.0, -2.0), "worsens"),
+        ((-2.0, 0.0), "worsens"),
+        ((0.0, 0.0), "equivalent"),
+        ((0.1, -0.1), "equivalent"),
+        ((2.0, -2.0), "undecided"),
+    ],
+)
+def test_two_metrics_make_one_verdict(shifts, expected):
+    assert overall(against(runs(variance_direction=shifts), "fixed", 0.3)) == expected
+
+
+def test_beating_one_rival_of_two_is_not_beating_both():
+    rivals = ["entropy × direction", "spread × direction"]
+    one = runs(variance_direction=(2, 2), entropy_direction=(0, 0), spread_direction=(2, 2))
+    both = runs(variance_direction=(2, 2), entropy_direction=(0, 0), spread_direction=(0, 0))
+    assert overall(against_rivals(one, rivals, 0.3)) == "undecided"
+    assert overall(against_rivals(both, rivals, 0.3)) == "improves"
+
+
+def test_a_finding_says_what_was_measured():
+    table = claim_rows(against(runs(variance_direction=(0.0, 0.0)), "fixed", 0.3))
+    finding = judge(1, "main-comparison", table, **CONDITIONS)
+    assert finding.verdict == "equivalent"
+    assert [estimate.seeds for estimate in finding.estimates] == [20, 20]
+    for words in (
+        "no difference",
+        "variance × direction against fixed",
+        "800 training",
+        "20 paired",
+    ):
+        assert words in finding.summary
+    assert [estimate.estimate for estimate in finding.estimates] == list(table["estimate"])
+    assert "is found with probability 0.8" in finding.summary
+    assert {(e.margin, e.unit, e.lower_is_better) for e in finding.estimates} == {
+        (0.3, "points", False)
+    }
+
+
+def test_the_rows_of_a_comparison_become_estimates():
+    table = claim_rows(against(runs(variance_direction=(2.0, 0.0)), "fixed", 0.3))
+    more = table.assign(
+        unit="epochs", lower_is_better=[True, False], train_images=[100, 6000], condition="hot"
+    )
+    first, second = estimates(more)
+    assert (first.estimate, first.low, first.high) == tuple(
+        table.iloc[0][["estimate", "low", "high"]]
+    )
+    assert (first.metric, first.unit, first.lower_is_better) == ("i2t R@1", "epochs", True)
+    assert (second.lower_is_better, second.train_images, second.margin) == (False, 6000, None)
+    assert [one.verdict for one in (first, second)] == list(table["verdict"])
+
+
+def test_identical_methods_have_a_sentence_too():
+    table = runs(variance_direction=(0.0, 0.0))
+    same = table.assign(
+        i2t_r1=table.groupby("seed")["i2t_r1"].transform("first"),
+        t2i_r1=table.groupby("seed")["t2i_r1"].transform("first"),
+    )
+    finding = judge(1, "main-comparison", claim_rows(against(same, "fixed", 0.3)), **CONDITIONS)
+    assert finding.verdict == "equivalent"
+    assert [(e.low, e.high) for e in finding.estimates] == [(0, 0), (0, 0)]
+    assert "probability" not in finding.summary
+
+
+def test_a_claim_about_a_method_that_was_not_run_is_refused():
+    table = against(runs(entropy_direction=(0.0, 0.0)), "fixed", 0.3)
+    with pytest.raises(ValueError, match="'variance × direction', which is not among"):
+        claim_rows(table)
+
+
+def test_power_is_told_for_one_test_and_for_the_table():
+    from scipy import stats
+
+    from lib.chapters.main_comparison import power_table
+
+    table = pd.DataFrame(
+        {"method": ["a", "b"], "metric": ["i2t R@1", "t2i R@1"], "deviation": [1.0, 0.5],
+         "seeds": [20, 20]}
+    )  # fmt: skip
+    found = power_table(table, {"i2t R@1": 2.3, "t2i R@1": 1.5})
+    assert found["the paper's gain"].tolist() == [2.3, 1.5]
+    for column, alpha in (("found alone", 0.05), ("found in this table", 0.025)):
+        effect = found[column][0] * 20**0.5
+        limit = stats.t.ppf(1 - alpha / 2, 19)
+        power = stats.nct.sf(limit, 19, effect) + stats.nct.cdf(-limit, 19, effect)
+        assert power == pytest.approx(0.8, abs=1e-3)
+        assert found[column][1] == pytest.approx(found[column][0] / 2)
+
+
+def test_all_metrics_are_one_family_and_a_lower_rank_is_better():
+    from lib.chapters.shared.verdicts import against_on_all
+    from lib.runs import TEST_COLUMNS
+
+    runs = pd.DataFrame(
+        [
+            {"method": method, "seed": seed}
+            | dict.fromkeys(TEST_COLUMNS, 20.0 + seed + (0.01 * seed + 2) * (method == "a"))
+            for method in ("fixed", "a")
+            for seed in range(6)
+        ]
+    )
+    table = against_on_all(runs, "fixed", 0.3).set_index("metric")
+    assert list(table.index) == list(TEST_COLUMNS)
+    assert table.loc["i2t_r5", "verdict"] == "improves"
+    assert table.loc["i2t_median_rank", "verdict"] == "worsens"
+    assert table["p_adjusted"].nunique() == 1

@@ -1,0 +1,111 @@
+"""One factor at a time: what each level changes, and nothing else."""
+
+from typing import get_args
+
+import pandas as pd
+import pytest
+from synthetic import synthetic_features
+
+from lib.chapters.sensitivity.factors import (
+    DEFAULT,
+    FACTORS,
+    compare_levels,
+    level_table,
+    levels,
+    verdict,
+)
+from lib.chapters.sensitivity.sizes import DECAY, FIXED
+from lib.chapters.shared.tuning import replicate
+from lib.chapters.shared.verdicts import PAPER_METHOD
+from lib.runs import RunConfig, ScheduleConfig, Store
+from lib.utils.names import Factor
+
+BASE = RunConfig(train_images=40, batch_size=16, embedding_dim=8, epochs=5, temperature=0.15)
+CHOSEN = {
+    FIXED: BASE,
+    PAPER_METHOD: BASE.model_copy(
+        update={"schedule": ScheduleConfig(signal="variance", actuator="direction", gamma=1.0)}
+    ),
+    DECAY: BASE.model_copy(update={"learning_rate_decay": "cosine"}),
+}
+
+
+def test_the_parameter_offers_every_factor():
+    assert set(get_args(Factor)) == set(FACTORS)
+
+
+def test_a_level_changes_one_thing_for_all_methods_alike():
+    neutral = set(RunConfig.model_fields) - {"epochs", "schedule"}
+    for level in levels(CHOSEN, list(FACTORS), 10.0):
+        changes = {} if level.factor == DEFAULT[0] else FACTORS[level.factor][level.value]
+        in_config = {name: value for name, value in changes.items() if name in neutral}
+        for method, config in level.configs.items():
+            assert config == RunConfig.model_validate(config.model_dump())
+            for name in neutral:
+                expected = in_config.get(name, getattr(CHOSEN[method], name))
+                assert getattr(config, name) == expected, (level.named(method), name)
+        schedule = level.configs[PAPER_METHOD].schedule
+        assert schedule.gamma == changes.get("gamma", 10.0)
+        assert schedule.beta == changes.get("beta", 0.9)
+        assert schedule.warmup == changes.get("warmup", 0)
+        assert (DECAY in level.configs) == (level.factor not in ("γ", "smoothing β", "warm-up"))
+
+
+def test_a_scheduled_temperature_is_left_out_where_the_temperature_moves():
+    sharp = BASE.model_copy(
+        update={"schedule": ScheduleConfig(signal="variance", actuator="sharpness", target=1.5)}
+    )
+    found = levels({**CHOSEN, "sharp": sharp}, ["temperature", "dropout"], 10.0)
+    assert ["sharp" in level.configs for level in found] == [True, False, False, True]
+
+
+def test_larger_batches_get_more_epochs():
+    by_value = {level.value: level.configs[FIXED] for level in levels(CHOSEN, ["batch size"], 1.0)}
+    # 40 images in batches of 16 are three steps an epoch, fifteen in all; then they are one.
+    assert by_value["as tuned"].epochs == 5
+    assert by_value["512"].epochs == 15
+
+
+def test_an_unknown_factor_is_named():
+    with pytest.raises(ValueError, match="weather: no such factor; there are batch size, "):
+        levels(CHOSEN, ["dropout", "weather"], 1.0)
+
+
+def test_levels_are_trained_and_compared(tmp_path):
+    found = levels(CHOSEN, ["captions an image", "γ"], 10.0)
+    runs = replicate(
+        {level.named(m): config for level in found for m, config in level.configs.items()},
+        range(3),
+        store=Store(folder=tmp_path / "runs"),
+        features=synthetic_features(),
+        device="cpu",
+    )
+    compared = compare_levels(found, runs, 0.3)
+    assert len(compared) == 2 * (2 + 2 + 1 + 1)
+    assert set(compared["method"]) == {PAPER_METHOD, DECAY}
+    table = level_table(found, runs)
+    assert table["value"].tolist() == ["as tuned", "1", "−10", "1"]
+    assert table.loc[0, "rSum"] == table.loc[2, "rSum"] != table.loc[1, "rSum"]
+    sizes = compared.assign(train_images=40)
+    text = verdict(sizes, compared, table)
+    assert "variance × direction" in text
+    assert f"{table['rSum'].max():.1f}" in text
+
+
+def rows(verdicts):
+    return pd.DataFrame(
+        {
+            "method": PAPER_METHOD,
+            "verdict": verdicts,
+            "level": [f"f: {place}" for place in range(len(verdicts))],
+        }
+    )
+
+
+def test_the_sentence_names_where_the_scheduler_does_something():
+    table = pd.DataFrame({"factor": ["a", "b"], "value": ["1", "2"], "rSum": [10.0, 20.0]})
+    quiet = verdict(rows(["equivalent"]), rows(["equivalent", "undecided"]), table)
+    assert "No setting was found" in quiet
+    loud = verdict(rows(["equivalent"]), rows(["equivalent", "worsens"]), table)
+    assert "under: f: 1 (worsens)" in loud
+    assert "from 10.0 (a: 1) to 20.0 (b: 2)" in loud

@@ -1,0 +1,322 @@
+"""Downloads against a server on this machine that breaks off, forgets, lies and damages."""
+
+import hashlib
+import json
+import struct
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from corpora import noisy_picture, tokens
+from download_site import BODY, Site, archive, zipped
+
+from lib.datasets import CorpusError, DownloadError, Flickr8k
+from lib.datasets.archives import Limits, extract
+from lib.datasets.download import fetch
+from lib.datasets.flickr8k_download import Distribution, download_flickr8k
+
+KEPT = 65_536
+"""What is kept of the 70,000 bytes after which a connection is cut here: a whole block."""
+
+
+@pytest.fixture
+def site():
+    """A server on a free port of this machine."""
+    state = Site()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            state.answer(self)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    state.url = f"http://127.0.0.1:{server.server_port}"
+    yield state
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def get(site, target, **options):
+    return fetch(f"{site.url}/file", target, **({"pause": 0.0} | options))
+
+
+class TestFetch:
+    def test_a_whole_download_is_described(self, site, tmp_path):
+        fetched = get(site, tmp_path / "a")
+        assert (tmp_path / "a").read_bytes() == BODY
+        assert fetched.size == len(BODY)
+        assert fetched.sha256 == hashlib.sha256(BODY).hexdigest()
+        assert fetched.etag == '"one"'
+        assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+    def test_a_broken_connection_is_continued_where_it_broke(self, site, tmp_path):
+        site.break_after = [70_000, 0, 70_000]
+        get(site, tmp_path / "a")
+        assert (tmp_path / "a").read_bytes() == BODY
+        assert [asked[1:] for asked in site.asked] == [
+            (None, None),
+            (f"bytes={KEPT}-", '"one"'),
+            (f"bytes={KEPT}-", '"one"'),
+            (f"bytes={2 * KEPT}-", '"one"'),
+        ]
+
+    def test_a_later_start_goes_on_from_what_is_kept(self, site, tmp_path):
+        site.break_after = [70_000, 0]
+        with pytest.raises(DownloadError, match="65,536 bytes are kept and the next start goes on"):
+            get(site, tmp_path / "a", attempts=1)
+        assert not (tmp_path / "a").exists()
+        get(site, tmp_path / "a", attempts=1)
+        assert (tmp_path / "a").read_bytes() == BODY
+        assert site.asked[-1][1] == f"bytes={KEPT}-"
+
+    def test_a_file_that_changed_meanwhile_is_fetched_anew_not_joined(self, site, tmp_path):
+        site.break_after = [70_000, 0]
+        with pytest.raises(DownloadError):
+            get(site, tmp_path / "a", attempts=1)
+        site.files["/file"], site.etag = BODY[::-1], '"two"'
+        get(site, tmp_path / "a", attempts=1)
+        assert (tmp_path / "a").read_bytes() == BODY[::-1]
+
+    @pytest.mark.parametrize("etag", [None, 'W/"weak"'])
+    def test_without_a_strong_validator_nothing_is_continued(self, site, tmp_path, etag):
+        site.etag, site.break_after = etag, [70_000]
+        get(site, tmp_path / "a")
+        assert (tmp_path / "a").read_bytes() == BODY
+        assert [asked[1] for asked in site.asked] == [None, None]
+
+    def test_a_part_that_begins_elsewhere_is_not_joined(self, site, tmp_path):
+        site.break_after, site.shift = [70_000], 1
+        get(site, tmp_path / "a")
+        assert (tmp_path / "a").read_bytes() == BODY
+        assert [asked[1] for asked in site.asked] == [None, f"bytes={KEPT}-", None]
+
+    def test_what_is_kept_under_an_unreadable_note_is_fetched_anew(self, site, tmp_path):
+        site.break_after = [70_000, 0]
+        with pytest.raises(DownloadError):
+            get(site, tmp_path / "a", attempts=1)
+        (note,) = (path for path in tmp_path.iterdir() if path.suffix == ".json")
+        note.write_text("[]")
+        get(site, tmp_path / "a", attempts=1)
+        assert (tmp_path / "a").read_bytes() == BODY
+        assert site.asked[-1][1] is None
+
+    def test_a_server_without_ranges_sends_it_all_again(self, site, tmp_path):
+        site.ranges, site.break_after = False, [70_000, 70_000]
+        get(site, tmp_path / "a")
+        assert (tmp_path / "a").read_bytes() == BODY
+
+    def test_a_part_of_another_address_is_not_continued(self, site, tmp_path):
+        site.files["/other"], site.break_after = BODY[::-1], [70_000, 0]
+        with pytest.raises(DownloadError):
+            get(site, tmp_path / "a", attempts=1)
+        fetch(f"{site.url}/other", tmp_path / "a", pause=0.0)
+        assert (tmp_path / "a").read_bytes() == BODY[::-1]
+
+    def test_a_complete_part_is_no_dead_end(self, site, tmp_path):
+        # Stopped between the last byte and the renaming: the server has no range after the end.
+        (tmp_path / "a.part").write_bytes(BODY)
+        state = {"url": f"{site.url}/file", "validator": '"one"'}
+        (tmp_path / "a.json").write_text(json.dumps(state))
+        get(site, tmp_path / "a")
+        assert (tmp_path / "a").read_bytes() == BODY
+
+    def test_a_body_without_a_length_arrives_too(self, site, tmp_path):
+        site.lengths = False
+        get(site, tmp_path / "a")
+        assert (tmp_path / "a").read_bytes() == BODY
+
+    @pytest.mark.parametrize("wrong", [{"sha256": "0" * 64}, {"size": 7}])
+    def test_another_content_than_expected_is_removed(self, site, tmp_path, wrong):
+        with pytest.raises(DownloadError, match="is not the expected file"):
+            get(site, tmp_path / "a", **wrong)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_an_address_that_is_wrong_is_asked_once(self, site, tmp_path):
+        with pytest.raises(DownloadError, match="answers 404"):
+            fetch(f"{site.url}/nowhere", tmp_path / "a", pause=0.0)
+        assert len(site.asked) == 1
+
+    def test_more_than_the_bound_is_refused(self, site, tmp_path):
+        with pytest.raises(DownloadError, match="more than the 1,000 allowed"):
+            get(site, tmp_path / "a", max_bytes=1000)
+        site.lengths = False
+        with pytest.raises(DownloadError, match="more than the 1,000"):
+            get(site, tmp_path / "a", max_bytes=1000)
+
+    def test_no_server_is_a_clear_error(self, tmp_path):
+        with pytest.raises(DownloadError, match="2 attempts brought nothing more"):
+            fetch("http://127.0.0.1:9/file", tmp_path / "a", attempts=2, pause=0.0)
+        with pytest.raises(DownloadError, match="no http or https address"):
+            fetch("file:///etc/passwd", tmp_path / "a")
+
+
+class TestExtract:
+    def test_files_come_out_and_hidden_ones_stay_in(self, tmp_path):
+        made = archive(
+            tmp_path / "a.zip",
+            [
+                ("Images/p1.jpg", b"one"),
+                ("__MACOSX/Images/._p1.jpg", b"junk"),
+                ("Images/.DS_Store", b"junk"),
+                ("text.txt", b"two"),
+            ],
+        )
+        extract(made, tmp_path / "out")
+        files = {
+            p.relative_to(tmp_path / "out").as_posix(): p.read_bytes()
+            for p in (tmp_path / "out").rglob("*")
+            if p.is_file()
+        }
+        assert files == {"Images/p1.jpg": b"one", "text.txt": b"two"}
+
+    @pytest.mark.parametrize(
+        "name", ["../evil", "a/../../evil", "/tmp/evil", "C:/evil", "a\\..\\..\\evil"]
+    )
+    def test_names_that_lead_outside_are_refused(self, tmp_path, name):
+        info = zipfile.ZipInfo("x")
+        info.filename = name
+        made = archive(tmp_path / "a.zip", [("good", b"1"), (info, b"2")])
+        with pytest.raises(DownloadError, match="leads outside the folder"):
+            extract(made, tmp_path / "in" / "out")
+        assert [p.name for p in tmp_path.rglob("*")] == ["a.zip", "in"]
+
+    def test_links_are_refused(self, tmp_path):
+        info = zipfile.ZipInfo("link")
+        info.external_attr = 0o120777 << 16
+        made = archive(tmp_path / "a.zip", [(info, b"/etc/passwd")])
+        with pytest.raises(DownloadError, match="is a link or a device"):
+            extract(made, tmp_path / "out")
+
+    def test_two_entries_of_one_name_are_refused(self, tmp_path):
+        made = archive(tmp_path / "a.zip", [("p1.jpg", b"1"), ("P1.JPG", b"2")])
+        with pytest.raises(DownloadError, match="stands twice"):
+            extract(made, tmp_path / "out")
+
+    def test_bombs_are_refused_before_a_byte_is_written(self, tmp_path):
+        made = archive(tmp_path / "a.zip", [("zeros", bytes(3 << 20))])
+        with pytest.raises(DownloadError, match="unpacks to more than 100 times its length"):
+            extract(made, tmp_path / "out")
+        with pytest.raises(DownloadError, match=r"3,145,728 bytes unpacked, 1,000 allowed"):
+            extract(made, tmp_path / "out", Limits(total_bytes=1000))
+        many = archive(tmp_path / "b.zip", [(f"{k}", b"") for k in range(11)])
+        with pytest.raises(DownloadError, match="11 entries, 10 allowed"):
+            extract(many, tmp_path / "out", Limits(entries=10))
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "b.zip"]
+
+    def test_a_bomb_that_lies_about_its_length_is_stopped(self, tmp_path):
+        made = archive(tmp_path / "a.zip", [("zeros", bytes(3 << 20))])
+        data = bytearray(made.read_bytes())
+        directory = data.rfind(b"PK\x01\x02")
+        struct.pack_into("<I", data, directory + 24, 1000)  # the uncompressed size
+        made.write_bytes(bytes(data))
+        with pytest.raises(DownloadError):
+            extract(made, tmp_path / "out")
+        assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
+
+    @pytest.mark.parametrize("damage", ["cut", "flipped", "no archive", "empty"])
+    def test_damage_is_found_and_leaves_nothing(self, tmp_path, damage):
+        made = archive(tmp_path / "a.zip", [("p1.jpg", hashlib.sha512(b"").digest() * 99)])
+        data = bytearray(made.read_bytes())
+        if damage == "cut":
+            data = data[:-30]
+        elif damage == "flipped":
+            data[len(data) // 3] ^= 255
+        else:
+            data = bytearray(b"<html>" if damage == "no archive" else b"")
+        made.write_bytes(bytes(data))
+        with pytest.raises(DownloadError, match=r"a\.zip is damaged"):
+            extract(made, tmp_path / "out")
+        assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
+
+
+SMALL = Distribution(images=(3, 3), caption_lines=(3, 4))
+
+
+@pytest.fixture
+def mirror(site):
+    """A mirror of a corpus of three images, in the two archives of the official one."""
+    images = {f"p{k}.jpg": noisy_picture(k, (200, 200)) for k in (1, 2, 3)}
+    text = tokens(p1="One .", p2="Two .", p3="Three .")
+    lists = (("train", "p1"), ("dev", "p2"), ("test", "p3"))
+    site.files = {
+        "/Flickr8k_Dataset.zip": zipped(
+            [(f"Flicker8k_Dataset/{name}", data) for name, data in images.items()]
+        ),
+        "/Flickr8k_text.zip": zipped(
+            [("Flickr8k.token.txt", text)]
+            + [(f"Flickr_8k.{part}Images.txt", f"{name}.jpg\n") for part, name in lists]
+        ),
+    }
+    return site
+
+
+class TestFlickr8k:
+    def test_a_download_becomes_a_corpus_with_a_record_of_what_arrived(self, mirror, tmp_path):
+        folder = download_flickr8k(tmp_path / "flickr8k", mirror.url, SMALL)
+        corpus = Flickr8k(folder)
+        assert [sample.split for sample in corpus.samples] == ["train", "val", "test"]
+        lock = json.loads((tmp_path / "flickr8k.lock.json").read_text())
+        assert {entry["url"]: entry["sha256"] for entry in lock} == {
+            mirror.url + path: hashlib.sha256(data).hexdigest()
+            for path, data in mirror.files.items()
+        }
+        asked = len(mirror.asked)
+        download_flickr8k(folder, mirror.url, SMALL)
+        assert len(mirror.asked) == asked
+
+    def test_an_interrupted_download_fetches_only_the_rest(self, mirror, tmp_path, monkeypatch):
+        monkeypatch.setattr("time.sleep", lambda _: None)
+        mirror.break_after = [10**9, 70_000, *[0] * 5]
+        with pytest.raises(DownloadError, match="65,536 bytes are kept"):
+            download_flickr8k(tmp_path / "flickr8k", mirror.url, SMALL)
+        assert not (tmp_path / "flickr8k").exists()
+        mirror.asked.clear()
+        download_flickr8k(tmp_path / "flickr8k", mirror.url, SMALL)
+        assert [(path, span) for path, span, _ in mirror.asked] == [
+            ("/Flickr8k_Dataset.zip", f"bytes={KEPT}-")
+        ]
+        # Nothing is left behind but the corpus, its record and the lock of the downloads.
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            *("flickr8k", "flickr8k.downloads", "flickr8k.lock.json")
+        ]
+
+    def test_a_damaged_archive_is_fetched_again_next_time(self, mirror, tmp_path):
+        whole = mirror.files["/Flickr8k_Dataset.zip"]
+        mirror.files["/Flickr8k_Dataset.zip"] = whole[: len(whole) // 2]
+        with pytest.raises(DownloadError, match="damaged"):
+            download_flickr8k(tmp_path / "flickr8k", mirror.url, SMALL)
+        mirror.files["/Flickr8k_Dataset.zip"] = whole
+        folder = download_flickr8k(tmp_path / "flickr8k", mirror.url, SMALL)
+        assert len(Flickr8k(folder).samples) == 3
+
+    def test_another_count_of_images_or_captions_is_no_flickr8k(self, mirror, tmp_path):
+        with pytest.raises(DownloadError, match="holds 3 images, Flickr8k has 8091 to 8092"):
+            download_flickr8k(tmp_path / "flickr8k", mirror.url)
+        few = Distribution(images=(3, 3), caption_lines=(9, 9))
+        with pytest.raises(DownloadError, match="holds 3 caption lines, Flickr8k has 9 to 9"):
+            download_flickr8k(tmp_path / "flickr8k", mirror.url, few)
+        assert not (tmp_path / "flickr8k").exists()
+
+    def test_another_content_than_the_first_time_is_refused(self, mirror, tmp_path):
+        folder = download_flickr8k(tmp_path / "flickr8k", mirror.url, SMALL)
+        folder.rename(tmp_path / "away")
+        mirror.files["/Flickr8k_text.zip"] = zipped([("Flickr8k.token.txt", b"another")])
+        with pytest.raises(DownloadError, match=r"differs from what this mirror sent before"):
+            download_flickr8k(folder, mirror.url, SMALL)
+
+    def test_the_option_downloads_into_the_home_folder(
+        self, mirror, study_home, monkeypatch, tmp_path
+    ):
+        monkeypatch.delenv("FLICKR8K_ROOT", raising=False)
+        with pytest.raises(CorpusError, match="Supply it in one of these"):
+            Flickr8k(mirror=mirror.url)
+        assert mirror.asked == []
+        with pytest.raises(DownloadError, match="8091"):  # it is asked for, and found too small
+            Flickr8k(download=True, mirror=mirror.url)
+        assert (study_home / "corpora" / "flickr8k.downloads").is_dir()

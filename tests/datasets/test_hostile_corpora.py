@@ -1,0 +1,319 @@
+"""The corpora rows of the table of inputs that broke projects of this kind."""
+
+import csv
+import io
+import os
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from corpora import noisy_picture, picture, pictures, tokens, write_kaggle, write_official
+from PIL import Image
+
+from lib.datasets import Flickr8k, IntegrityError, read_captions
+from lib.utils.text import printable
+
+
+def captions_by_image(corpus):
+    return {sample.id: sample.captions for sample in corpus.samples}
+
+
+# Row 1: captions for files that are not there.
+
+ROW_1 = "p1.jpg#0\tA red kite .\np2.jpg.1#0\tA wet dog .\np3.jpg#0\tTwo boats .\n"
+
+
+def test_row_1_missing_images_are_named_before_any_work(tmp_path):
+    write_official(tmp_path, pictures("p1.jpg", "p2.jpg"), ROW_1)
+    with pytest.raises(IntegrityError, match="2 missing images") as caught:
+        Flickr8k(tmp_path)
+    assert caught.value.report.named("missing image") == ("p2.jpg.1", "p3.jpg")
+    assert "p2.jpg.1" in str(caught.value)
+    assert "p3.jpg" in str(caught.value)
+    assert "on_bad_sample='skip'" in str(caught.value)
+
+
+def test_row_1_skipping_drops_two_images_with_two_captions_and_moves_no_caption(tmp_path):
+    write_official(tmp_path, pictures("p1.jpg", "p2.jpg"), ROW_1)
+    corpus = Flickr8k(tmp_path, on_bad_sample="skip")
+    assert captions_by_image(corpus) == {"p1.jpg": ("A red kite .",)}
+    assert (corpus.report.images_dropped, corpus.report.captions_dropped) == (2, 2)
+    assert corpus.report.named("missing image") == ("p2.jpg.1", "p3.jpg")
+
+
+def test_row_1_a_missing_image_in_no_split_is_reported_and_stops_nothing(tmp_path):
+    # As in the official distribution, whose one such entry is in no split file.
+    splits = {"train": ["p1.jpg"], "val": ["p2.jpg"], "test": ["p3.jpg"]}
+    text = "".join(f"p{k}.jpg#0\tCaption {k} .\n" for k in (1, 2, 3)) + "p9.jpg.1#0\tA wet dog .\n"
+    corpus = Flickr8k(
+        write_official(tmp_path, pictures("p1.jpg", "p2.jpg", "p3.jpg"), text, splits)
+    )
+    assert corpus.report.named("missing image") == ("p9.jpg.1",)
+    assert (corpus.report.images_kept, corpus.report.captions_dropped) == (3, 1)
+
+
+@pytest.mark.parametrize("policy", ["error", "skip"])
+def test_row_1_nothing_left_is_a_clear_error(tmp_path, policy):
+    write_official(tmp_path, {}, ROW_1)
+    with pytest.raises(IntegrityError, match="3 missing images"):
+        Flickr8k(tmp_path, on_bad_sample=policy)
+
+
+# Row 1's kind: a name is a name, whatever it holds.
+
+NAMES = [
+    "p2.jpg.1", "p2.jpg#0", "a#1#2.jpg", "a b.jpg", "a,b.jpg", "a|b.jpg", 'a"b".jpg', "-rf.jpg",
+    "$(touch trap).jpg", "`touch trap`.jpg", "; touch trap;.jpg", "%s%n%2e%2e%2fa.jpg", "*.jpg",
+    "[a].jpg", "~.jpg", "nan.jpg", "image,caption", "<img src=x onerror=alert(1)>.jpg",
+    "{eval}`1`.jpg", "\u202egpj.exe\u202c.jpg", "\x1b[2J\x1b[31mred.jpg", "a\x07\x9bb.jpg",
+    "\ufeffbom.jpg", "a\u2028b.jpg", "\u00e9.jpg", "e\u0301.jpg", "\U0001f415.jpg",
+    "x" * 240 + ".jpg",
+]  # fmt: skip
+
+
+def lines_of(layout, captions):
+    """A caption file of a layout, as a careful program writes it."""
+    if layout == "official":
+        return "".join(f"{name}#0\t{text}\n" for name, text in captions.items())
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows([("image", "caption"), *captions.items()])
+    return file.getvalue()
+
+
+@pytest.mark.tries("bad input")
+@pytest.mark.parametrize("layout", ["official", "kaggle"])
+@pytest.mark.parametrize("name", NAMES)
+def test_row_1_a_file_may_have_any_name(tmp_path, monkeypatch, layout, name):
+    monkeypatch.chdir(tmp_path)
+    images, captions = pictures("p1.jpg", name), {"p1.jpg": "A kite .", name: "A dog ."}
+    write = write_official if layout == "official" else write_kaggle
+    corpus = Flickr8k(write(tmp_path / "corpus", images, lines_of(layout, captions)))
+    assert captions_by_image(corpus) == {"p1.jpg": ("A kite .",), name: ("A dog .",)}
+    for sample in corpus.samples:
+        assert np.array_equal(
+            corpus.load_image(sample), Image.open(io.BytesIO(images[sample.id])).convert("RGB")
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus"]
+
+
+@pytest.mark.tries("bad input")
+@pytest.mark.parametrize("layout", ["official", "kaggle"])
+@pytest.mark.parametrize("name", NAMES)
+def test_row_1_a_missing_file_of_any_name_is_named_and_gives_its_captions_to_none(
+    tmp_path, layout, name
+):
+    write = write_official if layout == "official" else write_kaggle
+    text = lines_of(layout, {"p1.jpg": "A kite .", "p2.jpg": "A bat .", name: "A dog ."})
+    write(tmp_path, pictures("p1.jpg", "p2.jpg"), text)
+    with pytest.raises(IntegrityError, match="1 missing image") as caught:
+        Flickr8k(tmp_path)
+    assert caught.value.report.named("missing image") == (name,)
+    # What it says goes to a terminal: no name may do anything there.
+    for said in (str(caught.value), str(caught.value.report)):
+        assert printable(name) in said
+        assert all(c == "\n" or c.isprintable() for c in said)
+    corpus = Flickr8k(tmp_path, on_bad_sample="skip")
+    assert captions_by_image(corpus) == {"p1.jpg": ("A kite .",), "p2.jpg": ("A bat .",)}
+
+
+@pytest.mark.tries("bad input")
+def test_row_1_a_name_that_is_no_text_is_reported(tmp_path):
+    write_official(tmp_path, pictures("p1.jpg"), tokens(p1="One ."))
+    try:
+        (tmp_path / "Flicker8k_Dataset" / os.fsdecode(b"\xff\xfe.jpg")).write_bytes(picture("red"))
+    except (OSError, UnicodeError):
+        pytest.skip("this system's file names are text")
+    report = Flickr8k(tmp_path).report
+    (problem,) = report.problems
+    assert problem.where == "\udcff\udcfe.jpg"
+    assert str(problem).startswith(r"image without caption: \udcff\udcfe.jpg")
+
+
+# Row 2: a row of Flickr30k's results.csv lacks its second bar.
+
+
+def test_row_2_a_row_without_its_second_bar_is_repaired_and_reported(tmp_path):
+    path = tmp_path / "results.csv"
+    path.write_text(
+        "image_name| comment_number| comment\np1.jpg| 0| A red kite .\np1.jpg| 1   Two kites .\n"
+    )
+    read = read_captions(path)
+    assert [(c.image, c.text) for c in read.captions] == [
+        ("p1.jpg", "A red kite ."),
+        ("p1.jpg", "Two kites ."),
+    ]
+    assert [(p.kind, p.where, p.fatal) for p in read.problems] == [
+        ("repaired line", "results.csv:3", False)
+    ]
+
+
+@pytest.mark.parametrize(
+    "row", ["p1.jpg| 1|", "p1.jpg| 1", "p1.jpg| one| A kite .", "p1.jpg", "|1|x"]
+)
+def test_row_2_what_cannot_be_repaired_is_no_caption(tmp_path, row):
+    path = tmp_path / "results.csv"
+    path.write_text(f"image_name| comment_number| comment\np1.jpg| 0| A red kite .\n{row}\n")
+    read = read_captions(path)
+    assert [c.text for c in read.captions] == ["A red kite ."]
+    assert [(p.kind, p.where) for p in read.problems] == [("malformed line", "results.csv:3")]
+
+
+# Row 3: commas and quotes in Kaggle's captions.txt.
+
+
+def test_row_3_commas_and_quotes_stay_in_the_captions(tmp_path):
+    text = 'image,caption\np1.jpg,"A dog , wet , runs ."\np2.jpg,"Sign says ""stop"" , in red ."\n'
+    corpus = Flickr8k(write_kaggle(tmp_path, pictures("p1.jpg", "p2.jpg"), text))
+    assert captions_by_image(corpus) == {
+        "p1.jpg": ("A dog , wet , runs .",),
+        "p2.jpg": ('Sign says "stop" , in red .',),
+    }
+
+
+def test_row_3_unquoted_commas_cut_nothing_either(tmp_path):
+    text = 'image,caption\np1.jpg,A dog , wet , runs .\np2.jpg,A sign says "stop" , in red .\n'
+    corpus = Flickr8k(write_kaggle(tmp_path, pictures("p1.jpg", "p2.jpg"), text))
+    assert captions_by_image(corpus) == {
+        "p1.jpg": ("A dog , wet , runs .",),
+        "p2.jpg": ('A sign says "stop" , in red .',),
+    }
+
+
+# Row 4: images of every mode.
+
+
+def _half_transparent_palette() -> bytes:
+    image = Image.new("P", (16, 16), 1)
+    image.putpalette([0, 0, 255, 200, 0, 0])
+    image.paste(0, (0, 0, 8, 16))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", transparency=bytes([0, 255]))
+    return buffer.getvalue()
+
+
+def _sixteen_bit() -> bytes:
+    values = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+MODES = {
+    "l.png": picture(100, mode="L", format="PNG"),
+    "la.png": picture((0, 0), mode="LA", format="PNG"),
+    "p.png": _half_transparent_palette(),
+    "rgba.png": picture((0, 0, 255, 0), mode="RGBA", format="PNG"),
+    "cmyk.jpg": picture((0, 255, 255, 0), mode="CMYK"),
+    "i16.png": _sixteen_bit(),
+    "1.png": picture(1, mode="1", format="PNG"),
+}
+
+
+def test_row_4_every_mode_becomes_rgb_over_white_without_a_warning(tmp_path):
+    text = "".join(f"{name}#0\tCaption of {name} .\n" for name in MODES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        corpus = Flickr8k(write_official(tmp_path, MODES, text))
+        images = {sample.id: corpus.load_image(sample) for sample in corpus.samples}
+    assert {image.mode for image in images.values()} == {"RGB"}
+    assert images["l.png"].getpixel((0, 0)) == (100, 100, 100)
+    assert images["la.png"].getpixel((0, 0)) == (255, 255, 255)
+    assert images["p.png"].getpixel((0, 0)) == (255, 255, 255)
+    assert images["p.png"].getpixel((15, 0)) == (200, 0, 0)
+    assert images["rgba.png"].getpixel((0, 0)) == (255, 255, 255)
+    red, green, blue = images["cmyk.jpg"].getpixel((8, 8))
+    assert red > 200
+    assert max(green, blue) < 60
+    assert images["i16.png"].getpixel((0, 0)) == (0, 0, 0)
+    assert images["i16.png"].getpixel((0, 8)) == (128, 128, 128)  # 32896 / 257
+    assert images["i16.png"].getpixel((15, 15)) == (255, 255, 255)
+    assert images["1.png"].getpixel((0, 0)) == (255, 255, 255)
+
+    # A batch that mixes them trains.
+    arrays = [np.asarray(image) for image in images.values()]
+    batch = torch.stack([torch.tensor(a).permute(2, 0, 1).float() / 255 for a in arrays])
+    assert batch.shape == (len(MODES), 3, 16, 16)
+    model = torch.nn.Linear(3 * 16 * 16, len(MODES))
+    loss = torch.nn.functional.cross_entropy(model(batch.flatten(1)), torch.arange(len(MODES)))
+    loss.backward()
+    assert torch.isfinite(model.weight.grad).all()
+
+
+# Row 5: damaged, hidden and upper-case files.
+
+
+@pytest.fixture
+def row_5(tmp_path):
+    images = {
+        "p1.jpg": noisy_picture(1),
+        "p2.jpg": noisy_picture(2)[:200],
+        "p3.jpg": b"",
+        "P4.JPG": noisy_picture(4),
+        "._p1.jpg": b"junk",
+        ".DS_Store": b"junk",
+    }
+    text = tokens(p1="One .", p2="Two .", p3="Three .") + "P4.JPG#0\tFour .\n"
+    return write_official(tmp_path, images, text)
+
+
+def test_row_5_one_check_names_the_damaged_files_before_any_work(row_5):
+    with pytest.raises(IntegrityError, match="2 unreadable images") as caught:
+        Flickr8k(row_5)
+    assert caught.value.report.named("unreadable image") == ("p2.jpg", "p3.jpg")
+    details = {problem.where: problem.detail for problem in caught.value.report.problems}
+    assert details["p3.jpg"] == "the file is empty"
+
+
+def test_row_5_skipping_keeps_pairs_aligned_and_uses_none_twice(row_5):
+    corpus = Flickr8k(row_5, on_bad_sample="skip")
+    assert captions_by_image(corpus) == {"P4.JPG": ("Four .",), "p1.jpg": ("One .",)}
+    report = corpus.report
+    assert (report.images_kept, report.images_dropped) == (2, 2)
+    assert (report.captions_kept, report.captions_dropped) == (2, 2)
+    assert len({problem.where for problem in report.problems}) == 2  # hidden files: not a word
+    for sample in corpus.samples:
+        expected = Image.open(row_5 / "Flicker8k_Dataset" / sample.id)
+        assert np.array_equal(corpus.load_image(sample), expected)
+
+
+def test_row_5_an_upper_case_extension_is_found_from_a_lower_case_caption(tmp_path):
+    images = {"P4.JPG": picture("red")}
+    corpus = Flickr8k(write_official(tmp_path, images, tokens(p4="Four .")))
+    assert captions_by_image(corpus) == {"p4.jpg": ("Four .",)}
+    assert corpus.load_image(corpus.samples[0]).size == (16, 16)
+
+
+@pytest.mark.skipif(os.path.normcase("A") == "a", reason="this system's file names have no case")
+def test_row_5_an_ambiguous_case_is_not_guessed(tmp_path):
+    images = pictures("P4.JPG", "p4.JPG", "p5.jpg")
+    write_official(tmp_path, images, tokens(p4="Four .", p5="Five ."))
+    report = Flickr8k(tmp_path, on_bad_sample="skip").report
+    assert report.named("missing image") == ("p4.jpg",)
+    assert "ambiguous: P4.JPG, p4.JPG" in report.problems[0].detail
+
+
+def test_row_5_no_file_serves_two_captioned_names(tmp_path):
+    text = tokens(p4="Lower .") + "P4.JPG#0\tUpper .\n"
+    write_official(tmp_path, {"P4.JPG": picture("red")}, text)
+    corpus = Flickr8k(tmp_path, on_bad_sample="skip")
+    assert captions_by_image(corpus) == {"P4.JPG": ("Upper .",)}
+
+
+# Row 9, the corpus's part: an image is one sample, however many captions it has.
+
+
+def test_row_9_a_subset_draws_images_so_none_comes_twice(tmp_path):
+    text = "".join(f"p{p}.jpg#{k}\tCaption {k} of {p} .\n" for p in (1, 2) for k in range(5))
+    splits = {"train": ["p1.jpg", "p2.jpg"], "val": [], "test": []}
+    corpus = Flickr8k(write_official(tmp_path, pictures("p1.jpg", "p2.jpg"), text, splits))
+    drawn = corpus.subset(2, seed=0)
+    assert sorted(sample.id for sample in drawn) == ["p1.jpg", "p2.jpg"]
+    assert [len(sample.captions) for sample in drawn] == [5, 5]
+
+
+def test_row_9_two_images_may_share_the_very_same_caption(tmp_path):
+    write_official(tmp_path, pictures("p1.jpg", "p2.jpg"), tokens(p1="A dog .", p2="A dog ."))
+    corpus = Flickr8k(tmp_path)
+    assert captions_by_image(corpus) == {"p1.jpg": ("A dog .",), "p2.jpg": ("A dog .",)}
+    assert corpus.report.problems == ()

@@ -1,0 +1,66 @@
+"""A server that breaks off, forgets, lies and damages, and archives for it to send."""
+
+import io
+import zipfile
+
+BODY = bytes(range(256)) * 1600
+
+
+class Site:
+    """What the server sends, and what it was asked.
+
+    Attributes:
+        files: Bodies by path.
+        break_after: Bytes after which each of the next connections is cut, one entry each.
+        ranges, etag: Whether it knows Range; the validator it sends (None: none).
+        shift: How far from where it was asked to a part begins, once.
+        asked: The (path, Range, If-Range) of each request.
+    """
+
+    def __init__(self):
+        self.files = {"/file": BODY}
+        self.break_after = []
+        self.ranges, self.shift = True, 0
+        self.etag = '"one"'
+        self.lengths = True
+        self.asked = []
+
+    def answer(self, request):
+        asked_range, validator = request.headers.get("Range"), request.headers.get("If-Range")
+        self.asked.append((request.path, asked_range, validator))
+        body = self.files.get(request.path)
+        if body is None:
+            request.send_error(404)
+            return
+        start = 0
+        if self.ranges and asked_range and validator == self.etag:
+            start = int(asked_range.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(body):
+                request.send_error(416)
+                return
+            start, self.shift = start + self.shift, 0
+            request.send_response(206)
+            request.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        else:
+            request.send_response(200)
+        if self.etag is not None:
+            request.send_header("ETag", self.etag)
+        if self.lengths:
+            request.send_header("Content-Length", str(len(body) - start))
+        request.end_headers()
+        stop = self.break_after.pop(0) if self.break_after else len(body)
+        request.wfile.write(body[start : start + stop])
+
+
+def archive(path, entries):
+    """Write a zip archive of (name or ZipInfo, bytes) entries."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
+        for name, data in entries:
+            opened.writestr(name, data)
+    return path
+
+
+def zipped(entries) -> bytes:
+    buffer = io.BytesIO()
+    archive(buffer, entries)
+    return buffer.getvalue()

@@ -1,0 +1,54 @@
+"""Small studies for the tests: a folder with a table of contents, profiles and tiny notebooks."""
+
+from pathlib import Path
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from lib.chapters.parameters import defaults
+
+KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+
+
+def parameters_source(notebook):
+    """The text of a parameters cell that sets every parameter to its default."""
+    return "\n".join(
+        f"{name}: {_annotation(value)} = {value!r}  # what {name} is"
+        for name, value in defaults(notebook).items()
+    )
+
+
+def write_notebook(path, parameters, *sources, title="A question"):
+    cells = [
+        new_markdown_cell(f"# {title}"),
+        new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+        *map(new_code_cell, sources),
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": KERNEL}), path)
+    return path
+
+
+def write_study(root: Path, **sources):
+    """A study whose notebooks, by name, run the given cell after the check of their parameters."""
+    for name, source in sources.items():
+        name = name.replace("_", "-")
+        check = (
+            f"from lib.chapters.parameters import check\nparameters = check({name!r}, globals())"
+        )
+        path = root / "notebooks" / f"{name}.ipynb"
+        write_notebook(path, parameters_source(name), check, source, title=f"About {name}")
+    (root / "notebooks" / "profiles.yml").write_text(
+        "quick: {}\nfull:\n  corpus: {seeds: 20}\n  baseline: {train_images: 1000}\n"
+    )
+    (root / "_toc.yml").write_text(
+        "format: jb-book\nroot: book/index\nparts:\n- caption: Results\n  chapters:\n"
+        "  - file: notebooks/main-comparison\n  - file: notebooks/corpus\n"
+        "    sections:\n    - file: notebooks/baseline\n"
+    )
+    return root
+
+
+def _annotation(value):
+    kind = f"list[{type(value[0]).__name__}]" if isinstance(value, list) else type(value).__name__
+    return kind

@@ -1,0 +1,79 @@
+"""Small runs of every kind on made-up features, and how two records are held equal."""
+
+import numpy as np
+
+from lib.runs import (
+    ConstantConfig,
+    NoiseConfig,
+    ReplayConfig,
+    RunConfig,
+    RunRecord,
+    ScheduleConfig,
+    Store,
+)
+
+
+def config(**changes) -> RunConfig:
+    small = {
+        "corpus": "synthetic",
+        "train_images": 50,
+        "embedding_dim": 8,
+        "batch_size": 16,
+        "epochs": 4,
+        "learning_rate": 0.01,
+        "temperature": 0.2,
+    }
+    return RunConfig(**(small | changes))
+
+
+def schedule(signal: str, actuator: str, **constants) -> ScheduleConfig:
+    return ScheduleConfig(signal=signal, actuator=actuator, **constants)
+
+
+MIXED = [
+    config(),
+    config(seed=1),
+    config(temperature=0.1),
+    config(learn_temperature=True),
+    config(schedule=schedule("variance", "direction", gamma=5.0)),
+    config(schedule=schedule("variance", "direction", gamma=-5.0), seed=2),
+    config(schedule=schedule("entropy", "direction")),
+    config(schedule=schedule("spread", "sample")),
+    config(schedule=schedule("variance", "sharpness", target=1.5)),
+    config(schedule=schedule("entropy", "sharpness", target=0.9)),
+    config(schedule=schedule("spread", "magnitude", warmup=3)),
+    config(schedule=ConstantConfig(weight_i2t=0.5)),
+    config(
+        schedule=ReplayConfig(
+            of=schedule("variance", "direction", gamma=5.0), whose="other", form="surrogate"
+        )
+    ),
+    config(
+        schedule=ReplayConfig(
+            of=schedule("variance", "sharpness", target=1.5), whose="own", form="mean"
+        ),
+        noise=NoiseConfig(kind="mismatched", rate=0.5),
+    ),
+    config(loss="rince", loss_constant=0.3),
+    config(loss="rince", seed=1),
+    config(loss="sigmoid", schedule=schedule("variance", "direction")),
+    config(loss="decoupled"),
+    config(text_hidden_layers=1, centre=False, hidden_features=7),
+    config(embedding_dim=5, hidden_layers=1, hidden_features=7, dropout=0.3),
+    config(embedding_dim=5, hidden_layers=1, hidden_features=7, dropout=0.3, seed=1),
+]
+
+
+def fresh(tmp_path, name: str) -> Store:
+    return Store(folder=tmp_path / name)
+
+
+def assert_same_numbers(one: RunRecord, other: RunRecord) -> None:
+    assert one.config == other.config
+    np.testing.assert_array_equal(one.steps, other.steps)
+    np.testing.assert_array_equal(one.epochs, other.epochs)
+    assert (one.test, one.best_epoch, one.collapsed) == (
+        other.test,
+        other.best_epoch,
+        other.collapsed,
+    )

@@ -1,0 +1,67 @@
+"""Leases between processes: one holder a name, and none that outlives its process."""
+
+import os
+import signal
+
+from lib.runs.leases import Leases
+
+
+def in_child(work):
+    """Run ``work`` in a forked process that then waits to be killed; return its id."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            with work():
+                os.write(write, b"x")
+                signal.pause()
+        finally:
+            os._exit(1)
+    os.close(write)
+    assert os.read(read, 1) == b"x"
+    os.close(read)
+    return child
+
+
+def kill(child):
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def test_a_name_has_one_holder_and_goes_back(tmp_path):
+    leases = Leases(tmp_path / "leases")
+    with leases.take(["a", "b"]) as mine:
+        assert mine == {"a", "b"}
+        with Leases(tmp_path / "leases").take(["b", "c"]) as theirs:
+            assert theirs == {"c"}
+        with leases.take(["c"]) as again:
+            assert again == {"c"}
+    with leases.take(["a", "b", "c"]) as all_of_them:
+        assert all_of_them == {"a", "b", "c"}
+
+
+def test_what_a_killed_process_held_is_free_and_leaves_no_file(tmp_path):
+    leases = Leases(tmp_path)
+    child = in_child(lambda: leases.take(["a", "b"]))
+    with leases.take(["a", "c"]) as mine:
+        assert mine == {"c"}
+    kill(child)
+    with leases.take(["a", "b", "c"]) as mine:
+        assert mine == {"a", "b", "c"}
+    assert [path.name for path in tmp_path.iterdir()] in ([], ["mutex"])
+
+
+def test_waiting_ends_when_the_holder_is_killed(tmp_path):
+    leases = Leases(tmp_path)
+    leases.wait(["a"])  # nobody holds it
+    child = in_child(lambda: leases.take(["a"]))
+    leases.wait(["b"])
+    killer = os.fork()
+    if killer == 0:
+        os.kill(child, signal.SIGKILL)
+        os._exit(0)
+    os.waitpid(killer, 0)
+    os.waitpid(child, 0)
+    leases.wait(["a"])
+    with leases.take(["a"]) as mine:
+        assert mine == {"a"}

@@ -1,0 +1,38 @@
+"""Links from a chapter to its source notebook elsewhere: all of them, or none."""
+
+import pytest
+from tiny_book import ROOT
+
+from lib.study.book import BookError, build
+
+
+def test_without_an_address_no_page_links_to_a_notebook_elsewhere(html):
+    for page in (html / "book").rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert "colab.research" not in text
+        assert "mybinder" not in text
+
+
+def test_with_an_address_results_open_their_source_and_prose_opens_nothing(small_root):
+    (small_root / "pyproject.toml").write_text(
+        '[project]\nversion = "1.2"\n[project.urls]\nRepository = "https://github.com/o/n"\n'
+    )
+    build("published", small_root)
+    pages = small_root / "_build" / "published" / "html" / "book"
+    (result,) = (pages / "results").glob("*.html")
+    place = f"o/n/blob/v1.2/notebooks/{result.stem}.ipynb"
+    text = result.read_text(encoding="utf-8")
+    assert f'href="https://colab.research.google.com/github/{place}"' in text
+    assert f'href="https://github.com/{place}"' in text
+    assert "https://mybinder.org/v2/gh/o/n/v1.2?urlpath=lab%2Ftree%2Fnotebooks" in text
+    assert (ROOT / "notebooks" / f"{result.stem}.ipynb").is_file()
+    for page in pages.glob("*.html"):
+        assert "colab.research" not in page.read_text(encoding="utf-8")
+
+
+def test_an_unusable_address_stops_the_build(small_root):
+    (small_root / "pyproject.toml").write_text(
+        '[project]\nversion = "1"\n[project.urls]\nRepository = "https://example.org/o/n"\n'
+    )
+    with pytest.raises(BookError, match=r"https://github\.com/OWNER/NAME"):
+        build("published", small_root)

@@ -1,0 +1,194 @@
+"""Each fault of the sources is found before the build, and the culprit is named."""
+
+import json
+
+import nbformat
+import pytest
+import tiny_book
+from nbformat import v4
+
+from lib.study.book import BookError
+from lib.study.book.sources import check_sources, page_names, read_config
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A book of a first page and one executed notebook."""
+    (tmp_path / "book" / "results").mkdir(parents=True)
+    (tmp_path / "_config.yml").write_text('execute:\n  execute_notebooks: "off"\n')
+    (tmp_path / "_toc.yml").write_text(
+        "format: jb-book\nroot: book/index\nchapters:\n- file: book/results/corpus\n"
+    )
+    (tmp_path / "book" / "index.md").write_text("# The question\n\nText.\n")
+    write(tmp_path, tiny_book.notebook("Corpus", tiny_book.code("1")))
+    return tmp_path
+
+
+def write(root, notebook):
+    nbformat.write(notebook, root / "book" / "results" / "corpus.ipynb")
+
+
+def refuse(root, *words):
+    with pytest.raises(BookError) as caught:
+        check_sources(root)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_good_sources_give_the_first_page_first(root):
+    assert check_sources(root) == ["book/index", "book/results/corpus"]
+
+
+def test_the_projects_own_toc_and_configuration_are_read(book_root):
+    read_config(tiny_book.ROOT)
+    assert page_names(book_root)[0] == "book/index"
+
+
+def test_every_fault_is_told_at_once(root):
+    (root / "book" / "index.md").write_text("No heading.\n")
+    write(root, v4.new_notebook(cells=[v4.new_markdown_cell("none either")]))
+    refuse(root, "index.md has no title", "corpus.ipynb has no title")
+
+
+@pytest.mark.parametrize("toc", ["root: [", "- a\n- b", "", "format: jb-book\n", "format: x\n"])
+def test_malformed_toc(root, toc):
+    (root / "_toc.yml").write_text(toc)
+    refuse(root, "_toc.yml")
+
+
+def test_entry_listed_twice(root):
+    (root / "_toc.yml").write_text(
+        "format: jb-book\nroot: book/index\nchapters:\n- file: book/index\n"
+    )
+    refuse(root, "_toc.yml", "book/index")
+
+
+def test_entry_with_an_ending(root):
+    toc = (root / "_toc.yml").read_text().replace("corpus", "corpus.ipynb")
+    (root / "_toc.yml").write_text(toc)
+    assert check_sources(root) == ["book/index", "book/results/corpus"]
+
+
+def test_no_toc(root):
+    (root / "_toc.yml").unlink()
+    refuse(root, "_toc.yml", "can't be read")
+
+
+@pytest.mark.parametrize("mode", ["auto", "force", "cache"])
+def test_a_build_that_would_execute_is_refused(root, mode):
+    (root / "_config.yml").write_text(f"execute:\n  execute_notebooks: {mode}\n")
+    refuse(root, mode, 'execute_notebooks: "off"')
+
+
+def test_configuration_that_says_nothing_of_execution_is_refused(root):
+    (root / "_config.yml").write_text("title: A book\n")  # Jupyter Book's default executes
+    refuse(root, "_config.yml", 'execute_notebooks: "off"')
+
+
+@pytest.mark.parametrize("name", ["draft.md", "results/extra.ipynb"])
+def test_a_page_that_the_toc_lacks(root, name):
+    (root / "book" / name).write_text("# Draft\n")
+    refuse(root, name, "not in _toc.yml")
+
+
+@pytest.mark.parametrize(
+    "name", [".ipynb_checkpoints/index-checkpoint.md", "_static/licence.md", "._index.md"]
+)
+def test_files_that_are_no_pages_are_left_alone(root, name):
+    (root / "book" / name).parent.mkdir(exist_ok=True)
+    (root / "book" / name).write_text("no page")
+    check_sources(root)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Text.\n", "## Second level first\n", "```\n# a comment in code\n```\n"]
+)
+def test_pages_without_a_title(root, text):
+    (root / "book" / "index.md").write_text(text)
+    refuse(root, "index.md has no title")
+
+
+@pytest.mark.parametrize(
+    "text", ["---\nlayout: x\n---\n# Title\n", "Title\n=====\n", "(label)=\n# Title\n"]
+)
+def test_pages_with_a_title(root, text):
+    (root / "book" / "index.md").write_text(text)
+    check_sources(root)
+
+
+def test_title_in_a_code_cell_is_none(root):
+    write(root, v4.new_notebook(cells=[tiny_book.code("# Corpus")]))
+    refuse(root, "corpus.ipynb has no title")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"cells": 1}', '{"cells": [{}]}'])
+def test_unreadable_notebook(root, text):
+    (root / "book" / "results" / "corpus.ipynb").write_text(text)
+    refuse(root, "corpus.ipynb is no readable notebook")
+
+
+def test_failed_notebook(root):
+    failed = v4.new_output("error", ename="ValueError", evalue="no data", traceback=[])
+    write(root, tiny_book.notebook("Corpus", tiny_book.code("1"), tiny_book.code("x", failed)))
+    refuse(root, "corpus.ipynb, cell 3", "ValueError: no data")
+
+
+def test_notebook_that_was_never_executed(root):
+    write(root, tiny_book.notebook("Corpus", v4.new_code_cell("1")))
+    refuse(root, "corpus.ipynb, cell 2 was never executed")
+
+
+def test_empty_code_cells_need_no_execution(root):
+    write(root, tiny_book.notebook("Corpus", v4.new_code_cell("")))
+    check_sources(root)
+
+
+def test_large_notebook(root, monkeypatch):
+    monkeypatch.setattr("lib.study.book.sources.MAX_NOTEBOOK_BYTES", 100)
+    refuse(root, "corpus.ipynb", "100", "thin")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"text/plain": "HBox(children=(FloatProgress(value=0.0), HTML(value='')))"},
+        {"application/vnd.jupyter.widget-view+json": {"model_id": "a"}, "text/plain": "x"},
+    ],
+)
+def test_widgets(root, data):
+    shown = v4.new_output("display_data", data=data)
+    write(root, tiny_book.notebook("Corpus", tiny_book.code("1", shown)))
+    refuse(root, "corpus.ipynb, cell 2")
+
+
+@pytest.mark.parametrize(
+    "text", [" 40%|████      | 4/10 [00:01<00:02]", "step 1\rstep 2\rstep 3", "0%|          | 0/3"]
+)
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_progress_bars(root, text, name):
+    shown = v4.new_output("stream", name=name, text=text)
+    write(root, tiny_book.notebook("Corpus", tiny_book.code("1", shown)))
+    refuse(root, "corpus.ipynb, cell 2", "progress bar")
+
+
+@pytest.mark.parametrize("text", ["done\n", "a | b\n", "95 % of 10|20\n", "two\r\nlines\r\n"])
+def test_plain_lines_are_no_progress_bars(root, text):
+    shown = v4.new_output("stream", name="stdout", text=text)
+    write(root, tiny_book.notebook("Corpus", tiny_book.code("1", shown)))
+    check_sources(root)
+
+
+def test_chart_that_loads_its_data(root):
+    drawn = tiny_book.output(tiny_book.chart("Recall"))
+    spec = next(iter(drawn.data.values()))
+    spec["layer"] = [{"data": {"url": "https://example.org/data.csv"}, "mark": "line"}]
+    write(root, tiny_book.notebook("Corpus", tiny_book.code("1", drawn)))
+    refuse(root, "corpus.ipynb, cell 2", "https://example.org/data.csv")
+
+
+def test_data_may_hold_the_word_url(root):
+    drawn = tiny_book.output(tiny_book.chart("Recall"))
+    spec = next(iter(drawn.data.values()))
+    spec["datasets"] = json.loads('{"a": [{"data": {"url": "https://example.org"}}]}')
+    write(root, tiny_book.notebook("Corpus", tiny_book.code("1", drawn)))
+    check_sources(root)

@@ -1,0 +1,417 @@
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+from notebook_maker import write_study
+from typer.testing import CliRunner
+
+from lib.chapters.parameters import defaults
+from lib.study.commands import app
+from lib.study.execution import NotebookFailure
+from lib.study.publish import publish_picture
+from lib.study.terminal import Board
+
+FINDING = """
+from lib.findings import Finding, publish
+publish(Finding(claim=1, verdict="undecided", notebook="main-comparison", summary="Few seeds.",
+                corpus=corpus, train_images=train_images))
+"""
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    root = write_study(tmp_path / "study", corpus="epochs", baseline="seeds", main_comparison="1")
+    monkeypatch.chdir(root)
+    return root
+
+
+@pytest.fixture
+def no_kernel(monkeypatch):
+    """Record what would run instead of running it."""
+    calls = []
+
+    def execute(source, target, parameters, environment, replaced):
+        calls.append((source.stem, target, parameters, environment, replaced))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text('{"cells": []}')
+
+    monkeypatch.setattr("lib.study.commands.execute", execute)
+    return calls
+
+
+@pytest.fixture
+def book(monkeypatch):
+    """A stand-in for the book's builder, which has tests of its own."""
+    module = ModuleType("lib.study.book")
+    module.built = []
+    module.BookError = type("BookError", (ValueError,), {})
+
+    def build(edition, root):
+        module.built.append((edition, root))
+        return root / "_build" / edition / "html" / "index.html"
+
+    module.build = build
+    monkeypatch.setitem(sys.modules, "lib.study.book", module)
+    return module
+
+
+def study_command(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_list_shows_every_notebook_parameter_and_profile(study):
+    result = study_command("list", "--json")
+    assert result.exit_code == 0
+    listed = json.loads(result.stdout)
+    assert [entry["name"] for entry in listed] == ["main-comparison", "corpus", "baseline"]
+    corpus = listed[1]
+    assert corpus["path"] == "notebooks/corpus.ipynb"
+    assert {p["name"]: p["default"] for p in corpus["parameters"]} == defaults("corpus")
+    assert all(p["comment"] and p["takes"] for p in corpus["parameters"])
+    assert corpus["profiles"] == {"quick": {}, "full": {"seeds": 20}}
+    shown = study_command("list").stdout
+    for word in ("corpus — About corpus", "flickr8k_root", "what beta is", "1000"):
+        assert word in shown
+
+
+def test_run_sends_checked_values_of_the_right_types(study, no_kernel):
+    result = study_command(
+        "run", "corpus", "baseline", "--profile", "full", "-p", "epochs", "2e1",
+        "-y", "{learning_rate: 1e-3}", "-p", "train_sizes", "[100, 200]", "-p", "seeds=4",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    (corpus, baseline) = no_kernel
+    shared = {"epochs": 20, "seeds": 4}
+    assert corpus[2] == {**shared, "learning_rate": 0.001, "train_sizes": [100, 200]}
+    assert baseline[2] == {**shared, "train_images": 1000}
+    assert corpus[1] == study / "_build" / "runs" / "corpus.ipynb"
+    assert result.stdout.split() == [str(corpus[1]), str(baseline[1])]
+
+
+def test_set_is_another_way_to_write_p(study, no_kernel):
+    assert study_command("run", "corpus", "--set", "epochs=3", "-p", "seeds", "4").exit_code == 0
+    assert no_kernel[0][2] == {"epochs": 3, "seeds": 4}
+
+
+def test_the_executor_reaches_the_kernel(study, no_kernel):
+    assert study_command("run", "corpus", "--executor", "threads:2").exit_code == 0
+    assert no_kernel[0][3]["STUDY_EXECUTOR"] == "threads:2"
+    assert study_command("run", "corpus").exit_code == 0
+    assert "STUDY_EXECUTOR" not in no_kernel[1][3]
+
+
+def test_the_log_keeps_the_lines_of_each_notebook(study, monkeypatch, tmp_path):
+    def execute(source, target, parameters, environment, replaced):
+        with Path(environment["STUDY_PROGRESS_LOG"]).open("a") as log:
+            log.write("training: 1/2 (50 %)\ntraining: 2/2 (100 %)\n")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text('{"cells": []}')
+
+    monkeypatch.setattr("lib.study.commands.execute", execute)
+    log = tmp_path / "logs" / "study.log"
+    for _ in range(2):
+        assert study_command("run", "corpus", "baseline", "--log", log).exit_code == 0
+    lines = log.read_text().splitlines()
+    assert len(lines) == 12
+    assert lines[:2] == ["corpus: training: 1/2 (50 %)", "corpus: training: 2/2 (100 %)"]
+    assert lines[2].startswith("corpus: done in ")
+    assert lines[3].startswith("baseline: ")
+
+
+def test_list_shows_only_the_notebooks_that_are_named(study):
+    listed = json.loads(study_command("list", "baseline", "--json").stdout)
+    assert [entry["name"] for entry in listed] == ["baseline"]
+    unknown = study_command("list", "basline")
+    assert (unknown.exit_code, "did you mean 'baseline'" in unknown.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "last", "found"),
+    [
+        ("study run ", "ma", ["main-comparison"]),
+        ("study run --profile ", "f", ["full"]),
+        ("study run corpus -p ", "epo", ["epochs"]),
+        ("study run --executor ", "da", ["dask://"]),
+        ("study ", "comp", ["compare"]),
+        ("study list ", "b", ["baseline"]),
+    ],
+)
+def test_a_shell_completes_what_there_is(study, monkeypatch, words, last, found):
+    monkeypatch.setenv("_STUDY_COMPLETE", "complete_zsh")
+    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", words + last)
+    result = CliRunner().invoke(app, [], prog_name="study")
+    for word in found:
+        # zsh wants a colon escaped.
+        assert word in result.output.replace("\\", "")
+
+
+def test_outside_of_a_study_nothing_is_completed_and_nothing_fails(tmp_path, monkeypatch):
+    from lib.study import completion
+
+    monkeypatch.chdir(tmp_path)
+    assert completion.notebooks("") == completion.profiles("") == []
+    assert "epochs" in completion.parameters("")
+
+
+def test_links_writes_what_the_address_says_once(study):
+    (study / "pyproject.toml").write_text(
+        '[project]\nversion = "1.0"\n[project.urls]\nRepository = "https://github.com/o/n"\n'
+    )
+    (study / "README.md").write_text("# A\n<!-- study links -->\n<!-- /study links -->\n")
+    result = study_command("links")
+    assert result.exit_code == 0, result.output
+    assert len(result.stdout.split()) == 4
+    assert "github/o/n/blob/v1.0/notebooks/corpus.ipynb" in (study / "README.md").read_text()
+    assert study_command("links").stdout == ""
+    (study / "README.md").write_text("")
+    assert study_command("links").exit_code == 2
+
+
+def test_run_all_goes_to_the_folder_that_is_named(study, no_kernel, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = study_command("run", "--all", "--root", study, "--output", "mine")
+    assert result.exit_code == 0, result.output
+    assert [call[0] for call in no_kernel] == ["main-comparison", "corpus", "baseline"]
+    assert {call[1].parent for call in no_kernel} == {tmp_path / "mine"}
+
+
+def test_paths_of_this_machine_are_named_for_removal(study, no_kernel):
+    study_command("run", "corpus", "-p", "flickr8k_root", "/data/flickr8k")
+    replaced = no_kernel[0][4]
+    assert replaced["/data/flickr8k"] == ""
+    assert replaced[str(study)] == "."
+    assert replaced[str(Path.home())] == "~"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["run", "corpus", "-p", "epohcs", "1"],
+            "unknown parameter 'epohcs' (did you mean 'epochs'",
+        ),
+        (["run", "corpus", "-p", "epochs", "1.5"], "epochs = '1.5': expected a whole number"),
+        (["run", "corpus", "-p", "learning_rate", "nan"], "learning_rate = 'nan'"),
+        (["run", "corpus", "-p", "learning_rate", "-1"], "learning_rate = '-1'"),
+        (["run", "corpus", "-y", "{corpus: no}"], "YAML reads a bare no, off or false as False"),
+        (["run", "corpus", "-p", "epochs"], "-p epochs needs a value"),
+        (["run", "corpus", "-p", "x; import os", "1"], "unknown parameter 'x; import os'"),
+        (["run", "corpus", "--yaml", "[1]"], "expected a mapping"),
+        (["run", "corpsu"], "unknown notebook 'corpsu' (did you mean 'corpus'?)"),
+        (["run", "corpus", "--profile", "fast"], "unknown profile 'fast'"),
+        (["run", "corpus", "--executor", "cluster"], "there is no executor 'cluster'"),
+        (["run", "corpus", "--set", "epochs"], "needs a value"),
+        (["run", "corpus", "--output", "notebooks"], "choose another --output"),
+        (["run"], "name a notebook, or --all"),
+        (["run", "corpus", "--epochs", "3"], "--epochs"),
+        (["run", "corpus", "-p"], "-p"),
+        (["book", "--edition", "final"], "final"),
+        (["list", "--root", "/nonexistent"], "no study in /nonexistent"),
+    ],
+)
+def test_a_usage_error_is_said_before_anything_runs(study, no_kernel, words, said):
+    result = study_command(*words)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert result.stdout == ""
+    assert no_kernel == []
+
+
+def test_a_bad_profile_is_said_before_anything_runs(study, no_kernel):
+    (study / "notebooks" / "profiles.yml").write_text("full: {corpus: {epohcs: 1}}")
+    result = study_command("run", "corpus")
+    assert result.exit_code == 2
+    assert "profiles.yml, profile 'full'" in result.stderr
+    assert no_kernel == []
+
+
+def test_a_failing_notebook_gives_status_1_and_no_trace(study, monkeypatch):
+    def fail(*arguments):
+        raise NotebookFailure("notebook 'corpus' failed in cell [3]: ValueError: no")
+
+    monkeypatch.setattr("lib.study.commands.execute", fail)
+    result = study_command("run", "corpus")
+    assert result.exit_code == 1
+    assert "study: notebook 'corpus' failed in cell [3]: ValueError: no" in result.stderr
+    assert "Traceback" not in result.output
+    assert "done in" not in result.output
+
+
+@pytest.mark.tries("bad input")
+def test_what_a_notebook_says_does_nothing_in_the_terminal(study, monkeypatch):
+    def fail(*arguments):
+        raise NotebookFailure("no image \x1b[2J\u202egpj.jpg\nin its folder")
+
+    monkeypatch.setattr("lib.study.commands.execute", fail)
+    result = study_command("run", "corpus")
+    assert "study: no image \\x1b[2J\\u202egpj.jpg\nin its folder\n" in result.stderr
+
+
+def test_quick_runs_everything_collects_the_findings_and_prints_the_address(
+    study, book, tmp_path, monkeypatch
+):
+    write_study(study, main_comparison=FINDING)
+    (study / "notebooks" / "baseline.ipynb").unlink()
+    result = study_command("quick")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"file://{study}/_build/quick/html/index.html\n"
+    assert book.built == [("quick", study)]
+    results = study / "_build" / "quick" / "results"
+    found = json.loads((results / "findings.json").read_text())
+    assert found["edition"] == "quick"
+    assert found["claims"][0]["verdict"] == "undecided"
+    assert found["claims"][0]["train_images"] == defaults("main-comparison")["train_images"]
+    assert [c["verdict"] for c in found["claims"][1:]] == ["open"] * 4
+    assert "[1/2] main-comparison: running" in result.stderr
+    assert "[2/2] corpus: done in" in result.stderr
+
+
+def test_full_publishes_what_the_notebooks_used(study, book, monkeypatch, study_home):
+    from lib.runs import EPOCH_COLUMNS, STEP_COLUMNS, TEST_COLUMNS, RunConfig, RunRecord, Store
+
+    def record(seed):
+        return RunRecord(
+            config=RunConfig(seed=seed),
+            corpus_fingerprint="0" * 64,
+            best_epoch=1,
+            test=dict.fromkeys(TEST_COLUMNS, 1.0),
+            epochs=np.ones((1, len(EPOCH_COLUMNS))),
+            steps=np.ones((2, len(STEP_COLUMNS)), np.float32),
+            collapsed=False,
+            seconds=1.0,
+            made={},
+        )
+
+    Store().put(record(5))
+    stale = study / "book" / "results" / "records" / "tables" / "old.parquet"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"")
+
+    def execute(source, target, parameters, environment, replaced):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text('{"cells": []}')
+        with monkeypatch.context() as kernel:
+            kernel.setenv("STUDY_RECORDS_LOG", environment["STUDY_RECORDS_LOG"])
+            Store().put(record(0))
+            Store().table("counts", {}, lambda: pd.DataFrame({"n": [1]}))
+
+    monkeypatch.setattr("lib.study.commands.execute", execute)
+    result = study_command("full")
+    assert result.exit_code == 0, result.output
+    assert book.built == [("published", study)]
+    results = study / "book" / "results"
+    assert json.loads((results / "findings.json").read_text())["edition"] == "published"
+    published = Store(folder=study_home / "empty", published=results / "records")
+    assert [r.config.seed for r in published.records()] == [0]
+    (table,) = (results / "records" / "tables").iterdir()
+    assert table.name.startswith("counts-")
+
+
+def test_the_book_says_why_it_could_not_be_built(study, book):
+    def build(edition, root):
+        raise book.BookError("_toc.yml names results/missing, which is not there")
+
+    book.build = build
+    result = study_command("book")
+    assert result.exit_code == 1
+    assert "_toc.yml names results/missing" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_help_comes_without_the_slow_imports():
+    code = (
+        "import sys\nsys.argv = ['study', 'list', '--help']\nfrom lib.study import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "slow = {'torch', 'papermill', 'nbformat', 'altair', 'pandas', 'sphinx'}\n"
+        "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--json" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_stopping_ends_the_kernel_and_says_how_to_go_on(study, tmp_path, name):
+    started = tmp_path / "started"
+    source = f"""
+import os, pathlib, time
+pathlib.Path({str(started)!r}).write_text(str(os.getpid()))
+time.sleep(120)
+"""
+    write_study(study, corpus=source)
+    words = [sys.executable, "-m", "lib.study", "run", "corpus", "--root", str(study)]
+    # A suite started in the background ignores SIGINT, and what it starts would inherit that.
+    process = subprocess.Popen(
+        words,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 120
+    while not (started.exists() and started.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(getattr(signal, name))
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from there" in said
+    assert "Traceback" not in said
+    kernel = int(started.read_text())
+    while _is_running(kernel) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _is_running(kernel)
+    assert not (study / "_build" / "runs" / "corpus.ipynb").exists()
+
+
+def _is_running(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_the_readmes_picture_is_the_first_chart_and_stays_where_there_is_none(tmp_path):
+    notebook, target = tmp_path / "a.ipynb", tmp_path / "a.svg"
+    publish_picture(notebook, target)
+    assert not target.exists()
+    cells = [
+        {"cell_type": "markdown"},
+        {"outputs": [{"data": {"text/plain": ["1"]}}, {"output_type": "stream"}]},
+        {"outputs": [{"data": {"image/svg+xml": ["<svg>", "one</svg>"]}}]},
+        {"outputs": [{"data": {"image/svg+xml": "<svg>two</svg>"}}]},
+    ]
+    notebook.write_text(json.dumps({"cells": cells}))
+    publish_picture(notebook, target)
+    assert target.read_text() == "<svg>one</svg>"
+    notebook.write_text(json.dumps({"cells": cells[:2]}))
+    publish_picture(notebook, target)
+    assert target.read_text() == "<svg>one</svg>"
+
+
+def test_a_terminal_shows_one_live_bar_and_lines_end_as_text(monkeypatch, tmp_path):
+    class Screen(io.StringIO):
+        def isatty(self):
+            return True
+
+    screen = Screen()
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    board = Board(2)
+    with board.notebook("corpus") as log:
+        log.write_text("training: 1/2\n")
+        deadline = time.monotonic() + 10
+        while "training: 1/2" not in screen.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert "[1/2] corpus" in screen.getvalue()
+    assert "training: 1/2" in screen.getvalue()
+    assert board.done == 1

@@ -1,0 +1,111 @@
+"""An executed notebook that its source or the package has left behind stops the build by name."""
+
+import json
+import shutil
+
+import pytest
+import tiny_book
+from nbformat import v4
+from results_version import raise_results_version
+
+from lib.study import staleness
+from lib.study.book import BookError
+from lib.study.book.sources import check_sources
+from lib.study.staleness import NOTE, stale, write_note
+
+SOURCE = "from lib.chapters.shared.figures import table\nfrom lib.study import main\ntable"
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """An executed notebook with its note, and its source."""
+    executed = tmp_path / "results" / "corpus.ipynb"
+    source = tmp_path / "notebooks" / "corpus.ipynb"
+    for path in (executed, source):
+        path.parent.mkdir()
+    write(source, SOURCE)
+    write(executed, SOURCE, injected=True)
+    write_note([executed], executed.parent / NOTE)
+    return executed, source
+
+
+def write(path, code, *, injected=False, prose="# Corpus"):
+    cells = [v4.new_markdown_cell(prose), v4.new_code_cell(code, execution_count=1)]
+    if injected:
+        cells.insert(1, v4.new_code_cell("seeds = 3", metadata={"tags": ["injected-parameters"]}))
+    path.write_text(json.dumps(v4.new_notebook(cells=cells)))
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A copy of the package's files, to be changed."""
+    folder = tmp_path / "lib"
+    shutil.copytree(staleness._PACKAGE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(staleness, "_PACKAGE", folder)
+    return folder
+
+
+def test_what_was_executed_from_its_source_is_fresh(pair):
+    assert list(stale(*pair)) == []
+
+
+@pytest.mark.parametrize("change", [{"code": SOURCE + "()"}, {"code": SOURCE, "prose": "# Other"}])
+def test_a_changed_cell_is_stale(pair, change):
+    write(pair[1], **change)
+    (said,) = stale(*pair)
+    assert str(pair[0]) in said
+    assert str(pair[1]) in said
+
+
+def test_a_changed_module_is_named_and_its_words_do_not_matter(pair, package):
+    write_note([pair[0]], pair[0].parent / NOTE)
+    shared = package / "chapters" / "shared"
+    figures = shared / "figures.py"
+    text = figures.read_text()
+    figures.write_text(f'"""Another docstring."""\n# a comment\n\n{text}')
+    (package / "utils" / "files.py").write_text("raise OSError  # no page shows it")
+    assert list(stale(*pair)) == []
+    figures.write_text(text + "\nWIDTH = 1\n")
+    (said,) = stale(*pair)
+    assert "lib.chapters.shared.figures changed since it was executed" in said
+    # Of a module that this one imports, too.
+    figures.write_text(text)
+    (shared / "charts.py").write_text((shared / "charts.py").read_text() + "\nX = 1\n")
+    (said,) = stale(*pair)
+    assert "lib.chapters.shared.charts changed" in said
+
+
+def test_another_results_version_makes_all_stale(pair, monkeypatch):
+    raise_results_version(monkeypatch, 99)
+    (said,) = stale(*pair)
+    assert "RESULTS_VERSION" in said
+
+
+@pytest.mark.parametrize("note", ["", "[]", "{}", '{"corpus": 3}'])
+def test_a_note_that_says_nothing_is_named(pair, note):
+    (pair[0].parent / NOTE).write_text(note)
+    (said,) = stale(*pair)
+    assert NOTE in said
+
+
+def test_without_a_note_only_the_source_is_compared(pair):
+    (pair[0].parent / NOTE).unlink()
+    assert list(stale(*pair)) == []
+
+
+def test_the_build_stops_and_names_it(tmp_path):
+    results = tmp_path / "book" / "results"
+    results.mkdir(parents=True)
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "_config.yml").write_text('execute:\n  execute_notebooks: "off"\n')
+    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: book/results/corpus\n")
+    made = tiny_book.notebook("Corpus", tiny_book.code("1"))
+    (results / "corpus.ipynb").write_text(json.dumps(made))
+    write(tmp_path / "notebooks" / "corpus.ipynb", "2")
+    with pytest.raises(BookError, match=r"results/corpus\.ipynb is stale"):
+        check_sources(tmp_path)
+
+
+def test_the_published_notebooks_are_executed_from_their_sources():
+    for path in sorted((tiny_book.ROOT / "book" / "results").glob("*.ipynb")):
+        assert list(stale(path, tiny_book.ROOT / "notebooks" / path.name)) == []

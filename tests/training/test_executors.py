@@ -1,0 +1,378 @@
+"""Where runs are trained changes nothing: threads, processes, a cluster, and workers that die."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from results_version import raise_results_version
+from saboteur import Saboteur
+from small_runs import MIXED, assert_same_numbers, config, fresh
+from synthetic import synthetic_features
+
+from lib.chapters.parameters import validate
+from lib.chapters.shared.tuning import replicate, results_table, tune_methods
+from lib.chapters.shared.verdicts import against
+from lib.study.catalogue import load_catalogue
+from lib.training import TrainingError, distribute, train, trainer
+from lib.training.executors import Cluster, ExecutorError, Processes, check_executor, opened
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def features():
+    return synthetic_features()
+
+
+@pytest.fixture(scope="module")
+def serial(features, tmp_path_factory):
+    store = fresh(tmp_path_factory.mktemp("serial"), "runs")
+    return train(MIXED, store=store, features=features, device="cpu", executor="serial")
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Two processes that all tests of this file share; spawning one takes seconds."""
+    pool = Processes(2)
+    yield pool
+    pool.shutdown(wait=False, cancel_futures=True)
+
+
+def marks(tmp_path):
+    folder = tmp_path / "marks"
+    folder.mkdir()
+    return folder
+
+
+class Immediate(Executor):
+    """Does each call when it is submitted."""
+
+    workers = 4
+
+    def __init__(self):
+        self.submitted = []
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.submitted.append(args[1:3])
+        future = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def test_any_executor_gives_the_serial_numbers(serial, features, tmp_path):
+    with ThreadPoolExecutor(2) as threads:
+        spread_out = train(
+            MIXED, store=fresh(tmp_path, "x"), features=features, device="cpu", executor=threads
+        )
+        assert threads.submit(int).result() == 0  # it is left open
+    for one, other in zip(serial, spread_out, strict=True):
+        assert_same_numbers(one, other)
+
+
+def test_processes_give_the_serial_numbers_though_one_dies(serial, features, tmp_path, processes):
+    folder = marks(tmp_path)
+    executor = Saboteur(processes, folder, lambda number, _: number == 3)
+    spread_out = train(
+        MIXED, store=fresh(tmp_path, "x"), features=features, device="cpu", executor=executor
+    )
+    assert len(list(folder.iterdir())) == 1
+    for one, other in zip(serial, spread_out, strict=True):
+        assert_same_numbers(one, other)
+
+
+def test_runs_whose_worker_always_dies_are_named_and_the_others_kept(
+    features, tmp_path, processes, monkeypatch
+):
+    # Each death costs seconds, in which a process imports torch again.
+    monkeypatch.setattr(distribute, "RESUBMISSIONS", 1)
+    victim, folder, store = config(seed=3), marks(tmp_path), fresh(tmp_path, "x")
+    configs = [config(seed=seed) for seed in range(6)]
+    executor = Saboteur(processes, folder, lambda _, stack: victim in stack, again=True)
+    with pytest.raises(TrainingError, match=r"went down with their workers.* fixed, seed 3") as e:
+        train(configs, store=store, features=features, device="cpu", executor=executor)
+    assert len(list(folder.iterdir())) == 1 + distribute.RESUBMISSIONS
+    lost = [c for c in configs if f"seed {c.seed}" in str(e.value)]
+    assert {c for c in configs if store.get(c)} == set(configs) - set(lost)
+    assert len(lost) == 3  # those of one stack
+
+
+class Failing(Executor):
+    """Answers every call with the same error."""
+
+    def __init__(self, error):
+        self.error, self.calls = error, 0
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.calls += 1
+        future = Future()
+        future.set_exception(self.error)
+        return future
+
+
+def test_a_broken_executor_is_tried_a_bounded_number_of_times(features, tmp_path):
+    executor = Failing(BrokenExecutor("gone"))
+    with pytest.raises(TrainingError, match="2 of 2 runs went down"):
+        train(
+            [config(seed=0), config(seed=1)],
+            store=fresh(tmp_path, "x"), features=features, device="cpu", executor=executor,
+        )  # fmt: skip
+    assert executor.calls % (1 + distribute.RESUBMISSIONS) == 0
+
+
+def test_an_interruption_cancels_what_has_not_begun_and_keeps_what_is_done(
+    serial, features, tmp_path, capsys
+):
+    class Interrupted(Executor):
+        """Answers once, holds the next, and is interrupted at the third."""
+
+        workers, held = 1, ()
+
+        def submit(self, fn, /, *args, **kwargs):
+            future = Future()
+            if not self.held:
+                future.set_result(fn(*args))
+            elif len(self.held) == 2:
+                raise KeyboardInterrupt
+            self.held = (*self.held, future)
+            return future
+
+    store, executor = fresh(tmp_path, "runs"), Interrupted()
+    configs = [c for c in MIXED if c.source is None]
+    options = {"store": store, "features": features, "device": "cpu"}
+    with pytest.raises(KeyboardInterrupt):
+        train(configs, executor=executor, **options)
+    assert executor.held[1].cancelled()
+    assert "the same call goes on from there" in capsys.readouterr().err
+    kept = store.records()
+    assert 0 < len(kept) < len(configs)
+    resumed = train(configs, executor="serial", **options)
+    for one in resumed:
+        assert_same_numbers(one, serial[MIXED.index(one.config)])
+
+
+def test_a_defect_in_a_worker_is_no_lost_worker(features, tmp_path):
+    executor = Failing(MemoryError("a defect"))
+    with pytest.raises(MemoryError, match="a defect"):
+        train(
+            [config()], store=fresh(tmp_path, "x"), features=features, device="cpu",
+            executor=executor,
+        )  # fmt: skip
+    assert executor.calls == 1
+
+
+def test_an_executor_that_refuses_is_lost_too(features, tmp_path):
+    class Refusing(Executor):
+        def submit(self, fn, /, *args, **kwargs):
+            raise BrokenExecutor("gone")
+
+    with pytest.raises(TrainingError, match="1 of 1 runs went down"):
+        train(
+            [config()], store=fresh(tmp_path, "x"), features=features, device="cpu",
+            executor=Refusing(),
+        )  # fmt: skip
+
+
+def test_every_worker_gets_a_stack_and_only_the_replayed_runs_it_needs(features, tmp_path):
+    executor, replays = Immediate(), [one for one in MIXED if one.source]
+    configs = [config(seed=seed) for seed in range(8)]
+    options = {"store": fresh(tmp_path, "x"), "features": features, "device": "cpu"}
+    train(configs, executor=executor, **options)
+    assert [(len(stack), sources) for stack, sources in executor.submitted] == [(2, {})] * 4
+    train([one.source for one in replays], executor="serial", **options)
+    executor.submitted.clear()
+    train(replays, executor=executor, **options)
+    sent = {c: set(sources) for stack, sources in executor.submitted for c in stack}
+    assert sent == {one: {one.source} for one in replays}
+
+
+def test_a_worker_with_other_code_or_without_the_data_refuses(features, tmp_path):
+    parcel = distribute.Parcel(features, None, "cpu")
+    with pytest.raises(TrainingError, match=r"has version .* install the same there"):
+        distribute.train_elsewhere(parcel, [config()], {}, "0+other")
+    with pytest.raises(TrainingError, match="does not see"):
+        distribute.train_elsewhere(tmp_path / "x", [config()], {}, distribute.code_version())
+
+
+def test_the_environment_names_the_executor(features, tmp_path, monkeypatch):
+    seen = []
+    original = trainer.spread
+    monkeypatch.setattr(trainer, "spread", lambda e, *rest: seen.append(e) or original(e, *rest))
+    monkeypatch.setenv("STUDY_EXECUTOR", "threads:2")
+    options = {"features": features, "device": "cpu"}
+    train([config()], store=fresh(tmp_path, "x"), **options)
+    assert [type(e) for e in seen] == [ThreadPoolExecutor]
+    train([config()], store=fresh(tmp_path, "y"), executor="serial", **options)
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["process", "processes:0", "processes:x", "threads:-1", "dask", "dask://", "", "dask:/"]
+)
+def test_an_unknown_executor_is_refused_before_anything_is_trained(name, features, tmp_path):
+    with pytest.raises(ExecutorError, match="write one of serial, processes"):
+        check_executor(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["serial", "processes", "threads:3", "dask://127.0.0.1:8786", "dask:///shared/scheduler.json"],
+)
+def test_a_known_executor_is_let_through(name):
+    if name.startswith("dask"):
+        pytest.importorskip("distributed")
+    assert check_executor(name) == name
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setattr("lib.training.executors.find_spec", lambda name: None)
+    with pytest.raises(ExecutorError, match=r"pip install 'variance-study\[cluster\]'"):
+        check_executor("dask://127.0.0.1:8786")
+    with pytest.raises(ExecutorError, match=r"pip install 'variance-study\[study\]'"):
+        check_executor("processes")
+
+
+def test_workers_end_with_a_killed_parent():
+    code = (
+        "from lib.training.executors import Processes\n"
+        "import os, time\n"
+        "pool = Processes(1)\n"
+        "print(pool.submit(os.getpid).result(), flush=True)\n"
+        "pool.submit(time.sleep, 120)\n"
+        "time.sleep(120)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    worker = int(parent.stdout.readline())
+    os.kill(worker, 0)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not ended(worker):
+        time.sleep(0.1)
+    assert ended(worker)
+
+
+def ended(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    # A container without an init leaves orphans as zombies.
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_an_interrupted_sweep_ends_the_processes_that_it_opened():
+    def interrupted():
+        # As many as the other tests' pool has, which may still be there: none is started then.
+        with opened("processes:2") as pool:
+            workers.append(pool.submit(os.getpid).result())
+            pool.submit(signal.pause)
+            raise KeyboardInterrupt
+
+    workers = []
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    (worker,) = workers
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not ended(worker):
+        time.sleep(0.1)
+    assert ended(worker)
+
+
+def main_comparison(features, store, executor):
+    """The tables of the main comparison, from the notebook's own calls at the quick profile."""
+    profile = load_catalogue(ROOT).profiles["quick"].get("main-comparison", {})
+    parameters = validate("main-comparison", profile)
+    methods = [f"{s} × {a}" for a in parameters.actuators for s in parameters.signals]
+    options = {"store": store, "features": features, "device": "cpu", "executor": executor}
+    tuning = tune_methods(parameters, ["fixed", "learned τ", *methods], **options)
+    runs = results_table(replicate(tuning.chosen, range(parameters.seeds), **options))
+    return runs, against(runs, "fixed", parameters.margin)
+
+
+@pytest.fixture
+def cluster_of():
+    """A function that starts a dask cluster of so many processes on this machine."""
+    distributed = pytest.importorskip("distributed")
+    with ExitStack() as opened_here:
+
+        def start(workers):
+            local = distributed.LocalCluster(
+                n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None
+            )
+            opened_here.enter_context(local)
+            cluster = Cluster(local.scheduler_address)
+            opened_here.callback(cluster.shutdown)
+            return cluster
+
+        yield start
+
+
+def test_a_cluster_with_a_killed_worker_gives_the_table_of_the_main_comparison(
+    cluster_of, tmp_path
+):
+    """Two worker processes of a dask cluster, one killed on the way. Features are made up, for 800
+    training images as in the quick profile, since the towers' work isn't distribute."""
+    features = synthetic_features(train=800, val=60, test=60)
+    expected = main_comparison(features, fresh(tmp_path, "serial"), "serial")
+    folder = marks(tmp_path)
+    executor = Saboteur(cluster_of(2), folder, lambda number, _: number == 4)
+    found = main_comparison(features, fresh(tmp_path, "cluster"), executor)
+    assert len(list(folder.iterdir())) == 1
+    for one, other in zip(expected, found, strict=True):
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+def test_data_that_went_down_with_the_only_worker_are_sent_again(
+    serial, features, cluster_of, tmp_path
+):
+    """The scheduler holds no copy of what it scatters, so the worker that replaces it has none."""
+    folder = marks(tmp_path)
+    executor = Saboteur(cluster_of(1), folder, lambda number, _: number == 2)
+    found = train(
+        MIXED, store=fresh(tmp_path, "x"), features=features, device="cpu", executor=executor
+    )
+    assert len(list(folder.iterdir())) == 1
+    for one, other in zip(serial, found, strict=True):
+        assert_same_numbers(one, other)
+
+
+def test_no_scheduler_is_said_in_words(monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("lib.training.executors.SECONDS_TO_JOIN", 1)
+    with pytest.raises(ExecutorError, match="no dask scheduler answers at 127"):
+        Cluster("127.0.0.1:1")
+
+
+def test_records_of_two_contents_of_a_corpus_are_not_mixed(features, tmp_path, capsys):
+    store = fresh(tmp_path, "runs")
+    train([config()], store=store, features=features, device="cpu")
+    other = replace(synthetic_features(seed=1), corpus_fingerprint="another corpus")
+    train([config(seed=1)], store=store, features=other, device="cpu")
+    capsys.readouterr()
+    records = train([config(), config(seed=1)], store=store, features=other, device="cpu")
+    assert {record.corpus_fingerprint for record in records} == {"another corpus"}
+    assert "1 finished runs are of other content of synthetic" in capsys.readouterr().err
+
+
+def test_runs_of_an_older_results_version_are_said_to_be_trained_again(
+    features, tmp_path, monkeypatch, capsys
+):
+    store = fresh(tmp_path, "runs")
+    train([config()], store=store, features=features, device="cpu")
+    raise_results_version(monkeypatch, 2)
+    train([config()], store=store, features=features, device="cpu")
+    assert "1 finished runs were made by code that gave other numbers" in capsys.readouterr().err
+
+
+def test_a_record_says_which_code_made_it(serial):
+    from lib.utils.version import code_version
+
+    assert {record.made["code"] for record in serial} == {code_version()}
