@@ -109,7 +109,7 @@ import json, pathlib, sys
 import lib
 site, given = sys.argv[1], json.loads(sys.argv[2])
 assert pathlib.Path(lib.__file__).is_relative_to(site), lib.__file__
-from lib.parameters import ParameterError
+from lib.chapters.shared.checking import ParameterError
 for path in sorted(pathlib.Path("prepared").glob("*/*.ipynb")):
     cells = json.loads(path.read_text())["cells"]
     codes = [c for c in cells if c["cell_type"] == "code"]

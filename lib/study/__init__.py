@@ -1,5 +1,4 @@
-"""The ``study`` command: the catalogue of notebooks and profiles, and their execution."""
+"""The ``study`` command: the catalogue of notebooks and profiles, their execution, the book.
 
-from lib.study.commands import main
-
-__all__ = ["main"]
+It imports nothing, since :mod:`lib.study.install` runs before the packages are there.
+"""

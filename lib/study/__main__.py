@@ -1,5 +1,5 @@
 """``python -m lib.study`` is the ``study`` command."""
 
-from lib.study import main
+from lib.study.commands import main
 
 main()

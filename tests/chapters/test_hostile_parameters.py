@@ -37,8 +37,9 @@ split: str = "test"  # which part
 """.strip()
 CHECK = """
 import typing
-import lib.parameters as declared
-declared.MODELS = {"small": type("Small", (declared.Parameters,), {
+import lib.chapters.parameters as declared
+from lib.chapters.shared.checking import Parameters
+declared.MODELS = {"small": type("Small", (Parameters,), {
     "__annotations__": {"lr": float, "use_amp": bool, "ks": list[int],
                         "split": typing.Literal["test", "no"]},
     "lr": 0.1, "use_amp": True, "ks": [1], "split": "test"})}

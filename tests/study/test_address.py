@@ -159,9 +159,12 @@ def platform(tmp_path):
     for name, version in brought.items():
         distribution(site, name, version)
     wheel = site / "wheel"
-    (wheel / "lib").mkdir(parents=True)
-    for name in ("__init__.py", "install.py", "version.py"):
-        shutil.copy(ROOT / "lib" / name, wheel / "lib")
+    for name in (".", "study", "study/install.py", "utils", "utils/version.py"):
+        source, target = ROOT / "lib" / name, wheel / "lib" / name
+        if source.is_dir():
+            target.mkdir(parents=True)
+            source, target = source / "__init__.py", target / "__init__.py"
+        shutil.copy(source, target)
     needs = ["torch>=2.4", *(f'{n}; extra == "study"' for n in ("altair>=5.5", "numpy>=1.26",
              "loky>=3.4", "pandas>=2.2")), 'mypy; extra == "test"']  # fmt: skip
     distribution(wheel, "variance_study", "0.1.0", *needs)

@@ -21,7 +21,7 @@ from lib.study.publish import publish_picture
 from lib.study.terminal import Board
 
 FINDING = """
-from lib.findings import Finding, publish
+from lib.chapters.shared.findings import Finding, publish
 publish(Finding(claim=1, verdict="undecided", notebook="main-comparison", summary="Few seeds.",
                 corpus=corpus, train_images=train_images))
 """
@@ -329,7 +329,7 @@ def test_the_book_says_why_it_could_not_be_built(study, book):
 
 def test_help_comes_without_the_slow_imports():
     code = (
-        "import sys\nsys.argv = ['study', 'list', '--help']\nfrom lib.study import main\n"
+        "import sys\nsys.argv = ['study', 'list', '--help']\nfrom lib.study.commands import main\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
         "slow = {'torch', 'papermill', 'nbformat', 'altair', 'pandas', 'sphinx'}\n"
         "assert not slow & set(sys.modules), slow & set(sys.modules)\n"

@@ -15,7 +15,7 @@ from lib.study.terminal import follow
 
 SOURCE = """
 import json, os, sys
-from lib.progress import track
+from lib.utils.progress import track
 list(track(range(3), "count"))
 print(json.dumps({"python": sys.executable, "folder": os.getcwd(), "epochs": epochs}))
 """

@@ -13,7 +13,7 @@ from lib.study.book import BookError
 from lib.study.book.sources import check_sources
 from lib.study.staleness import NOTE, stale, write_note
 
-SOURCE = "from lib.chapters.shared.figures import table\nfrom lib.study import main\ntable"
+SOURCE = "from lib.chapters.shared.figures import table\nfrom lib.study.commands import main\ntable"
 
 
 @pytest.fixture

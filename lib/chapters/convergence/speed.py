@@ -91,7 +91,7 @@ def speed_table(
     Raises:
         ValueError: The baseline is missing, seeds don't match, or runs differ in length.
 
-    >>> from lib.runs.store import EPOCH_COLUMNS, STEP_COLUMNS, RunConfig
+    >>> from lib.runs import EPOCH_COLUMNS, STEP_COLUMNS, RunConfig
     >>> def run(*rsum):
     ...     epochs = np.zeros((len(rsum), len(EPOCH_COLUMNS)))
     ...     epochs[:, -1] = rsum

@@ -44,7 +44,8 @@ class Parameters(BaseModel):
 def describe(field: FieldInfo) -> str:
     """Say in words which values a parameter takes.
 
-    >>> describe(MainComparisonParameters.model_fields["beta"])
+    >>> from lib.chapters.shared.options import MethodOptions
+    >>> describe(MethodOptions.model_fields["beta"])
     'a finite number, at least 0, less than 1'
     """
     if field.description:

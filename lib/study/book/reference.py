@@ -8,7 +8,7 @@ import ast
 import re
 from collections.abc import Iterator
 from enum import Enum
-from importlib.util import find_spec
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -97,7 +97,7 @@ def _sources(package: str, name: str) -> Iterator[str]:
         return
     for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]:
-            yield str(node.module)
+            yield resolve_name("." * node.level + (node.module or ""), package)
 
 
 def merge_returns(doctree: nodes.document) -> None:
