@@ -116,6 +116,7 @@ class Comparison:
         margin: Within ± this, in the metric's unit, methods count as equivalent.
         p_adjusted: Holm's, over the whole table.
         verdict: What follows.
+        setting: Within which both were run; None if all runs share one.
 
     >>> table = pd.DataFrame({"method": ["a", "a", "b", "b"], "seed": [0, 1, 0, 1],
     ...                       "R@1": [10.0, 11.0, 10.0, 11.1]})
@@ -131,6 +132,7 @@ class Comparison:
     margin: float
     p_adjusted: float
     verdict: Verdict
+    setting: Any = None
 
 
 @dataclass(frozen=True)
@@ -222,6 +224,7 @@ def compare_methods(
     margin: float | Mapping[str, float] = 0.3,
     alpha: float = 0.05,
     lower_is_better: Collection[str] = (),
+    within: str | None = None,
 ) -> list[Comparison]:
     """Compare every method of a table with the baseline, on every metric.
 
@@ -238,6 +241,7 @@ def compare_methods(
         margin: In the metrics' unit, or by metric where units differ; 0.3 recall points.
         alpha: The chance that is accepted of any false *improves* or *worsens* in the table.
         lower_is_better: Metrics that improve by falling, such as a median rank.
+        within: A column of settings, as for :func:`lib.statistics.compare_pairs`.
 
     Returns:
         The comparisons, by method in the table's order, then by metric.
@@ -264,6 +268,7 @@ def compare_methods(
         margin=margin,
         alpha=alpha,
         lower_is_better=lower_is_better,
+        within=within,
     )
 
 
@@ -275,6 +280,7 @@ def compare_pairs(
     margin: float | Mapping[str, float] = 0.3,
     alpha: float = 0.05,
     lower_is_better: Collection[str] = (),
+    within: str | None = None,
 ) -> list[Comparison]:
     """Compare chosen pairs of methods on every metric, as one Holm family.
 
@@ -285,9 +291,11 @@ def compare_pairs(
         margin: In the metrics' unit, or by metric.
         alpha: The chance that is accepted of any false *improves* or *worsens*.
         lower_is_better: Metrics that improve by falling.
+        within: A column of settings, such as the number of training images: a pair is compared
+            within each setting in which both methods were run, all in one family.
 
     Returns:
-        The comparisons, by pair in the order given, then by metric.
+        The comparisons, by setting in the table's order, by pair in the order given, by metric.
 
     Raises:
         StatisticsError: As :func:`lib.statistics.compare_methods`.
@@ -303,25 +311,39 @@ def compare_pairs(
     >>> compared = compare_pairs(table, [("b", "a"), ("c", "b")], ["R@1"])
     >>> [comparison.verdict.value for comparison in compared]
     ['equivalent', 'improves']
+    >>> halves = table.assign(half=[0, 0, 0, 0, 0, 0, 1, 1, 1])
+    >>> [one.setting for one in compare_pairs(halves, [("b", "a")], ["R@1"], within="half")]
+    [0]
     """
     margins = dict(margin) if isinstance(margin, Mapping) else dict.fromkeys(metrics, margin)
     for _, baseline in pairs:
         _check_table(table, baseline, metrics, margins, alpha, lower_is_better)
-    rows = {method: group.set_index("seed") for method, group in table.groupby("method")}
-    unknown = sorted({method for method, _ in pairs} - set(rows))
-    if unknown:
-        raise StatisticsError(f"methods {unknown} are not in the table, which has {sorted(rows)}")
-    cells = [(method, baseline, metric) for method, baseline in pairs for metric in metrics]
-    paired = []
-    for method, baseline, metric in cells:
-        try:
-            paired.append(
-                paired_comparison(rows[method][metric], rows[baseline][metric], 1 - alpha)
-            )
-        except StatisticsError as error:
-            raise StatisticsError(
-                f"{metric} of {method!r} (treatment) against {baseline!r} (baseline): {error}"
-            ) from error
+    methods = set(table["method"])
+    if unknown := sorted({method for method, _ in pairs} - methods):
+        raise StatisticsError(
+            f"methods {unknown} are not in the table, which has {sorted(methods)}"
+        )
+    settings = [(None, table)] if within is None else table.groupby(within, sort=False)
+    cells, paired = [], []
+    for setting, there in settings:
+        rows = {method: group.set_index("seed") for method, group in there.groupby("method")}
+        for method, baseline in pairs:
+            if method not in rows or baseline not in rows:
+                continue
+            for metric in metrics:
+                cells.append((setting, method, baseline, metric))
+                try:
+                    paired.append(
+                        paired_comparison(rows[method][metric], rows[baseline][metric], 1 - alpha)
+                    )
+                except StatisticsError as error:
+                    place = "" if within is None else f" at {within} {setting}"
+                    raise StatisticsError(
+                        f"{metric} of {method!r} (treatment) against {baseline!r} (baseline)"
+                        f"{place}: {error}"
+                    ) from error
+    if not cells:
+        raise StatisticsError(f"no pair of {list(pairs)} was run at the same {within}")
     adjusted = multipletests([compared.p for compared in paired], method="holm")[1]
     return [
         Comparison(
@@ -332,24 +354,31 @@ def compare_pairs(
             margin=margins[metric],
             p_adjusted=float(p),
             verdict=_verdict(compared, margins[metric], float(p), alpha, metric in lower_is_better),
+            setting=setting,
         )
-        for (method, baseline, metric), compared, p in zip(cells, paired, adjusted, strict=True)
+        for (setting, method, baseline, metric), compared, p in zip(
+            cells, paired, adjusted, strict=True
+        )
     ]
 
 
 def comparison_table(
-    comparisons: Sequence[Comparison], names: Mapping[str, str] | None = None
+    comparisons: Sequence[Comparison],
+    names: Mapping[str, str] | None = None,
+    within: str | None = None,
 ) -> pd.DataFrame:
-    """Return one row a comparison, as figures and findings take them.
+    """Return one row per comparison, as figures and findings take them.
 
     Args:
         comparisons: Of :func:`lib.statistics.compare_methods` or
             :func:`lib.statistics.compare_pairs`.
         names: Metric to how it is shown; default, as it is.
+        within: The column of settings that they were made within, if there is one.
 
     Returns:
         ``method``, ``baseline``, ``metric``, ``estimate``, ``low``, ``high``, ``deviation``
-        (standard deviation of the paired differences), ``seeds``, ``p_adjusted``, ``verdict``.
+        (standard deviation of the paired differences), ``seeds``, ``p_adjusted``, ``verdict``, and
+        the column that ``within`` names.
 
     >>> table = pd.DataFrame({"method": ["a", "a", "b", "b"], "seed": [0, 1, 0, 1],
     ...                       "i2t_r1": [10.0, 11.0, 10.0, 11.1]})
@@ -371,6 +400,7 @@ def comparison_table(
                 "seeds": one.paired.seeds,
                 "p_adjusted": one.p_adjusted,
                 "verdict": one.verdict.value,
+                **({} if within is None else {within: one.setting}),
             }
             for one in comparisons
         ]

@@ -28,8 +28,13 @@ def constant_weights(fixed: RunConfig, weights: Sequence[float]) -> dict[str, Ru
     }
 
 
+def control_name(scheduler: str, control: str) -> str:
+    """Return what a control of a scheduler is called among methods."""
+    return f"{scheduler}: {control}"
+
+
 def controls(adaptive: RunConfig, name: str) -> dict[str, RunConfig]:
-    """Return the controls of a scheduler by name: ``"NAME: own mean"`` and so on.
+    """Return the controls of a scheduler by the names that :func:`control_name` gives them.
 
     Args:
         adaptive: A configuration whose schedule is a signal driving an actuator.
@@ -51,7 +56,7 @@ def controls(adaptive: RunConfig, name: str) -> dict[str, RunConfig]:
         turned = schedule.model_copy(update={"gamma": -schedule.gamma})
         played[RANDOM] = adaptive.model_copy(update={"schedule": replay})
         played[FLIPPED] = adaptive.model_copy(update={"schedule": turned})
-    return {f"{name}: {label}": config for label, config in played.items()}
+    return {control_name(name, control): config for control, config in played.items()}
 
 
 def attribution(runs: pd.DataFrame, methods: Sequence[str], margin: float) -> pd.DataFrame:
@@ -73,7 +78,7 @@ def attribution(runs: pd.DataFrame, methods: Sequence[str], margin: float) -> pd
     """
     parts = []
     for method in methods:
-        mean, other = f"{method}: {MEAN}", f"{method}: {OTHER}"
+        mean, other = control_name(method, MEAN), control_name(method, OTHER)
         parts += [
             (method, "its mean", mean, "fixed"),
             (method, "its path", other, mean),

@@ -1,7 +1,7 @@
 """The chapter on towers that are trained end to end: its settings, comparisons and verdict."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import altair as alt
 import pandas as pd
@@ -13,6 +13,7 @@ from lib.chapters.shared.tuning import SIGNALS, Tuning, temperature_grid, tune
 from lib.chapters.shared.verdicts import PAPER_METHOD, against_each
 from lib.runs import RunConfig, RunRecord, ScheduleConfig, TowersConfig
 from lib.statistics import minimum_detectable_effect
+from lib.training import Lab
 
 FIXED = "fixed"
 
@@ -50,16 +51,14 @@ def base_config(parameters: EndToEndParameters, setting: str) -> RunConfig:
     return RunConfig.of(parameters, epochs=parameters.frozen_epochs)
 
 
-def tune_setting(
-    base: RunConfig, parameters: EndToEndParameters, **options: Any
-) -> dict[str, Tuning]:
+def tune_setting(lab: Lab, base: RunConfig, parameters: EndToEndParameters) -> dict[str, Tuning]:
     """Tune the fixed loss over its temperature, then each scheduler over its exponent at the
     temperature that the fixed loss chose, with equally many candidates.
 
     Args:
+        lab: Where to train.
         base: Of :func:`base_config`.
         parameters: The notebook's.
-        **options: For :func:`lib.training.train`.
 
     Returns:
         ``"fixed"`` and ``"scheduled"`` to what tuning chose.
@@ -74,7 +73,7 @@ def tune_setting(
         )
     seeds = range(parameters.tuning_seeds)
     grid = temperature_grid(base, parameters.temperatures, [base.learning_rate])
-    fixed = tune({FIXED: grid}, seeds, **options)
+    fixed = tune(lab, {FIXED: grid}, seeds)
     scheduled = {
         f"{signal} × direction": [
             fixed.chosen[FIXED].model_copy(
@@ -93,7 +92,7 @@ def tune_setting(
         for signal in SIGNALS
         if signal in parameters.signals
     }
-    return {FIXED: fixed, "scheduled": tune(scheduled, seeds, **options)}
+    return {FIXED: fixed, "scheduled": tune(lab, scheduled, seeds)}
 
 
 def chosen(tunings: Mapping[str, Tuning]) -> dict[str, RunConfig]:
@@ -136,21 +135,12 @@ def compare(settings: Mapping[str, pd.DataFrame], margin: float) -> pd.DataFrame
         Columns of :func:`lib.chapters.shared.verdicts.against` and ``towers``; in ``method`` and
         ``baseline`` the methods' own names.
     """
-    runs, pairs = [], []
-    for setting, table in settings.items():
-        runs.append(table.assign(method=f"{setting}: " + table["method"]))
-        methods = [method for method in dict.fromkeys(table["method"]) if method != FIXED]
-        pairs += [(f"{setting}: {method}", f"{setting}: {FIXED}") for method in methods]
-        if PAPER_METHOD in methods:
-            pairs += [
-                (f"{setting}: {PAPER_METHOD}", f"{setting}: {rival}")
-                for rival in methods
-                if rival != PAPER_METHOD
-            ]
-    compared = against_each(pd.concat(runs, ignore_index=True), pairs, margin)
-    split = compared["method"].str.split(": ", n=1, expand=True)
-    baseline = compared["baseline"].str.split(": ", n=1, expand=True)[1]
-    return compared.assign(towers=split[0], method=split[1], baseline=baseline)
+    runs = pd.concat([table.assign(towers=name) for name, table in settings.items()])
+    methods = [method for method in runs["method"].unique() if method != FIXED]
+    pairs = [(method, FIXED) for method in methods]
+    if PAPER_METHOD in methods:
+        pairs += [(PAPER_METHOD, rival) for rival in methods if rival != PAPER_METHOD]
+    return against_each(runs, pairs, margin, within="towers")
 
 
 def labelled(compared: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Figures of the chapter on running a sweep elsewhere."""
+"""How a sweep scales: timed on this machine's processes, and reckoned for many more workers."""
 
 import math
 import os
@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pandas as pd
 from lib.chapters.shared.charts import BLUE, GREY, VERMILLION
 from lib.runs import RunConfig, RunRecord, Store
 from lib.runs.record import difference
-from lib.training import load_features, train
+from lib.training import Lab, load_features
 from lib.training.executors import Processes, cores, opened
 
 
@@ -103,14 +104,14 @@ CALLS = 50
 
 
 def scaling_tables(
-    configs: Sequence[RunConfig], workers: Sequence[int], **options: Any
+    lab: Lab, configs: Sequence[RunConfig], workers: Sequence[int]
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     """Return what was measured once, on the machine that made the tables of the store.
 
     Args:
+        lab: What to train on; the executor is replaced by those that are tried.
         configs: Runs of one corpus.
         workers: Numbers of processes to try.
-        **options: For :func:`lib.training.train`.
 
     Returns:
         The times: ``workers`` (0: none, this process alone), ``seconds``, ``runs``, ``equal``
@@ -118,23 +119,21 @@ def scaling_tables(
         seconds and bytes, as :func:`measure_costs` explains.
     """
     key = {"runs": [config.run_id for config in configs], "workers": list(workers)}
-    times = Store().table("scaling", key, lambda: measure_times(configs, workers, **options))
-    costs = Store().table("scaling-costs", key, lambda: measure_costs(configs[0], **options))
+    times = lab.store.table("scaling", key, lambda: measure_times(lab, configs, workers))
+    costs = lab.store.table("scaling-costs", key, lambda: measure_costs(lab, configs[0]))
     return times, costs.iloc[0].to_dict()
 
 
-def measure_times(
-    configs: Sequence[RunConfig], workers: Sequence[int], **options: Any
-) -> pd.DataFrame:
+def measure_times(lab: Lab, configs: Sequence[RunConfig], workers: Sequence[int]) -> pd.DataFrame:
     """Train the runs anew in this process, then on so many processes, and time each."""
     # Features are made once, before any clock runs.
-    train([configs[0]], store=Store(), **options)
+    lab.train([configs[0]])
     serial, rows = None, []
     for count in (0, *workers):
         with opened(f"processes:{count}" if count else "serial") as pool:
             if pool is not None:
                 _start(pool, count)
-            records, seconds = _timed(partial(_train_anew, configs, pool, options))
+            records, seconds = _timed(partial(_train_anew, lab, configs, pool))
         serial = records if serial is None else serial
         same = [not difference(a, b) for a, b in zip(serial, records, strict=True)]
         rows.append(
@@ -149,7 +148,7 @@ def measure_times(
     return pd.DataFrame(rows)
 
 
-def measure_costs(config: RunConfig, **options: Any) -> pd.DataFrame:
+def measure_costs(lab: Lab, config: RunConfig) -> pd.DataFrame:
     """Measure what a sweep costs beside training, in one row.
 
     ``start`` seconds until a new process answers; ``call`` seconds that an empty call to a process
@@ -157,13 +156,14 @@ def measure_costs(config: RunConfig, **options: Any) -> pd.DataFrame:
     is sent once, of a ``config`` and of a ``record`` that travel for a run, and of the file
     ``stored`` for it.
     """
-    (record,) = train([config], store=Store(), **options)
-    features = load_features(
+    (record,) = lab.train([config])
+    features = lab.features or load_features(
         config.corpus,
         config.on_bad_sample,
         config.image_tower,
         config.text_tower,
-        **{name: value for name, value in options.items() if name in ("corpus_root", "device")},
+        corpus_root=lab.corpus_root,
+        device=lab.device,
     )
     pool = Processes(1)
     pool.shutdown(cancel_futures=True)
@@ -278,13 +278,11 @@ def verdict(
     )
 
 
-def _train_anew(
-    configs: Sequence[RunConfig], pool: Executor | None, options: Mapping[str, Any]
-) -> list[RunRecord]:
+def _train_anew(lab: Lab, configs: Sequence[RunConfig], pool: Executor | None) -> list[RunRecord]:
     with tempfile.TemporaryDirectory() as folder:
         none = Path(folder) / "none"
         store = Store(folder=Path(folder) / "runs", published=none)
-        return train(configs, store=store, executor=pool or "serial", **options)
+        return replace(lab, store=store, executor=pool or "serial").train(configs)
 
 
 def _keep(store: Store, record: RunRecord) -> None:

@@ -1,8 +1,12 @@
-"""Figures of the chapters on what the scheduler sees and on its controls."""
+"""How far the two directions' signals differ, why, and under which conditions.
+
+``variance × direction`` acts on nothing but the ratio of the mean row variance to the mean column
+variance of a batch's similarities.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import altair as alt
 import numpy as np
@@ -13,8 +17,8 @@ from lib.chapters.shared.charts import GREY
 from lib.chapters.shared.figures import signed
 from lib.chapters.shared.traces import furthest_weight, imbalance
 from lib.models import matmul
-from lib.runs import NoiseConfig, RunConfig, RunRecord, Store
-from lib.training import trained
+from lib.runs import NoiseConfig, RunConfig, RunRecord
+from lib.training import Lab
 
 
 def identity_chart(table: pd.DataFrame) -> alt.LayerChart:
@@ -94,10 +98,17 @@ CONDITIONS: Mapping[str, Mapping[str, Any]] = {
 TENTH = "a tenth of the images"
 
 
+class Compared(NamedTuple):
+    """A method under one of :data:`CONDITIONS`."""
+
+    condition: str
+    method: str
+
+
 def under(config: RunConfig, condition: str) -> RunConfig:
     """Return a configuration under one of :data:`CONDITIONS`.
 
-    As :func:`same_steps` says, the steps stay about the same.
+    The number of steps stays about the same, as :meth:`lib.runs.RunConfig.with_steps_like` says.
 
     Raises:
         ValueError: There is no condition of that name.
@@ -107,19 +118,7 @@ def under(config: RunConfig, condition: str) -> RunConfig:
     changes = dict(CONDITIONS[condition])
     if condition == TENTH:
         changes["train_images"] = max(2, config.train_images // 10)
-    return same_steps(config, config.model_copy(update=changes))
-
-
-def same_steps(config: RunConfig, changed: RunConfig) -> RunConfig:
-    """Return a changed configuration with about as many steps as it had before.
-
-    Fewer batches an epoch get more epochs, up to three times as many; more batches get fewer, five
-    at least.
-    """
-    steps = config.epochs * math.ceil(config.train_images / config.batch_size)
-    an_epoch = math.ceil(changed.train_images / changed.batch_size)
-    epochs = min(3 * config.epochs, max(min(5, config.epochs), math.ceil(steps / an_epoch)))
-    return changed.model_copy(update={"epochs": epochs})
+    return config.model_copy(update=changes).with_steps_like(config)
 
 
 def ratio_table(seen: pd.DataFrame) -> pd.DataFrame:
@@ -137,24 +136,24 @@ def ratio_table(seen: pd.DataFrame) -> pd.DataFrame:
 
 
 def condition_table(
-    records: Mapping[str, Sequence[RunRecord]], differences: pd.DataFrame
+    records: Mapping[Compared, Sequence[RunRecord]], differences: pd.DataFrame
 ) -> pd.DataFrame:
-    """Return a row a condition: how far the variances differ, what the weights did and its effect.
+    """Return one row per condition: how far the variances differ, what the weights did, the effect.
 
     Args:
-        records: ``"CONDITION: fixed"`` and ``"CONDITION: scheduled"`` to their runs.
+        records: The runs of ``"fixed"`` and ``"scheduled"`` under each condition.
         differences: Rows of :func:`lib.chapters.shared.verdicts.against_each`, scheduled against
-            fixed.
+            fixed, within each ``condition``.
     """
     rows = []
-    for method, found in differences.groupby("method", sort=False):
-        condition = str(method).removesuffix(": scheduled")
-        seen = imbalance(records[f"{condition}: fixed"])["log_ratio"]
+    for condition, found in differences.groupby("condition", sort=False):
+        seen = imbalance(records[Compared(str(condition), "fixed")])["log_ratio"]
+        moved = furthest_weight(records[Compared(str(condition), "scheduled")])
         rows.append(
             {
                 "condition": condition,
                 "variances differ, typical batch": f"{seen.abs().mean():.2%}",
-                "weights moved by up to": f"{furthest_weight(records[str(method)]):.3f}",
+                "weights moved by up to": f"{moved:.3f}",
                 **{
                     f"{row.metric}, points": f"{signed(row.estimate)} [{signed(row.low)}, "
                     f"{signed(row.high)}] {row.verdict}"
@@ -185,16 +184,13 @@ def gamma_for(log_ratio: float, shift: float = 0.1) -> float:
     return 2 * math.atanh(shift) / abs(log_ratio) if log_ratio else math.inf
 
 
-def hubness_table(
-    configs: Sequence[RunConfig], *, batches: int = 4, store: Store | None = None, **options: Any
-) -> pd.DataFrame:
+def hubness_table(lab: Lab, configs: Sequence[RunConfig], *, batches: int = 4) -> pd.DataFrame:
     """Measure both sides of the variance identity on batches of test pairs of trained models.
 
     Args:
+        lab: Where to train, and where the table is kept.
         configs: The runs.
         batches: Batches of each run's size, from the test split in its order, one caption an image.
-        store: Where the table is kept.
-        **options: For :func:`lib.training.trained`.
 
     Returns:
         ``method``, ``seed``, ``batch``, ``signal`` (mean row variance − mean column variance),
@@ -204,7 +200,7 @@ def hubness_table(
 
     def compute() -> pd.DataFrame:
         rows = []
-        for config, encoder, data in trained(configs, **options):
+        for config, encoder, data in lab.retrain(configs):
             owner = data.test.caption_owner
             count = len(data.test.image)
             order = torch.arange(len(owner) - 1, -1, -1, device=owner.device)
@@ -232,7 +228,7 @@ def hubness_table(
         return pd.DataFrame(rows)
 
     key = {"runs": [config.run_id for config in configs], "batches": batches}
-    return (store or Store()).table("hubness", key, compute)
+    return lab.store.table("hubness", key, compute)
 
 
 def verdict(typical: float, response: pd.DataFrame, differences: pd.DataFrame) -> str:
@@ -249,13 +245,12 @@ def verdict(typical: float, response: pd.DataFrame, differences: pd.DataFrame) -
         if row.verdict in ("improves", "worsens")
     ]
     found = [
-        f"{row.method.removesuffix(': scheduled')}, {row.metric} {row.verdict} "
-        f"({signed(row.estimate)})"
+        f"{row.condition}, {row.metric} {row.verdict} ({signed(row.estimate)})"
         for row in differences.itertuples()
         if row.verdict in ("improves", "worsens")
     ]
     alike = int((differences["verdict"] == "equivalent").sum())
-    conditions = differences["method"].nunique()
+    conditions = differences["condition"].nunique()
     return (
         f"The scheduler reads a difference in hubness, which is {typical:.2%} of the signal in a "
         "typical batch. Amplified far beyond what was tuned, it changes "

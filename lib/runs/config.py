@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -221,6 +222,11 @@ class RunConfig(BaseModel):
                 return RIVAL_NAMES[type(rival)]
 
     @property
+    def scheduler(self) -> ScheduleConfig | None:
+        """The scheduler, if a signal drives an actuator in this run."""
+        return self.schedule if isinstance(self.schedule, ScheduleConfig) else None
+
+    @property
     def source(self) -> "RunConfig | None":
         """The run whose schedule this one replays, if it does."""
         if not isinstance(self.schedule, ReplayConfig):
@@ -234,5 +240,16 @@ class RunConfig(BaseModel):
 
     def with_steps(self, least: int) -> "RunConfig":
         """Return the same configuration with epochs added until it has ``least`` steps."""
-        a_epoch = max(1, self.train_images // self.batch_size)
-        return self.model_copy(update={"epochs": max(self.epochs, -(-least // a_epoch))})
+        per_epoch = max(1, self.train_images // self.batch_size)
+        return self.model_copy(update={"epochs": max(self.epochs, -(-least // per_epoch))})
+
+    def with_steps_like(self, other: "RunConfig") -> "RunConfig":
+        """Return the same configuration with about as many steps as another one.
+
+        Fewer batches per epoch get more epochs, up to three times as many as the other's; more
+        batches get fewer, five at least. A begun batch counts.
+        """
+        steps = other.epochs * math.ceil(other.train_images / other.batch_size)
+        per_epoch = math.ceil(self.train_images / self.batch_size)
+        least = max(min(5, other.epochs), math.ceil(steps / per_epoch))
+        return self.model_copy(update={"epochs": min(3 * other.epochs, least)})

@@ -27,26 +27,31 @@ from lib.chapters.convergence.speed import (
 )
 from lib.chapters.shared import charts
 from lib.chapters.shared.verdicts import PAPER_METHOD
-from lib.runs import EPOCH_COLUMNS, STEP_COLUMNS, RunConfig, RunRecord
+from lib.runs import EPOCH_COLUMNS, STEP_COLUMNS, RunConfig, RunRecord, ScheduleConfig
 from lib.statistics import StatisticsError, minimum_detectable_effect
 
 STEPS_AN_EPOCH = 7
 
 
-def run(seed, rsum):
+PAPER_SCHEDULER = ScheduleConfig(signal="variance", actuator="direction")
+
+
+def run(seed, rsum, schedule=None):
     """A run whose validation rSum is given; the loss beside it must not be taken for it."""
     epochs = np.full((len(rsum), len(EPOCH_COLUMNS)), 1000.0)
     epochs[:, EPOCH_COLUMNS.index("rsum")] = rsum
     steps = np.zeros((STEPS_AN_EPOCH * len(rsum), len(STEP_COLUMNS)), dtype=np.float32)
     best = int(np.argmax(rsum)) + 1
-    return RunRecord(RunConfig(seed=seed), "x", best, {}, epochs, steps, False, 0.0, {})
+    config = RunConfig(seed=seed, schedule=schedule)
+    return RunRecord(config, "x", best, {}, epochs, steps, False, 0.0, {})
 
 
 def replicated(**curves):
     """Method to runs, from a list of curves a method; ``variance`` stands for the paper's."""
     return {
         (PAPER_METHOD if method == "variance" else method): [
-            run(seed, curve) for seed, curve in enumerate(of_method)
+            run(seed, curve, PAPER_SCHEDULER if method == "variance" else None)
+            for seed, curve in enumerate(of_method)
         ]
         for method, of_method in curves.items()
     }

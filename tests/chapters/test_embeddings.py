@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from idle import IdleLab
 
-from lib.chapters.embeddings import measures
 from lib.chapters.embeddings.claim import (
     SCALES,
     at_equal_temperature,
@@ -120,9 +120,9 @@ def test_too_few_labels_are_refused(labels, words):
         measure_embeddings(image, image, torch.arange(24), labels)
 
 
-def test_measures_are_kept_and_hold_no_caption(monkeypatch, study_home):
-    embedded.use(monkeypatch, measures)
-    table = measure_table(CHOSEN, range(2))
+def test_measures_are_kept_and_hold_no_caption(study_home):
+    lab = embedded.EmbeddedLab()
+    table = measure_table(lab, CHOSEN, range(2))
     assert list(table.columns) == ["method", "seed", *MEASURES]
     assert table["method"].tolist() == ["fixed"] * 2 + [PAPER_METHOD] * 2
     assert table["seed"].tolist() == [0, 1, 0, 1]
@@ -130,7 +130,7 @@ def test_measures_are_kept_and_hold_no_caption(monkeypatch, study_home):
     # Features that tell the topic give clusters; two seeds and two methods differ.
     assert (table["silhouette"] > 0.05).all()
     assert table["alignment"].nunique() == 4
-    labels = topic_table(SMALL)
+    labels = topic_table(lab, SMALL)
     assert sorted(labels["topic"]) == ["sand", "snow", "water"]
     assert labels["images"].tolist() == [20, 20, 20]
     kept = list((study_home / "tables").glob("*.parquet"))
@@ -143,11 +143,11 @@ def test_measures_are_kept_and_hold_no_caption(monkeypatch, study_home):
         )
         assert embedded.SENTINEL.encode() not in path.read_bytes()
 
-    embedded.forbid(monkeypatch, measures)
-    pd.testing.assert_frame_equal(measure_table(CHOSEN, range(2)), table)
-    topic_table(SMALL)
+    idle = IdleLab()
+    pd.testing.assert_frame_equal(measure_table(idle, CHOSEN, range(2)), table)
+    topic_table(idle, SMALL)
     with pytest.raises(AssertionError, match="to be read"):
-        measure_table(CHOSEN, range(3))
+        measure_table(idle, CHOSEN, range(3))
 
 
 def measured(**shifts):

@@ -4,6 +4,7 @@ import embedded
 import numpy as np
 import pandas as pd
 import pytest
+from idle import IdleLab
 
 from lib.chapters.embeddings import maps
 from lib.chapters.embeddings.maps import (
@@ -49,12 +50,11 @@ def test_clouds_stay_apart_by_angle_whatever_their_length():
 
 
 @pytest.fixture
-def table(monkeypatch):
-    embedded.use(monkeypatch, maps)
-    return map_table(CHOSEN, [1], **SETTINGS)
+def table():
+    return map_table(embedded.EmbeddedLab(), CHOSEN, [1], **SETTINGS)
 
 
-def test_a_table_of_maps_holds_names_and_links_and_no_caption(table, study_home, monkeypatch):
+def test_a_table_of_maps_holds_names_and_links_and_no_caption(table, study_home):
     assert list(table.columns) == [
         "method", "seed", "perplexity", "start", "image", "topic", "modality", "link", "x", "y",
     ]  # fmt: skip
@@ -79,20 +79,18 @@ def test_a_table_of_maps_holds_names_and_links_and_no_caption(table, study_home,
     (path,) = (study_home / "tables").glob("*.parquet")
     assert not pd.read_parquet(path).map(lambda v: embedded.SENTINEL in str(v)).any(axis=None)
     assert embedded.SENTINEL.encode() not in path.read_bytes()
-    embedded.forbid(monkeypatch, maps)
-    pd.testing.assert_frame_equal(map_table(CHOSEN, [1], **SETTINGS), table)
+    pd.testing.assert_frame_equal(map_table(IdleLab(), CHOSEN, [1], **SETTINGS), table)
 
 
-def test_a_draw_of_more_images_than_there_are_takes_all(monkeypatch):
-    embedded.use(monkeypatch, maps)
-    made = map_table({"fixed": SMALL}, [0], perplexities=[4.0], random_starts=0, images=1000)
+def test_a_draw_of_more_images_than_there_are_takes_all():
+    lab, chosen = embedded.EmbeddedLab(), {"fixed": SMALL}
+    made = map_table(lab, chosen, [0], perplexities=[4.0], random_starts=0, images=1000)
     assert made["image"].nunique() == embedded.TEST
 
 
-def test_a_perplexity_too_great_is_refused_before_training(monkeypatch):
-    embedded.forbid(monkeypatch, maps)
+def test_a_perplexity_too_great_is_refused_before_training():
     with pytest.raises(ValueError, match="perplexity 24 needs more than 24 points"):
-        map_table(CHOSEN, [0], perplexities=[8.0, 24.0], random_starts=0, images=12)
+        map_table(IdleLab(), CHOSEN, [0], perplexities=[8.0, 24.0], random_starts=0, images=12)
 
 
 def test_a_turned_mirrored_moved_and_scaled_map_is_laid_out_like_the_first():

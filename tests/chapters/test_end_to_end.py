@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from idle import IdleLab
 from synthetic import levelled_runs
 
 from lib.chapters import end_to_end
@@ -37,7 +38,7 @@ def test_settings_differ_in_their_towers():
 def test_every_method_gets_the_same_budget(monkeypatch):
     asked = []
 
-    def best_of_all(candidates, seeds, **_):
+    def best_of_all(lab, candidates, seeds):
         asked.append({name: len(configs) for name, configs in candidates.items()})
         middle = {name: configs[1] for name, configs in candidates.items()}
         return end_to_end.Tuning(middle, pd.DataFrame())
@@ -47,12 +48,12 @@ def test_every_method_gets_the_same_budget(monkeypatch):
         temperatures=[0.05, 0.1, 0.2], gammas=[1, 10, 100], signals=["variance", "spread"]
     )
     base = end_to_end.base_config(parameters, "last blocks")
-    found = end_to_end.chosen(end_to_end.tune_setting(base, parameters))
+    found = end_to_end.chosen(end_to_end.tune_setting(IdleLab(), base, parameters))
     assert asked == [{"fixed": 3}, {"variance × direction": 3, "spread × direction": 3}]
     assert {config.temperature for config in found.values()} == {0.1}
     assert found["variance × direction"].schedule == VARIANCE
     with pytest.raises(ValueError, match="temperatures has 3 values and gammas 1"):
-        end_to_end.tune_setting(base, parameters.model_copy(update={"gammas": [1.0]}))
+        end_to_end.tune_setting(IdleLab(), base, parameters.model_copy(update={"gammas": [1.0]}))
 
 
 def runs(**gains):

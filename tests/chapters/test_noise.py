@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from idle import IdleLab
 from quick_towers import CountingTower, colour_tower
 from torch.nn import functional as F
 
 from lib.chapters import parameters
-from lib.chapters.noise import robustness
 from lib.chapters.noise.robustness import (
     JUDGED,
     METRICS,
@@ -30,7 +30,7 @@ from lib.metrics import retrieval_metrics
 from lib.noise import CAPTION_KINDS, IMAGE_KINDS, Noise, corrupt
 from lib.runs import NoiseConfig, RunConfig, ScheduleConfig, Store
 from lib.statistics import StatisticsError, paired_comparison
-from lib.training import train, trained
+from lib.training import Lab
 
 SCHEDULED = ScheduleConfig(signal="variance", actuator="direction", gamma=10.0)
 FIXED = RunConfig(train_images=24, batch_size=8, epochs=2, embedding_dim=8)
@@ -189,14 +189,13 @@ def test_what_is_judged_is_always_measured():
 
 
 def test_training_noise_runs_each_method_at_each_rate(small):
-    table = noise_in_training(
-        CHOSEN, [0, 1], {"mismatched": [0.5, 1.0], "captions": [1.0]}, device="cpu"
-    )
+    lab = Lab(Store(), device="cpu")
+    table = noise_in_training(lab, CHOSEN, [0, 1], {"mismatched": [0.5, 1.0], "captions": [1.0]})
     assert len(table) == 2 * 2 * (3 + 2)
     config = CHOSEN[PAPER_METHOD].with_seed(1)
     noisy = config.model_copy(update={"noise": NoiseConfig(kind="mismatched", rate=0.5)})
     for run, level in ((config, 0.0), (noisy, 0.5)):
-        (record,) = train([run], device="cpu")
+        (record,) = lab.train([run])
         row = table[
             (table["method"] == PAPER_METHOD)
             & (table["seed"] == 1)
@@ -208,13 +207,14 @@ def test_training_noise_runs_each_method_at_each_rate(small):
 
 def test_test_noise_replaces_the_gallery_of_one_modality(small):
     corpus, texts, images = small
-    table = noise_at_test(CHOSEN, [0, 1], ["word drop", "occlusion"], [2, 5], device="cpu")
+    lab = Lab(Store(), device="cpu")
+    table = noise_at_test(lab, CHOSEN, [0, 1], ["word drop", "occlusion"], [2, 5])
     assert len(table) == 2 * 2 * 2 * 3
     assert table["method"].unique().tolist() == list(CHOSEN)
     run = CHOSEN[PAPER_METHOD].with_seed(1)
-    ((_, encoder, data),) = trained([run], device="cpu")
+    ((_, encoder, data),) = lab.retrain([run])
     rows = table[(table["method"] == PAPER_METHOD) & (table["seed"] == 1)]
-    (record,) = train([run], device="cpu")
+    (record,) = lab.train([run])
     for noise in (Noise("word drop", 5), Noise("occlusion", 2), None):
         image, text = data.test.image, data.test.text
         if noise is not None:
@@ -234,32 +234,29 @@ def test_test_noise_replaces_the_gallery_of_one_modality(small):
     assert what == {"word drop": "captions", "occlusion": "images"}
 
 
-def test_test_noise_is_measured_once(small, monkeypatch):
+def test_test_noise_is_measured_once(small):
     arguments = (CHOSEN, [0], ["typing errors"], [1])
-    first = noise_at_test(*arguments, device="cpu")
+    first = noise_at_test(Lab(Store(), device="cpu"), *arguments)
 
-    def refuse(*_, **__):
-        raise AssertionError("measured again")
+    class Finished(IdleLab):
+        train = Lab.train
 
-    monkeypatch.setattr(robustness, "trained", refuse)
-    pd.testing.assert_frame_equal(noise_at_test(*arguments, device="cpu"), first)
-    with pytest.raises(AssertionError, match="measured again"):
-        noise_at_test(CHOSEN, [0], ["typing errors"], [2], device="cpu")
+    pd.testing.assert_frame_equal(noise_at_test(Finished(), *arguments), first)
+    with pytest.raises(AssertionError, match="to be read"):
+        noise_at_test(Finished(), CHOSEN, [0], ["typing errors"], [2])
 
 
 def test_a_published_table_needs_no_corpus(small, monkeypatch, tmp_path):
-    store = Store(tmp_path / "runs")
     arguments = (CHOSEN, [0], ["JPEG"], [1])
-    first = noise_at_test(*arguments, store=store, device="cpu")
+    first = noise_at_test(Lab(Store(tmp_path / "runs"), device="cpu"), *arguments)
     monkeypatch.setitem(CORPORA, "scenes", None)
-    again = noise_at_test(*arguments, store=Store(tmp_path / "runs"), device="cpu")
+    again = noise_at_test(Lab(Store(tmp_path / "runs"), device="cpu"), *arguments)
     pd.testing.assert_frame_equal(again, first)
 
 
-def test_unknown_noise_is_refused_before_any_work(monkeypatch):
-    monkeypatch.setattr(robustness, "train", None)
+def test_unknown_noise_is_refused_before_any_work():
     with pytest.raises(ValueError, match="noise 'rain' is unknown"):
-        noise_at_test(CHOSEN, [0], ["rain"], [1])
+        noise_at_test(IdleLab(), CHOSEN, [0], ["rain"], [1])
 
 
 def test_the_parameters_know_every_kind_of_noise():

@@ -29,6 +29,7 @@ from lib.chapters.shared.tuning import replicate, results_table
 from lib.runs import RunConfig, Store
 from lib.runs.schedules import CosineConfig, UncertaintyConfig
 from lib.study.catalogue import load_profiles
+from lib.training import Lab
 
 SMALL = {
     "train_images": 40, "batch_size": 20, "embedding_dim": 8, "epochs": 2, "tuning_seeds": 1,
@@ -40,19 +41,19 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def options(tmp_path_factory):
+def lab(tmp_path_factory):
     store = Store(folder=tmp_path_factory.mktemp("board") / "runs")
-    return {"store": store, "features": synthetic_features(), "device": "cpu"}
+    return Lab(store, features=synthetic_features(), device="cpu")
 
 
 @pytest.fixture(scope="module")
-def tuned(options):
-    return tune_field(validate("rivals", SMALL), **options)
+def tuned(lab):
+    return tune_field(lab, validate("rivals", SMALL))
 
 
 @pytest.fixture(scope="module")
-def replicated(tuned, options):
-    return replicate(tuned[0].chosen, range(3), **options)
+def replicated(tuned, lab):
+    return replicate(lab, tuned[0].chosen, range(3))
 
 
 @pytest.mark.parametrize("profile", ["quick", "full"])
@@ -90,10 +91,10 @@ def test_constants_are_counted_where_candidates_differ():
     assert sorted(tuned_constants(rates)) == ["rate", "temperature"]
 
 
-def test_a_budget_that_differs_is_refused(options):
+def test_a_budget_that_differs_is_refused(lab):
     parameters = validate("rivals", SMALL | {"hinge_margins": [0.1, 0.2, 0.3]})
     with pytest.raises(ValueError, match=r"same, non-zero number.*'hardest negatives': 3"):
-        tune_field(parameters, **options)
+        tune_field(lab, parameters)
 
 
 def test_the_field_holds_every_method_with_what_was_chosen(tuned):

@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from idle import IdleLab
 from small_runs import config
 from synthetic import synthetic_features
 
@@ -16,6 +17,8 @@ from lib.chapters.scaling import (
     useful_workers,
     verdict,
 )
+from lib.runs import Store
+from lib.training import Lab
 
 COSTS = {
     "start": 5.0, "call": 0.001, "keep": 0.004, "features": 2e8, "config": 500, "record": 3000,
@@ -81,18 +84,15 @@ def test_tables_are_measured_once_and_found_equal(monkeypatch):
     features = synthetic_features()
     monkeypatch.setattr(scaling, "opened", lambda name: _threads(name))
     monkeypatch.setattr(scaling, "_start", lambda pool, count: None)
-    monkeypatch.setattr(scaling, "load_features", lambda *_, **__: features)
     monkeypatch.setattr(scaling, "Processes", lambda count: _Threads(count))
     configs = [config(seed=seed, epochs=1) for seed in range(3)]
-    options = {"features": features, "device": "cpu"}
-    times, costs = scaling_tables(configs, [1, 2], **options)
+    times, costs = scaling_tables(Lab(Store(), features=features, device="cpu"), configs, [1, 2])
     assert times["workers"].tolist() == [0, 1, 2]
     assert times["equal"].all()
     assert (times["runs"] == 3).all()
     assert costs["features"] == features.image.nbytes + features.text.nbytes
     assert min(costs.values()) > 0
-    monkeypatch.setattr(scaling, "train", lambda *_, **__: pytest.fail("measured again"))
-    again, _ = scaling_tables(configs, [1, 2], **options)
+    again, _ = scaling_tables(IdleLab(), configs, [1, 2])
     pd.testing.assert_frame_equal(times, again)
 
 

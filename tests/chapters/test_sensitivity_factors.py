@@ -18,6 +18,7 @@ from lib.chapters.sensitivity.sizes import DECAY, FIXED
 from lib.chapters.shared.tuning import replicate
 from lib.chapters.shared.verdicts import PAPER_METHOD
 from lib.runs import RunConfig, ScheduleConfig, Store
+from lib.training import Lab
 from lib.utils.names import Factor
 
 BASE = RunConfig(train_images=40, batch_size=16, embedding_dim=8, epochs=5, temperature=0.15)
@@ -36,32 +37,35 @@ def test_the_parameter_offers_every_factor():
 
 def test_a_level_changes_one_thing_for_all_methods_alike():
     neutral = set(RunConfig.model_fields) - {"epochs", "schedule"}
-    for level in levels(CHOSEN, list(FACTORS), 10.0):
+    found = levels(CHOSEN, list(FACTORS), 10.0)
+    for level, config in found.items():
         changes = {} if level.factor == DEFAULT[0] else FACTORS[level.factor][level.value]
         in_config = {name: value for name, value in changes.items() if name in neutral}
-        for method, config in level.configs.items():
-            assert config == RunConfig.model_validate(config.model_dump())
-            for name in neutral:
-                expected = in_config.get(name, getattr(CHOSEN[method], name))
-                assert getattr(config, name) == expected, (level.named(method), name)
-        schedule = level.configs[PAPER_METHOD].schedule
-        assert schedule.gamma == changes.get("gamma", 10.0)
-        assert schedule.beta == changes.get("beta", 0.9)
-        assert schedule.warmup == changes.get("warmup", 0)
-        assert (DECAY in level.configs) == (level.factor not in ("γ", "smoothing β", "warm-up"))
+        assert config == RunConfig.model_validate(config.model_dump())
+        for name in neutral:
+            expected = in_config.get(name, getattr(CHOSEN[level.method], name))
+            assert getattr(config, name) == expected, (level, name)
+        if level.method == PAPER_METHOD:
+            assert config.scheduler.gamma == changes.get("gamma", 10.0)
+            assert config.scheduler.beta == changes.get("beta", 0.9)
+            assert config.scheduler.warmup == changes.get("warmup", 0)
+        of_the_scheduler = level.factor in ("γ", "smoothing β", "warm-up")
+        assert (level._replace(method=DECAY) in found) != of_the_scheduler
 
 
-def test_a_scheduled_temperature_is_left_out_where_the_temperature_moves():
+def test_a_scheduled_temperature_is_left_out_if_the_temperature_moves():
     sharp = BASE.model_copy(
         update={"schedule": ScheduleConfig(signal="variance", actuator="sharpness", target=1.5)}
     )
     found = levels({**CHOSEN, "sharp": sharp}, ["temperature", "dropout"], 10.0)
-    assert ["sharp" in level.configs for level in found] == [True, False, False, True]
+    assert {level.factor for level in found} == {"default", "temperature", "dropout"}
+    assert {level.factor for level in found if level.method == "sharp"} == {"default", "dropout"}
 
 
 def test_larger_batches_get_more_epochs():
-    by_value = {level.value: level.configs[FIXED] for level in levels(CHOSEN, ["batch size"], 1.0)}
-    # 40 images in batches of 16 are three steps an epoch, fifteen in all; then they are one.
+    found = levels(CHOSEN, ["batch size"], 1.0)
+    by_value = {level.value: config for level, config in found.items() if level.method == FIXED}
+    # 40 images in batches of 16 are three steps per epoch, fifteen in all; then they are one.
     assert by_value["as tuned"].epochs == 5
     assert by_value["512"].epochs == 15
 
@@ -72,18 +76,12 @@ def test_an_unknown_factor_is_named():
 
 
 def test_levels_are_trained_and_compared(tmp_path):
-    found = levels(CHOSEN, ["captions an image", "γ"], 10.0)
-    runs = replicate(
-        {level.named(m): config for level in found for m, config in level.configs.items()},
-        range(3),
-        store=Store(folder=tmp_path / "runs"),
-        features=synthetic_features(),
-        device="cpu",
-    )
-    compared = compare_levels(found, runs, 0.3)
+    lab = Lab(Store(folder=tmp_path / "runs"), features=synthetic_features(), device="cpu")
+    runs = replicate(lab, levels(CHOSEN, ["captions an image", "γ"], 10.0), range(3))
+    compared = compare_levels(runs, 0.3)
     assert len(compared) == 2 * (2 + 2 + 1 + 1)
     assert set(compared["method"]) == {PAPER_METHOD, DECAY}
-    table = level_table(found, runs)
+    table = level_table(runs)
     assert table["value"].tolist() == ["as tuned", "1", "−10", "1"]
     assert table.loc[0, "rSum"] == table.loc[2, "rSum"] != table.loc[1, "rSum"]
     sizes = compared.assign(train_images=40)

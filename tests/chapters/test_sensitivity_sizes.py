@@ -22,6 +22,7 @@ from lib.chapters.sensitivity.sizes import (
 from lib.chapters.shared.tuning import replicate
 from lib.chapters.shared.verdicts import PAPER_METHOD
 from lib.runs import TEST_COLUMNS, RunConfig, Store
+from lib.training import Lab
 
 SMALL = {
     "train_images": 40, "batch_size": 16, "embedding_dim": 8, "epochs": 2, "tuning_seeds": 1,
@@ -119,12 +120,8 @@ def test_where_none_is_recommended_the_nearest_is_named_with_where_it_gains():
 
 def test_every_method_is_tuned_and_stated(tmp_path):
     parameters = validate("sensitivity", SMALL)
-    options = {
-        "store": Store(folder=tmp_path / "runs"),
-        "features": synthetic_features(),
-        "device": "cpu",
-    }
-    tuned = {size: sizes.tune_at(parameters, size, **options) for size in (20, 40)}
+    lab = Lab(Store(folder=tmp_path / "runs"), features=synthetic_features(), device="cpu")
+    tuned = {size: sizes.tune_at(lab, parameters, size) for size in (20, 40)}
     assert tuned[20][FIXED].epochs == 6, "20 images are one batch and a rest: an epoch a step"
     assert tuned[40][FIXED].epochs == 3
     for methods in tuned.values():
@@ -138,7 +135,7 @@ def test_every_method_is_tuned_and_stated(tmp_path):
         assert fixed.learning_rate_decay == "none"
         assert methods[CAPTIONS].captions_at_once in (2, 5)
         assert methods[CAPTIONS].learning_rate == fixed.learning_rate
-    replicated = {n: replicate(methods, range(3), **options) for n, methods in tuned.items()}
+    replicated = {n: replicate(lab, methods, range(3)) for n, methods in tuned.items()}
     runs = sizes.size_runs(replicated)
     record = replicated[40][DECAY][1]
     row = runs[(runs.train_images == 40) & (runs.method == DECAY) & (runs.seed == 1)].iloc[0]

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from synthetic import synthetic_features
 
 from lib.chapters.shared.traces import imbalance
-from lib.chapters.shared.verdicts import against_each
+from lib.chapters.shared.verdicts import against
 from lib.chapters.signals import (
     CONDITIONS,
+    Compared,
     condition_table,
     gamma_for,
     hubness_table,
@@ -30,6 +31,7 @@ from lib.runs import (
     ScheduleConfig,
     Store,
 )
+from lib.training import Lab
 
 
 def record(rows, columns, weights=None, seed=0) -> RunRecord:
@@ -82,9 +84,8 @@ def test_the_identity_holds_on_trained_heads(tmp_path):
         RunConfig(train_images=50, embedding_dim=8, batch_size=16, epochs=2, seed=seed)
         for seed in (0, 1)
     ]
-    table = hubness_table(
-        configs, store=Store(folder=tmp_path / "runs"), features=features, device="cpu"
-    )
+    lab = Lab(Store(folder=tmp_path / "runs"), features=features, device="cpu")
+    table = hubness_table(lab, configs)
     assert table["seed"].tolist() == [0, 0, 0, 1, 1, 1]  # 40 images: 16, 16 and 8.
     np.testing.assert_allclose(
         table["signal"], table["caption_hubs"] - table["image_hubs"], atol=1e-12
@@ -113,19 +114,21 @@ def test_an_unknown_condition_is_refused():
 
 def test_the_table_of_conditions_says_how_far_and_to_what_effect():
     records = {
-        "default: fixed": [record([0.02, 0.02], [0.01, 0.04], seed=seed) for seed in (0, 1)],
-        "default: scheduled": [
+        Compared("default", "fixed"): [
+            record([0.02, 0.02], [0.01, 0.04], seed=seed) for seed in (0, 1)
+        ],
+        Compared("default", "scheduled"): [
             record([0.02, 0.02], [0.02, 0.02], weights=[0.8, 1.1], seed=seed) for seed in (0, 1)
         ],
     }
     runs = pd.DataFrame(
         [
             {"method": method, "seed": seed, "i2t_r1": 10.0 + seed, "t2i_r1": 9.0 + gain}
-            for method, gain in (("default: fixed", 0.0), ("default: scheduled", 0.1))
+            for method, gain in (("fixed", 0.0), ("scheduled", 0.1))
             for seed in (0, 1)
         ]
-    )
-    differences = against_each(runs, [("default: scheduled", "default: fixed")], 0.3)
+    ).assign(condition="default")
+    differences = against(runs, "fixed", 0.3, within="condition")
     (row,) = condition_table(records, differences).to_dict("records")
     assert row["condition"] == "default"
     assert row["variances differ, typical batch"] == f"{math.log(2):.2%}"
@@ -138,7 +141,7 @@ def test_the_verdict_names_what_is_not_chance_and_nothing_else():
     def rows(verdicts):
         return pd.DataFrame(
             [
-                {"method": f"m{i}: scheduled", "metric": "i2t R@1", "estimate": 0.5 - i,
+                {"condition": f"m{i}", "metric": "i2t R@1", "estimate": 0.5 - i,
                  "verdict": v, "gamma": 10.0 * i}
                 for i, v in enumerate(verdicts)
             ]

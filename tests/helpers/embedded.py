@@ -1,12 +1,13 @@
 """A made-up corpus whose features tell its labels, for what measures trained embeddings."""
 
-import functools
+from types import SimpleNamespace
 
 import numpy as np
 
 from lib.datasets import Sample
 from lib.encoders import Features
-from lib.training import trained
+from lib.runs import Store
+from lib.training import Lab
 
 SENTINEL = "xyzzy caption that must never be published"
 TRAIN, TEST = 40, 60
@@ -50,23 +51,11 @@ def features():
     )
 
 
-def use(monkeypatch, *modules):
-    """Let modules train on this corpus in place of the one that a configuration names."""
+class EmbeddedLab(Lab):
+    """A lab whose every corpus is this one."""
 
-    def on_these(configs, **_options):
-        return trained(configs, features=features(), device="cpu")
+    def __init__(self):
+        super().__init__(Store(), features=features(), device="cpu")
 
-    for module in modules:
-        monkeypatch.setattr(module, "trained", functools.partial(on_these))
-        monkeypatch.setattr(module, "gallery_samples", lambda *_: samples())
-
-
-def forbid(monkeypatch, *modules):
-    """Let modules find neither corpus nor training."""
-
-    def stop(*_arguments, **_options):
-        raise AssertionError("the table was to be read, not made")
-
-    for module in modules:
-        monkeypatch.setattr(module, "trained", stop)
-        monkeypatch.setattr(module, "gallery_samples", stop)
+    def load_corpus(self, name, on_bad_sample="error"):
+        return SimpleNamespace(split=lambda split: samples())

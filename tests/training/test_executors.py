@@ -21,7 +21,7 @@ from lib.chapters.parameters import validate
 from lib.chapters.shared.tuning import replicate, results_table, tune_methods
 from lib.chapters.shared.verdicts import against
 from lib.study.catalogue import load_catalogue
-from lib.training import TrainingError, distribute, train, trainer
+from lib.training import Lab, TrainingError, distribute, train, trainer
 from lib.training.executors import Cluster, ExecutorError, Processes, check_executor, opened
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -291,9 +291,9 @@ def main_comparison(features, store, executor):
     profile = load_catalogue(ROOT).profiles["quick"].get("main-comparison", {})
     parameters = validate("main-comparison", profile)
     methods = [f"{s} × {a}" for a in parameters.actuators for s in parameters.signals]
-    options = {"store": store, "features": features, "device": "cpu", "executor": executor}
-    tuning = tune_methods(parameters, ["fixed", "learned τ", *methods], **options)
-    runs = results_table(replicate(tuning.chosen, range(parameters.seeds), **options))
+    lab = Lab(store, features=features, device="cpu", executor=executor)
+    tuning = tune_methods(lab, parameters, ["fixed", "learned τ", *methods])
+    runs = results_table(replicate(lab, tuning.chosen, range(parameters.seeds)))
     return runs, against(runs, "fixed", parameters.margin)
 
 

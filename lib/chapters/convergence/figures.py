@@ -33,7 +33,8 @@ def convergence_curves(
         share: The target of the second panel, as a share of the baseline's best.
         target: Its mean over seeds, in rSum, drawn as a dashed line in the first panel.
     """
-    means = _named(summarise(curves, ["method", "epoch"], "rsum"))
+    set_by = curves[["method", "turns", "signal"]].drop_duplicates()
+    means = summarise(curves, ["method", "epoch"], "rsum").merge(set_by, on="method")
     known = [turned for turned in COLOURS if turned in set(means["turns"])]
     colour = (
         alt.Color("turns:N")
@@ -74,7 +75,7 @@ def convergence_curves(
         x=alt.value(100), text=alt.value(f"{100 * share:g} % of fixed's best, mean")
     )
     steps = (
-        alt.Chart(_named(reached))
+        alt.Chart(reached)
         .mark_line(interpolate="step-after")
         .encode(
             x,
@@ -168,12 +169,3 @@ def speed_rows(summary: pd.DataFrame) -> pd.DataFrame:
 
 def _listed(parts: Sequence[object]) -> str:
     return " / ".join(map(str, parts))
-
-
-def _named(table: pd.DataFrame) -> pd.DataFrame:
-    """Split ``signal × actuator``; a method without a signal is what it turns itself."""
-    parts = table["method"].str.partition(" × ")
-    scheduled = parts[2] != ""
-    return table.assign(
-        turns=parts[2].where(scheduled, parts[0]), signal=parts[0].where(scheduled, "none")
-    )

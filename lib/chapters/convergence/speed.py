@@ -22,7 +22,7 @@ from scipy import integrate, stats
 
 from lib.chapters.shared.findings import Finding
 from lib.chapters.shared.verdicts import ANSWERS, PAPER_METHOD, detectable, estimates, overall
-from lib.runs import RunRecord
+from lib.runs import RunConfig, RunRecord
 from lib.statistics import compare_methods, comparison_table, paired_comparison
 
 SHARES = (0.90, 0.95, 0.99)
@@ -86,12 +86,12 @@ def speed_table(
         A row a run and target: ``method``, ``seed``, ``share`` (of :data:`SHARES`), ``epochs``
         (interpolated; the horizon where censored), ``whole`` (the same at the first evaluation
         there), ``steps``, ``reached``, ``horizon`` (epochs trained), ``best_epoch``, ``area``
-        (:func:`mean_height` of validation rSum).
+        (:func:`mean_height` of validation rSum), ``turns`` and ``signal`` (:func:`what_is_set`).
 
     Raises:
         ValueError: The baseline is missing, seeds don't match, or runs differ in length.
 
-    >>> from lib.runs import EPOCH_COLUMNS, STEP_COLUMNS, RunConfig
+    >>> from lib.runs import EPOCH_COLUMNS, STEP_COLUMNS
     >>> def run(*rsum):
     ...     epochs = np.zeros((len(rsum), len(EPOCH_COLUMNS)))
     ...     epochs[:, -1] = rsum
@@ -131,6 +131,7 @@ def speed_table(
                         "horizon": horizon,
                         "best_epoch": record.best_epoch,
                         "area": mean_height(curve),
+                        **what_is_set(record.config),
                     }
                 )
     return pd.DataFrame(rows)
@@ -165,7 +166,8 @@ def reached_table(speeds: pd.DataFrame, share: float) -> pd.DataFrame:
         share: The target.
 
     Returns:
-        ``method``, ``epoch``, ``reached`` (percent of runs from this epoch on).
+        ``method``, ``epoch``, ``reached`` (percent of runs from this epoch on), ``turns`` and
+        ``signal``.
     """
     parts = []
     for method, rows in speeds[speeds["share"] == share].groupby("method", sort=False):
@@ -176,6 +178,8 @@ def reached_table(speeds: pd.DataFrame, share: float) -> pd.DataFrame:
                     "method": method,
                     "epoch": [0.0, *times, float(rows["horizon"].iloc[0])],
                     "reached": [0.0, *100 * shares, 100 * shares[-1]],
+                    "turns": rows["turns"].iloc[0],
+                    "signal": rows["signal"].iloc[0],
                 }
             )
         )
@@ -183,15 +187,30 @@ def reached_table(speeds: pd.DataFrame, share: float) -> pd.DataFrame:
 
 
 def curve_table(replicated: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
-    """Return every run's validation curve: ``method``, ``seed``, ``epoch``, ``rsum``."""
+    """Return every run's validation curve: ``method``, ``seed``, ``epoch``, ``rsum``, and what
+    is set by which signal, as :func:`what_is_set` says."""
     return pd.concat(
         [
-            record.epoch_table()[["epoch", "rsum"]].assign(method=method, seed=record.config.seed)
+            record.epoch_table()[["epoch", "rsum"]].assign(
+                method=method, seed=record.config.seed, **what_is_set(record.config)
+            )
             for method, records in replicated.items()
             for record in records
         ],
         ignore_index=True,
     )
+
+
+def what_is_set(config: RunConfig) -> dict[str, str]:
+    """Return ``turns``: the actuator, or the method if it has none, and the ``signal`` or "none".
+
+    >>> what_is_set(RunConfig())
+    {'turns': 'fixed', 'signal': 'none'}
+    """
+    scheduler = config.scheduler
+    if scheduler is None:
+        return {"turns": config.method, "signal": "none"}
+    return {"turns": scheduler.actuator, "signal": scheduler.signal}
 
 
 def speed_summary(speeds: pd.DataFrame, baseline: str = "fixed") -> pd.DataFrame:

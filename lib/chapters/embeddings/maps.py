@@ -17,8 +17,8 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from lib.chapters.embeddings.measures import gallery_samples, labelled_pairs
 from lib.chapters.embeddings.topics import image_labels, lexicon_digest
-from lib.runs import RunConfig, Store
-from lib.training import trained
+from lib.runs import RunConfig
+from lib.training import Lab
 from lib.utils.seeds import generator
 
 EXTENT = 10.0
@@ -59,27 +59,25 @@ def start_name(start: int) -> str:
 
 
 def map_table(
+    lab: Lab,
     chosen: Mapping[str, RunConfig],
     seeds: Sequence[int],
     *,
     perplexities: Sequence[float],
     random_starts: int,
     images: int,
-    corpus_root: str = "",
-    device: str = "auto",
 ) -> pd.DataFrame:
     """Train runs again and map labelled test images with their first captions.
 
     The table is kept in the store. It holds names, topics, links and coordinates; never a caption.
 
     Args:
+        lab: Where to train, and where the table is kept.
         chosen: Method to configuration, all on one corpus.
         seeds: On which each is run.
         perplexities: Of the maps.
         random_starts: Maps from random starts beside the one from the principal components.
         images: How many labelled images are drawn, the same for all maps; all, if there are fewer.
-        corpus_root: Folder of a corpus on disk; empty, the usual places.
-        device: ``"auto"`` takes a GPU where there is one.
 
     Returns:
         ``method``, ``seed``, ``perplexity``, ``start``, ``image``, ``topic``, ``modality``
@@ -98,10 +96,10 @@ def map_table(
     any_run = next(iter(runs))
 
     def compute() -> pd.DataFrame:
-        samples = gallery_samples(any_run, corpus_root)
+        samples = gallery_samples(lab, any_run)
         labels = image_labels(samples)
         parts = {}
-        for config, encoder, data in trained(list(runs), corpus_root=corpus_root, device=device):
+        for config, encoder, data in lab.retrain(list(runs)):
             embedded = encoder(data.test.image, data.test.text)
             rows, first = labelled_pairs(data.test.caption_owner, labels)
             # The same images for every run: the draw knows the gallery alone.
@@ -140,7 +138,7 @@ def map_table(
         "extent": EXTENT,
         "lexicon": lexicon_digest(),
     }
-    return Store().table("embedding-maps", key, compute)
+    return lab.store.table("embedding-maps", key, compute)
 
 
 def map_silhouettes(maps: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from sklearn.metrics import silhouette_score  # type: ignore[import-untyped]
 from torch import Tensor
 
 from lib.chapters.embeddings.topics import image_labels, lexicon_digest
-from lib.datasets import Sample, load_corpus
+from lib.datasets import Sample
 from lib.metrics import (
     alignment,
     hubness,
@@ -20,8 +20,8 @@ from lib.metrics import (
     relative_alignment,
     uniformity,
 )
-from lib.runs import RunConfig, Store
-from lib.training import corpus_options, trained
+from lib.runs import RunConfig
+from lib.training import Lab
 
 NEIGHBOURS = 10
 """k of the k-occurrence and of neighbourhoods, as in Radovanović et al. (2010)."""
@@ -111,41 +111,33 @@ def labelled_pairs(
     return rows[known], first[known]
 
 
-def gallery_samples(config: RunConfig, corpus_root: str = "") -> tuple[Sample, ...]:
+def gallery_samples(lab: Lab, config: RunConfig) -> tuple[Sample, ...]:
     """Load the test images of a run's corpus, in the order of its test gallery."""
-    options = corpus_options(config.corpus, config.on_bad_sample, corpus_root)
-    return load_corpus(config.corpus, **options).split("test")
+    return lab.load_corpus(config.corpus, config.on_bad_sample).split("test")
 
 
-def topic_table(config: RunConfig, corpus_root: str = "") -> pd.DataFrame:
+def topic_table(lab: Lab, config: RunConfig) -> pd.DataFrame:
     """Return how many test images have each label: ``topic`` ("" for none) and ``images``.
 
     The table is kept in the store, so that it can be shown where the corpus isn't.
     """
 
     def compute() -> pd.DataFrame:
-        labels = pd.Series(image_labels(gallery_samples(config, corpus_root)), name="topic")
+        labels = pd.Series(image_labels(gallery_samples(lab, config)), name="topic")
         return labels.fillna("").value_counts().rename("images").reset_index()
 
-    return Store().table("topics", _labels_key(config), compute)
+    return lab.store.table("topics", _labels_key(config), compute)
 
 
-def measure_table(
-    chosen: Mapping[str, RunConfig],
-    seeds: Sequence[int],
-    *,
-    corpus_root: str = "",
-    device: str = "auto",
-) -> pd.DataFrame:
+def measure_table(lab: Lab, chosen: Mapping[str, RunConfig], seeds: Sequence[int]) -> pd.DataFrame:
     """Train runs again and measure their test embeddings.
 
     The table is kept in the store: where it is published, neither corpus nor training is needed.
 
     Args:
+        lab: Where to train, and where the table is kept.
         chosen: Method to configuration, all on one corpus.
         seeds: On which each is run.
-        corpus_root: Folder of a corpus on disk; empty, the usual places.
-        device: ``"auto"`` takes a GPU where there is one.
 
     Returns:
         A row a run: ``method``, ``seed`` and :data:`MEASURES`.
@@ -154,9 +146,9 @@ def measure_table(
     any_run = next(iter(names))
 
     def compute() -> pd.DataFrame:
-        labels = image_labels(gallery_samples(any_run, corpus_root))
+        labels = image_labels(gallery_samples(lab, any_run))
         measured = {}
-        for config, encoder, data in trained(list(names), corpus_root=corpus_root, device=device):
+        for config, encoder, data in lab.retrain(list(names)):
             image, text = (side.cpu() for side in encoder(data.test.image, data.test.text))
             owner = data.test.caption_owner.cpu()
             measured[config] = measure_embeddings(image, text, owner, labels)
@@ -168,7 +160,7 @@ def measure_table(
         )
 
     key = {"runs": {config.run_id: method for config, (method, _) in names.items()}}
-    return Store().table(
+    return lab.store.table(
         "embedding-measures", {**key, "k": NEIGHBOURS, **_labels_key(any_run)}, compute
     )
 

@@ -10,7 +10,7 @@ does not pass for a robust one.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lib.chapters.shared.findings import Finding
+from lib.chapters.shared.tuning import replicate, results_table
 from lib.chapters.shared.verdicts import (
     ANSWERS,
     PAPER_METHOD,
@@ -26,14 +27,13 @@ from lib.chapters.shared.verdicts import (
     estimates,
     overall,
 )
-from lib.datasets import load_corpus
 from lib.encoders import extract_captions, extract_images
 from lib.metrics import retrieval_metrics_from_embeddings
 from lib.noise import Noise, corrupt
 from lib.noise.corpus import NOISE_VERSION
-from lib.runs import EPOCH_COLUMNS, NoiseConfig, RunConfig, Store
+from lib.runs import EPOCH_COLUMNS, NoiseConfig, RunConfig
 from lib.statistics import compare_methods, comparison_table
-from lib.training import corpus_options, train, trained
+from lib.training import Lab
 from lib.utils.progress import track
 
 METRICS = EPOCH_COLUMNS[1:]
@@ -48,6 +48,14 @@ JUDGED: Mapping[tuple[str, str], float] = {
 }
 """Where the noise is, and in what, to the rate or severity at which the claim is judged; test noise
 as the mean over its kinds."""
+
+
+class TrainedWith(NamedTuple):
+    """A method and the noise in its training pairs; a ``level`` of 0 is none."""
+
+    method: str
+    what: str
+    level: float
 
 
 def condition_name(place: str, what: str, level: float) -> str:
@@ -71,68 +79,52 @@ def judged_too(place: str, what: str, levels: Sequence[float]) -> list[float]:
 
 
 def noise_in_training(
+    lab: Lab,
     chosen: Mapping[str, RunConfig],
     seeds: Sequence[int],
     rates: Mapping[str, Sequence[float]],
-    **options: Any,
 ) -> pd.DataFrame:
     """Train every method with noise in its training pairs, its constants as tuned without noise.
 
     Args:
+        lab: Where to train.
         chosen: Method to its configuration, without noise.
         seeds: The paired seeds.
         rates: ``"mismatched"``, ``"captions"``, ``"images"`` to shares above 0 of noisy pairs.
-        **options: For :func:`lib.training.train`.
 
     Returns:
-        A row a run: ``method``, ``seed``, ``what``, ``level`` (the rate) and :data:`METRICS`, on
-        the clean test split. The clean runs stand in it once for each key of ``rates``, at 0.
+        One row per run: ``method``, ``seed``, ``what``, ``level`` (the rate) and :data:`METRICS`,
+        on the clean test split. Each key of ``rates`` has the clean runs once, at level 0.
     """
-    cells: list[tuple[str, str, float, RunConfig]] = []
+    cells: dict[TrainedWith, RunConfig] = {}
     for method, config in chosen.items():
         for what, levels in rates.items():
-            cells.append((method, what, 0.0, config))
+            cells[TrainedWith(method, what, 0.0)] = config
             for level in levels:
                 noise = NoiseConfig.model_validate({"kind": what, "rate": level})
-                cells.append((method, what, level, config.model_copy(update={"noise": noise})))
-    records = train([config.with_seed(seed) for *_, config in cells for seed in seeds], **options)
-    return pd.DataFrame(
-        [
-            {
-                "method": method,
-                "seed": record.config.seed,
-                "what": what,
-                "level": level,
-                **{name: record.test[name] for name in METRICS},
-            }
-            for place, (method, what, level, _) in enumerate(cells)
-            for record in records[place * len(seeds) : (place + 1) * len(seeds)]
-        ]
-    )
+                noisy = config.model_copy(update={"noise": noise})
+                cells[TrainedWith(method, what, level)] = noisy
+    runs = results_table(replicate(lab, cells, seeds))
+    return runs[["method", "seed", "what", "level", *METRICS]]
 
 
 def noise_at_test(
+    lab: Lab,
     chosen: Mapping[str, RunConfig],
     seeds: Sequence[int],
     kinds: Sequence[str],
     severities: Sequence[int],
-    *,
-    store: Store | None = None,
-    corpus_root: str = "",
-    device: str = "auto",
 ) -> pd.DataFrame:
     """Measure finished runs on a test split with noise in every caption, or in every image.
 
     The noise is drawn once and is the same for every run. The table is kept in the store.
 
     Args:
+        lab: Where to train, and where the table is kept.
         chosen: Method to its configuration; all on the same corpus and towers.
         seeds: The paired seeds.
         kinds: Of :data:`lib.noise.CAPTION_KINDS` and :data:`lib.noise.IMAGE_KINDS`.
         severities: Of 1 to 5.
-        store: Where runs and the table are; default, this machine's.
-        corpus_root: Folder of a corpus on disk; empty, the usual places.
-        device: ``"auto"`` takes a GPU where there is one.
 
     Returns:
         ``method``, ``seed``, ``what`` (``"captions"`` or ``"images"``), ``kind``, ``level`` (the
@@ -142,12 +134,10 @@ def noise_at_test(
         ValueError: A kind or a severity is unknown.
     """
     noises = [Noise(kind, severity) for kind in kinds for severity in severities]
-    store = store or Store()
-    options: dict[str, Any] = {"store": store, "corpus_root": corpus_root, "device": device}
     cells = [(m, config.with_seed(seed)) for m, config in chosen.items() for seed in seeds]
     runs = list(dict.fromkeys(run for _, run in cells))
-    records = train(runs, **options)
-    table = store.table(
+    records = lab.train(runs)
+    table = lab.store.table(
         "noise-at-test",
         {
             "runs": [run.run_id for run in runs],
@@ -155,7 +145,7 @@ def noise_at_test(
             "noises": [[noise.kind, noise.severity] for noise in noises],
             "noise_version": NOISE_VERSION,
         },
-        lambda: _measure_all(runs, noises, **options),
+        lambda: _measure_all(lab, runs, noises),
     )
     names = pd.DataFrame(
         [{"method": method, "seed": run.seed, "run": run.run_id} for method, run in cells]
@@ -165,12 +155,10 @@ def noise_at_test(
     return names.merge(table, on="run").drop(columns="run")
 
 
-def _measure_all(
-    runs: Sequence[RunConfig], noises: Sequence[Noise], **options: Any
-) -> pd.DataFrame:
-    features = _noisy_features(runs[0], noises, options["corpus_root"], options["device"])
+def _measure_all(lab: Lab, runs: Sequence[RunConfig], noises: Sequence[Noise]) -> pd.DataFrame:
+    features = _noisy_features(lab, runs[0], noises)
     rows = []
-    for run, encoder, data in trained(runs, **options):
+    for run, encoder, data in lab.retrain(runs):
         owner = data.test.caption_owner
         image, text = encoder(data.test.image, data.test.text)
         clean = _measure(image, text, owner)
@@ -188,17 +176,15 @@ def _measure_all(
     return pd.DataFrame(rows)
 
 
-def _noisy_features(
-    run: RunConfig, noises: Sequence[Noise], corpus_root: str, device: str
-) -> dict[Noise, Tensor]:
-    corpus = load_corpus(run.corpus, **corpus_options(run.corpus, run.on_bad_sample, corpus_root))
+def _noisy_features(lab: Lab, run: RunConfig, noises: Sequence[Noise]) -> dict[Noise, Tensor]:
+    corpus = lab.load_corpus(run.corpus, run.on_bad_sample)
     found = {}
     for noise in track(noises, "noisy test splits"):
         noisy = corrupt(corpus, noise, ["test"])
         if noise.modality == "captions":
-            rows = extract_captions(noisy, run.text_tower, device)
+            rows = extract_captions(noisy, run.text_tower, lab.device)
         else:
-            rows = extract_images(noisy, run.image_tower, device)
+            rows = extract_images(noisy, run.image_tower, lab.device)
         found[noise] = torch.from_numpy(np.array(rows.values))
     return found
 
@@ -266,18 +252,14 @@ def compare_degradation(
             which the claim is judged, or the seeds don't match.
     """
     places = {"training": degradation(training), "test": degradation(over_kinds(test))}
-    columns, cells = {}, {}
+    judged = []
     for (place, what), level in JUDGED.items():
-        lost = places[place]
+        condition, lost = condition_name(place, what, level), places[place]
         lost = lost[(lost["what"] == what) & (lost["level"] == level)]
         if lost.empty:
-            raise ValueError(f"there are no runs with {condition_name(place, what, level)}")
-        lost = lost.set_index(["method", "seed"])
-        for metric, name in PRIMARY.items():
-            column = f"{name}, {condition_name(place, what, level)}"
-            columns[column] = lost[metric]
-            cells[column] = (name, condition_name(place, what, level))
-    table = pd.DataFrame(columns).reset_index()
+            raise ValueError(f"there are no runs with {condition}")
+        judged.append(lost[["method", "seed", *PRIMARY]].assign(condition=condition))
+    table = pd.concat(judged, ignore_index=True)
     order = training["method"].unique().tolist()
     for method in (baseline, claimed):
         if method not in order:
@@ -286,14 +268,17 @@ def compare_degradation(
     families = []
     for primary, methods in ((True, [claimed]), (False, others)):
         if methods:
-            own = table[table["method"].isin([baseline, *methods])]
             compared = compare_methods(
-                own, baseline, list(columns), margin=margin, lower_is_better=list(columns)
+                table[table["method"].isin([baseline, *methods])],
+                baseline,
+                list(PRIMARY),
+                margin=margin,
+                lower_is_better=list(PRIMARY),
+                within="condition",
             )
-            families.append(comparison_table(compared).assign(primary=primary))
+            family = comparison_table(compared, PRIMARY, within="condition")
+            families.append(family.assign(primary=primary))
     found = pd.concat(families, ignore_index=True)
-    found["condition"] = found["metric"].map({column: cell[1] for column, cell in cells.items()})
-    found["metric"] = found["metric"].map({column: cell[0] for column, cell in cells.items()})
     place_in_order = found["method"].map(order.index)
     return found.iloc[place_in_order.argsort(kind="stable")].reset_index(drop=True)
 

@@ -27,6 +27,7 @@ from lib.runs.schedules import (
     UncertaintyConfig,
 )
 from lib.statistics import compare_methods, comparison_table
+from lib.training import Lab
 
 Scheduled = Literal[
     "nothing",
@@ -170,12 +171,12 @@ def rival_grids(parameters: RivalsParameters, fixed: RunConfig) -> dict[str, lis
     }
 
 
-def tune_field(parameters: RivalsParameters, **options: Any) -> tuple[Tuning, pd.DataFrame]:
+def tune_field(lab: Lab, parameters: RivalsParameters) -> tuple[Tuning, pd.DataFrame]:
     """Tune the study's methods and every rival on validation, with as many candidates each.
 
     Args:
+        lab: Where to train.
         parameters: The notebook's.
-        **options: For :func:`lib.training.train`.
 
     Returns:
         What was chosen, the study's methods first, and one row a method: ``method``, ``sets``,
@@ -185,11 +186,11 @@ def tune_field(parameters: RivalsParameters, **options: Any) -> tuple[Tuning, pd
     Raises:
         ValueError: A rival has more or fewer candidates than the fixed loss.
     """
-    studied = tune_methods(parameters, list(STUDY), **options)
+    studied = tune_methods(lab, parameters, list(STUDY))
     fixed = studied.chosen["fixed"]
     baseline = temperature_grid(fixed, parameters.temperatures, [fixed.learning_rate])
     rivals = rival_grids(parameters, fixed)
-    tuned = tune({"fixed": baseline, **rivals}, range(parameters.tuning_seeds), **options)
+    tuned = tune(lab, {"fixed": baseline, **rivals}, range(parameters.tuning_seeds))
     own = tuned.table[tuned.table["method"] != "fixed"]
     table = pd.concat([studied.table, own], ignore_index=True)
     chosen = {**studied.chosen, **{name: tuned.chosen[name] for name in rivals}}

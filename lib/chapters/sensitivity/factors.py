@@ -1,16 +1,14 @@
 """One factor at a time: a setting is moved, all else stays, and the comparisons are made again."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from lib.chapters.sensitivity.sizes import FIXED
 from lib.chapters.shared.traces import furthest_weight, imbalance
 from lib.chapters.shared.tuning import results_table, scheduled
-from lib.chapters.shared.verdicts import PAPER_METHOD, against_each
-from lib.chapters.signals import same_steps
+from lib.chapters.shared.verdicts import PAPER_METHOD, against
 from lib.runs import RunConfig, RunRecord
 
 Changes = Mapping[str, Any]
@@ -42,21 +40,18 @@ OF_THE_SCHEDULER = ("γ", "smoothing β", "warm-up")
 DEFAULT = ("default", "as tuned")
 
 
-@dataclass(frozen=True)
-class Level:
-    """A value of a factor, and the configurations that are compared there by method."""
+class Level(NamedTuple):
+    """A method at a value of a factor."""
 
     factor: str
     value: str
-    configs: Mapping[str, RunConfig]
-
-    def named(self, method: str) -> str:
-        """Return what a method is called at this level."""
-        return f"{method}, {self.factor}: {self.value}"
+    method: str
 
 
-def levels(chosen: Mapping[str, RunConfig], factors: Sequence[str], gamma: float) -> list[Level]:
-    """Return the default and every level of the factors.
+def levels(
+    chosen: Mapping[str, RunConfig], factors: Sequence[str], gamma: float
+) -> dict[Level, RunConfig]:
+    """Return every method's configuration at the default and at every level of the factors.
 
     Nothing is tuned again: at each level all methods get the same change. A method that does not
     have what a level changes is left out there, but for the fixed loss.
@@ -75,66 +70,46 @@ def levels(chosen: Mapping[str, RunConfig], factors: Sequence[str], gamma: float
         raise ValueError(f"{', '.join(unknown)}: no such factor; there are {', '.join(FACTORS)}")
     strong = _rescheduled(chosen[PAPER_METHOD], {"gamma": gamma})
     methods = {**chosen, PAPER_METHOD: strong}
-    found = [Level(*DEFAULT, methods)]
+    found = {Level(*DEFAULT, method): config for method, config in methods.items()}
     for factor in factors:
         for value, changes in FACTORS[factor].items():
             if factor in OF_THE_SCHEDULER:
-                changed = {
-                    FIXED: methods[FIXED],
-                    PAPER_METHOD: _rescheduled(strong, changes),
-                }
+                changed = {FIXED: methods[FIXED], PAPER_METHOD: _rescheduled(strong, changes)}
             else:
                 changed = {
-                    method: same_steps(config, config.model_copy(update=dict(changes)))
+                    method: config.model_copy(update=dict(changes)).with_steps_like(config)
                     for method, config in methods.items()
                     if not ("temperature" in changes and _sets_temperature(config))
                 }
-            found.append(Level(factor, value, changed))
+            found |= {Level(factor, value, method): config for method, config in changed.items()}
     return found
 
 
-def compare_levels(
-    found: Sequence[Level], replicated: Mapping[str, Sequence[RunRecord]], margin: float
-) -> pd.DataFrame:
+def compare_levels(replicated: Mapping[Level, Sequence[RunRecord]], margin: float) -> pd.DataFrame:
     """Compare each level's methods with its fixed loss, one Holm family.
 
     Args:
-        found: What :func:`levels` returns.
-        replicated: :meth:`Level.named` of every method and level to its runs.
+        replicated: What :func:`levels` returns, to its runs.
         margin: Points within which a difference is none.
 
     Returns:
-        Columns as :func:`lib.chapters.shared.verdicts.against_each` returns them, ``method`` being
-        the plain name, with ``factor``, ``value`` and ``level`` (both in one).
+        Columns as :func:`lib.chapters.shared.verdicts.against` returns them, with ``factor``,
+        ``value`` and ``level`` (both in one).
     """
-    cells = [(level, method) for level in found for method in level.configs if method != FIXED]
-    pairs = [(level.named(method), level.named(FIXED)) for level, method in cells]
-    table = against_each(results_table(replicated), pairs, margin)
-    names = pd.DataFrame(
-        [
-            {
-                "run": level.named(method),
-                "plain": method,
-                "factor": level.factor,
-                "value": level.value,
-                "level": f"{level.factor}: {level.value}",
-            }
-            for level, method in cells
-        ]
-    )
-    joined = table.merge(names, left_on="method", right_on="run", validate="many_to_one")
-    return joined.assign(method=joined["plain"], baseline=FIXED).drop(columns=["run", "plain"])
+    runs = results_table(replicated)
+    runs["level"] = runs["factor"] + ": " + runs["value"]
+    parts = runs[["factor", "value", "level"]].drop_duplicates()
+    return against(runs, FIXED, margin, within="level").merge(parts, on="level")
 
 
-def level_table(
-    found: Sequence[Level], replicated: Mapping[str, Sequence[RunRecord]]
-) -> pd.DataFrame:
-    """Return a row a level: the fixed loss's recalls, how far the two variances differ in a typical
-    batch, and how far the paper's scheduler moved its weights."""
+def level_table(replicated: Mapping[Level, Sequence[RunRecord]]) -> pd.DataFrame:
+    """Return one row per level: the fixed loss's recalls, how far the two variances differ in a
+    typical batch, and how far the paper's scheduler moved its weights."""
     rows = []
-    for level in found:
-        fixed = replicated[level.named(FIXED)]
-        weighted = replicated[level.named(PAPER_METHOD)]
+    for level, fixed in replicated.items():
+        if level.method != FIXED:
+            continue
+        weighted = replicated[level._replace(method=PAPER_METHOD)]
         mean = pd.DataFrame([dict(record.test) for record in fixed]).mean()
         rows.append(
             {
@@ -156,7 +131,7 @@ def _rescheduled(config: RunConfig, changes: Changes) -> RunConfig:
 
 
 def _sets_temperature(config: RunConfig) -> bool:
-    return config.schedule is not None and scheduled(config).actuator == "sharpness"
+    return config.scheduler is not None and config.scheduler.actuator == "sharpness"
 
 
 def verdict(sizes: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFrame) -> str:

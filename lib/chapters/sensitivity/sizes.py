@@ -4,7 +4,6 @@ Every method is tuned anew at every size, on validation, with a budget that is t
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 
@@ -19,9 +18,10 @@ from lib.chapters.shared.tuning import (
     tune,
     tune_methods,
 )
-from lib.chapters.shared.verdicts import PAPER_METHOD, PRIMARY, against_each, estimates
+from lib.chapters.shared.verdicts import PAPER_METHOD, PRIMARY, against, estimates
 from lib.runs import RunConfig, RunRecord
 from lib.statistics import compare_pairs, paired_comparison
+from lib.training import Lab
 
 FIXED = "fixed"
 DECAY = "fixed, decay"
@@ -43,9 +43,7 @@ def at_size(parameters: SensitivityParameters, train_images: int) -> RunConfig:
     return config.with_steps(parameters.least_steps)
 
 
-def tune_at(
-    parameters: SensitivityParameters, train_images: int, **options: Any
-) -> dict[str, RunConfig]:
+def tune_at(lab: Lab, parameters: SensitivityParameters, train_images: int) -> dict[str, RunConfig]:
     """Tune the fixed loss and :data:`METHODS` at a size, on validation.
 
     The fixed loss gets a search of the temperature at the middle learning rate and then of the rate
@@ -55,9 +53,9 @@ def tune_at(
     each. (That colder ones suit them was seen on validation at one size, in the main comparison.)
 
     Args:
+        lab: Where to train.
         parameters: The notebook's.
         train_images: The size.
-        **options: For :func:`lib.training.train`.
 
     Returns:
         Method to configuration (its seed is of no meaning).
@@ -66,22 +64,20 @@ def tune_at(
     base = at_size(parameters, train_images)
     rates = parameters.learning_rates
     middle = rates[len(rates) // 2]
-    by_temperature = _best(
-        temperature_grid(base, parameters.temperatures, [middle]), seeds, options
-    )
-    fixed = _best(temperature_grid(base, [by_temperature.temperature], rates), seeds, options)
+    by_temperature = _best(lab, temperature_grid(base, parameters.temperatures, [middle]), seeds)
+    fixed = _best(lab, temperature_grid(base, [by_temperature.temperature], rates), seeds)
     near = neighbours(parameters.temperatures, fixed.temperature)
     around = parameters.model_copy(update={"scheduled_temperatures": near})
-    directed = tune_methods(around, [PAPER_METHOD], base=fixed, **options).chosen[PAPER_METHOD]
+    directed = tune_methods(lab, around, [PAPER_METHOD], base=fixed).chosen[PAPER_METHOD]
     falling = fixed.model_copy(update={"learning_rate_decay": "cosine"})
-    decayed = _best(temperature_grid(falling, near, parameters.decayed_rates), seeds, options)
-    sharp = tune_methods(around, [SHARP], base=decayed, **options).chosen[SHARP]
+    decayed = _best(lab, temperature_grid(falling, near, parameters.decayed_rates), seeds)
+    sharp = tune_methods(lab, around, [SHARP], base=decayed).chosen[SHARP]
     several = [
         fixed.model_copy(update={"temperature": tau, "captions_at_once": count})
         for tau in near
         for count in parameters.caption_counts
     ]
-    captions = _best(several, seeds, options)
+    captions = _best(lab, several, seeds)
     return {FIXED: fixed, PAPER_METHOD: directed, DECAY: decayed, BOTH: sharp, CAPTIONS: captions}
 
 
@@ -119,17 +115,8 @@ def against_fixed(runs: pd.DataFrame, margin: float) -> pd.DataFrame:
     Returns:
         Columns as :func:`lib.chapters.shared.verdicts.against` returns them, and ``train_images``.
     """
-    sizes = sorted(runs["train_images"].unique())
-    named = _by_size(runs)
-    cells = [(method, size) for size in sizes for method in _others(runs)]
-    pairs = [(_at(method, size), _at(FIXED, size)) for method, size in cells]
-    compared = against_each(named, pairs, margin)
-    repeated = [cell for cell in cells for _ in PRIMARY]
-    return compared.assign(
-        method=[method for method, _ in repeated],
-        baseline=FIXED,
-        train_images=[size for _, size in repeated],
-    )
+    by_size = runs.sort_values("train_images", kind="stable")
+    return against(by_size, FIXED, margin, within="train_images")
 
 
 def constants_table(
@@ -185,13 +172,12 @@ def choose(runs: pd.DataFrame, compared: pd.DataFrame) -> str:
         runs: What :func:`size_runs` returns.
         compared: What :func:`against_fixed` returns.
     """
-    sizes = sorted(runs["train_images"].unique())
-    named = _by_size(runs)
     candidate = CANDIDATES[0]
     for richer in CANDIDATES[1:]:
-        pairs = [(_at(richer, size), _at(candidate, size)) for size in sizes]
         # A margin of next to nothing: here the question is which is better, not by how much.
-        on_validation = compare_pairs(named, pairs, ["validation_rsum"], margin=1e-9)
+        on_validation = compare_pairs(
+            runs, [(richer, candidate)], ["validation_rsum"], margin=1e-9, within="train_images"
+        )
         if all(one.verdict.value == "improves" for one in on_validation):
             candidate = richer
     verdicts = compared[compared["method"] == candidate]["verdict"]
@@ -272,19 +258,5 @@ def recommend(
     )
 
 
-def _best(
-    candidates: Sequence[RunConfig], seeds: Sequence[int], options: Mapping[str, Any]
-) -> RunConfig:
-    return tune({FIXED: candidates}, seeds, **options).chosen[FIXED]
-
-
-def _by_size(runs: pd.DataFrame) -> pd.DataFrame:
-    return runs.assign(method=list(map(_at, runs["method"], runs["train_images"])))
-
-
-def _others(runs: pd.DataFrame) -> list[str]:
-    return [method for method in runs["method"].unique() if method != FIXED]
-
-
-def _at(method: str, size: int) -> str:
-    return f"{method} at {size}"
+def _best(lab: Lab, candidates: Sequence[RunConfig], seeds: Sequence[int]) -> RunConfig:
+    return tune(lab, {FIXED: candidates}, seeds).chosen[FIXED]

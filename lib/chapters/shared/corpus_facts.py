@@ -2,21 +2,19 @@
 
 import pandas as pd
 
-from lib.datasets import load_corpus
-from lib.runs import Store
-from lib.training import corpus_options
+from lib.training import Lab
 
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
-def corpus_facts(corpus: str, on_bad_sample: str = "error", root: str = "") -> pd.DataFrame:
-    """Return a row a split: images, captions, words a caption, distinct words.
+def corpus_facts(lab: Lab, corpus: str, on_bad_sample: str = "error") -> pd.DataFrame:
+    """Return one row per split: images, captions, words per caption, distinct words.
 
-    The table is kept in the store, so that it can be shown where the corpus isn't.
+    The table is kept in the store, so that it can be shown without the corpus.
     """
 
     def compute() -> pd.DataFrame:
-        loaded = load_corpus(corpus, **corpus_options(corpus, on_bad_sample, root))
+        loaded = lab.load_corpus(corpus, on_bad_sample)
         rows = []
         for split, name in SPLITS.items():
             samples = loaded.split(split)
@@ -38,4 +36,4 @@ def corpus_facts(corpus: str, on_bad_sample: str = "error", root: str = "") -> p
         return pd.DataFrame(rows)
 
     key = {"corpus": corpus, "on_bad_sample": on_bad_sample}
-    return Store().table("corpus-facts", key, compute)
+    return lab.store.table("corpus-facts", key, compute)

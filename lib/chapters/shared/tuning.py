@@ -4,15 +4,17 @@ Every method is a list of candidate configurations of the same length; the one w
 validation rSum is chosen, and only that one is run on every seed and read on the test split.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from lib.chapters.shared.options import MethodOptions
 from lib.runs import TEST_COLUMNS, RunConfig, RunRecord, ScheduleConfig
-from lib.training import train
+from lib.training import Lab
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -30,15 +32,13 @@ class Tuning:
     table: pd.DataFrame
 
 
-def tune(
-    candidates: Mapping[str, Sequence[RunConfig]], seeds: Sequence[int], **options: Any
-) -> Tuning:
+def tune(lab: Lab, candidates: Mapping[str, Sequence[RunConfig]], seeds: Sequence[int]) -> Tuning:
     """Choose each method's configuration by its mean validation rSum over the tuning seeds.
 
     Args:
+        lab: Where to train.
         candidates: Method to its candidates; every method has equally many.
         seeds: The tuning seeds.
-        **options: For :func:`lib.training.train`.
 
     Raises:
         ValueError: A method has more candidates than another, or there is no seed.
@@ -51,9 +51,7 @@ def tune(
     if not seeds:
         raise ValueError("tuning needs at least one seed")
     tried = [(method, candidate) for method, configs in candidates.items() for candidate in configs]
-    records = train(
-        [candidate.with_seed(seed) for _, candidate in tried for seed in seeds], **options
-    )
+    records = lab.train([candidate.with_seed(seed) for _, candidate in tried for seed in seeds])
     rows = []
     for place, (method, candidate) in enumerate(tried):
         scores = pd.Series(
@@ -75,30 +73,33 @@ def tune(
 
 
 def replicate(
-    chosen: Mapping[str, RunConfig], seeds: Sequence[int], **options: Any
-) -> dict[str, list[RunRecord]]:
-    """Run each method's chosen configuration on every seed: method to records in seed order."""
-    records = train(
-        [config.with_seed(seed) for config in chosen.values() for seed in seeds], **options
-    )
+    lab: Lab, chosen: Mapping[Key, RunConfig], seeds: Sequence[int]
+) -> dict[Key, list[RunRecord]]:
+    """Run each chosen configuration on every seed: key to records in seed order."""
+    records = lab.train([config.with_seed(seed) for config in chosen.values() for seed in seeds])
     return {
-        method: records[place * len(seeds) : (place + 1) * len(seeds)]
-        for place, method in enumerate(chosen)
+        key: records[place * len(seeds) : (place + 1) * len(seeds)]
+        for place, key in enumerate(chosen)
     }
 
 
-def results_table(replicated: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
-    """Return one row a run: ``method``, ``seed``, ``best_epoch``, ``collapsed``, test metrics."""
+def results_table(replicated: Mapping[Any, Sequence[RunRecord]]) -> pd.DataFrame:
+    """Return one row per run: ``method``, ``seed``, ``best_epoch``, ``collapsed``, test metrics.
+
+    Args:
+        replicated: Key to its runs: a method's name, or a named tuple, whose fields then are
+            columns in the place of ``method``.
+    """
     return pd.DataFrame(
         [
             {
-                "method": method,
+                **({"method": key} if isinstance(key, str) else key._asdict()),
                 "seed": record.config.seed,
                 "best_epoch": record.best_epoch,
                 "collapsed": record.collapsed,
                 **{name: record.test[name] for name in TEST_COLUMNS},
             }
-            for method, records in replicated.items()
+            for key, records in replicated.items()
             for record in records
         ]
     )
@@ -183,7 +184,7 @@ def method_grids(
 
 
 def _constants(config: RunConfig) -> dict[str, float | None]:
-    schedule = config.schedule if isinstance(config.schedule, ScheduleConfig) else None
+    schedule = config.scheduler
     sharp = schedule is not None and schedule.actuator == "sharpness"
     return {
         "temperature": None if sharp else config.temperature,
@@ -202,24 +203,24 @@ SIGNALS = ("variance", "entropy", "spread")
 
 
 def tune_methods(
+    lab: Lab,
     parameters: MethodOptions,
     names: Sequence[str] | None = None,
     *,
     base: RunConfig | None = None,
     robust_powers: Sequence[float] = (),
-    **options: Any,
 ) -> Tuning:
     """Tune methods on validation as the main comparison does: the learning rate on the fixed loss,
     then each method's own constants with the same number of candidates.
 
     Args:
+        lab: Where to train.
         parameters: A notebook's.
         names: ``"fixed"``, ``"learned τ"`` or ``"signal × actuator"``; default, all of them.
         base: What all candidates share, its learning rate tuned already; default, what the
             parameters say, with the learning rate of the best fixed loss.
         robust_powers: Candidates for q of robust InfoNCE (Chuang et al., CVPR 2022), each with each
             of the scheduled temperatures; given, it is the method ``"robust loss"``.
-        **options: For :func:`lib.training.train`.
 
     Raises:
         ValueError: There is no method of that name.
@@ -228,7 +229,7 @@ def tune_methods(
     if base is None:
         base = RunConfig.of(parameters)
         fixed = temperature_grid(base, parameters.temperatures, parameters.learning_rates)
-        rate = tune({"fixed": fixed}, seeds, **options).chosen["fixed"].learning_rate
+        rate = tune(lab, {"fixed": fixed}, seeds).chosen["fixed"].learning_rate
         base = base.model_copy(update={"learning_rate": rate})
     grids = method_candidates(parameters, base)
     if robust_powers:
@@ -240,7 +241,7 @@ def tune_methods(
     unknown = [name for name in names or () if name not in grids]
     if unknown:
         raise ValueError(f"no method is called {', '.join(unknown)}; there are {', '.join(grids)}")
-    return tune({name: grids[name] for name in names or grids}, seeds, **options)
+    return tune(lab, {name: grids[name] for name in names or grids}, seeds)
 
 
 def method_candidates(parameters: MethodOptions, base: RunConfig) -> dict[str, list[RunConfig]]:
@@ -274,6 +275,6 @@ def scheduled(config: RunConfig) -> ScheduleConfig:
     Raises:
         ValueError: It has none.
     """
-    if not isinstance(config.schedule, ScheduleConfig):
+    if config.scheduler is None:
         raise ValueError(f"{config.method} has no scheduler")
-    return config.schedule
+    return config.scheduler

@@ -27,28 +27,37 @@ ANSWERS: dict[Verdict, str] = {
 }
 
 
-def against(runs: pd.DataFrame, baseline: str, margin: float) -> pd.DataFrame:
+def against(
+    runs: pd.DataFrame, baseline: str, margin: float, *, within: str | None = None
+) -> pd.DataFrame:
     """Compare every other method with one baseline on the primary metrics, one Holm family.
 
     Args:
         runs: A row a run: ``method``, ``seed`` and the metrics.
         baseline: A method.
         margin: Points within which a difference is none.
+        within: A column of settings; methods are compared within each of them.
 
     Returns:
-        One row a method and metric: ``method``, ``baseline``, ``metric``, ``estimate``, ``low``,
+        One row per method and metric: ``method``, ``baseline``, ``metric``, ``estimate``, ``low``,
         ``high``, ``deviation`` (standard deviation of the paired differences), ``seeds``,
-        ``p_adjusted``, ``verdict``.
+        ``p_adjusted``, ``verdict``, and the column of settings.
     """
-    return comparison_table(compare_methods(runs, baseline, list(PRIMARY), margin=margin), PRIMARY)
+    compared = compare_methods(runs, baseline, list(PRIMARY), margin=margin, within=within)
+    return comparison_table(compared, PRIMARY, within)
 
 
 def against_each(
-    runs: pd.DataFrame, pairs: Sequence[tuple[str, str]], margin: float
+    runs: pd.DataFrame,
+    pairs: Sequence[tuple[str, str]],
+    margin: float,
+    *,
+    within: str | None = None,
 ) -> pd.DataFrame:
     """Compare chosen pairs, (method, baseline), on the primary metrics as one Holm family; columns
     as in :func:`against`."""
-    return comparison_table(compare_pairs(runs, pairs, list(PRIMARY), margin=margin), PRIMARY)
+    compared = compare_pairs(runs, pairs, list(PRIMARY), margin=margin, within=within)
+    return comparison_table(compared, PRIMARY, within)
 
 
 def against_on_all(runs: pd.DataFrame, baseline: str, margin: float) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import tiny_book
 from bs4 import BeautifulSoup
+from idle import IdleLab
 from PIL import Image
 
 from lib.chapters import corpus
@@ -26,7 +27,8 @@ from lib.chapters.shared.figures import (
 )
 from lib.chapters.shared.traces import path_table
 from lib.datasets import Sample
-from lib.runs import EPOCH_COLUMNS, STEP_COLUMNS, TEST_COLUMNS, RunConfig, RunRecord
+from lib.runs import EPOCH_COLUMNS, STEP_COLUMNS, TEST_COLUMNS, RunConfig, RunRecord, Store
+from lib.training import Lab
 
 
 def runs() -> pd.DataFrame:
@@ -203,15 +205,12 @@ def test_missing_numbers_are_dashes():
     assert "<td>–</td>" in show_table(pd.DataFrame({"x": [None, 1.5]}, dtype=float)).data
 
 
-def test_corpus_facts_are_counted_once_and_read_back(monkeypatch):
-    facts = corpus_facts("scenes")
+def test_corpus_facts_are_counted_once_and_read_back():
+    facts = corpus_facts(Lab(Store()), "scenes")
     assert facts["images"].tolist() == [800, 200, 400]
     assert facts["captions"].tolist() == [4000, 1000, 2000]
     assert corpus.chance_recall(facts) == 0.25
-    monkeypatch.setattr(
-        "lib.chapters.shared.corpus_facts.load_corpus", lambda *_, **__: pytest.fail("loaded again")
-    )
-    pd.testing.assert_frame_equal(facts, corpus_facts("scenes"))
+    pd.testing.assert_frame_equal(facts, corpus_facts(IdleLab(), "scenes"))
 
 
 @pytest.mark.tries("bad input")

@@ -6,6 +6,7 @@ from synthetic import synthetic_features
 from lib.chapters.parameters import validate
 from lib.chapters.shared.tuning import scheduled, tune_methods
 from lib.runs import RunConfig, Store
+from lib.training import Lab
 
 SMALL = {
     "train_images": 50, "batch_size": 16, "embedding_dim": 8, "epochs": 2, "tuning_seeds": 1,
@@ -16,48 +17,47 @@ SMALL = {
 
 
 @pytest.fixture
-def options(tmp_path):
-    store = Store(folder=tmp_path / "runs")
-    return {"store": store, "features": synthetic_features(), "device": "cpu"}
+def lab(tmp_path):
+    return Lab(Store(folder=tmp_path / "runs"), features=synthetic_features(), device="cpu")
 
 
-def test_chapters_share_their_methods_whatever_else_they_take(options):
-    main = tune_methods(validate("main-comparison", SMALL), **options)
+def test_chapters_share_their_methods_whatever_else_they_take(lab):
+    main = tune_methods(lab, validate("main-comparison", SMALL))
     assert len(main.chosen) == 14
     names = ["fixed", "variance × sharpness"]
     for chapter in ("controls", "signals", "convergence"):
-        chosen = tune_methods(validate(chapter, SMALL), names, **options).chosen
+        chosen = tune_methods(lab, validate(chapter, SMALL), names).chosen
         assert chosen == {name: main.chosen[name] for name in names}
     rates = {config.learning_rate for config in main.chosen.values()}
     assert len(rates) == 1
     assert rates <= {0.01, 0.03}
 
 
-def test_a_given_base_is_tuned_further_and_its_rate_kept(options):
+def test_a_given_base_is_tuned_further_and_its_rate_kept(lab):
     base = RunConfig(
         train_images=50, batch_size=16, embedding_dim=8, epochs=2, learning_rate=0.02,
         learning_rate_decay="cosine",
     )  # fmt: skip
     parameters = validate("controls", SMALL)
-    chosen = tune_methods(parameters, ["variance × sharpness"], base=base, **options).chosen
+    chosen = tune_methods(lab, parameters, ["variance × sharpness"], base=base).chosen
     found = chosen["variance × sharpness"]
     assert (found.learning_rate, found.learning_rate_decay) == (0.02, "cosine")
     assert scheduled(found).target in (1.0, 2.0)
 
 
-def test_the_robust_loss_gets_as_many_candidates_as_the_others(options):
+def test_the_robust_loss_gets_as_many_candidates_as_the_others(lab):
     parameters = validate("noise", SMALL)
     names = ["fixed", "robust loss"]
-    tuning = tune_methods(parameters, names, robust_powers=[0.1, 0.5], **options)
+    tuning = tune_methods(lab, parameters, names, robust_powers=[0.1, 0.5])
     assert tuning.chosen["robust loss"].loss == "rince"
     assert tuning.chosen["robust loss"].loss_constant in (0.1, 0.5)
     with pytest.raises(ValueError, match="same, non-zero number"):
-        tune_methods(parameters, names, robust_powers=[0.1], **options)
+        tune_methods(lab, parameters, names, robust_powers=[0.1])
 
 
-def test_an_unknown_method_is_refused_before_anything_of_it_is_trained(options):
+def test_an_unknown_method_is_refused_before_anything_of_it_is_trained(lab):
     with pytest.raises(ValueError, match=r"no method is called variance × warmth; there are fixed"):
-        tune_methods(validate("controls", SMALL), ["variance × warmth"], **options)
+        tune_methods(lab, validate("controls", SMALL), ["variance × warmth"])
 
 
 def test_what_has_no_scheduler_says_so():

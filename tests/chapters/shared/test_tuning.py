@@ -12,6 +12,7 @@ from lib.chapters.shared.tuning import (
     tune,
 )
 from lib.runs import TEST_COLUMNS, RunConfig, Store
+from lib.training import Lab
 
 BASE = RunConfig(
     corpus="synthetic",
@@ -35,12 +36,8 @@ GRID = {
 
 
 @pytest.fixture
-def options(tmp_path):
-    return {
-        "store": Store(folder=tmp_path / "runs"),
-        "features": synthetic_features(),
-        "device": "cpu",
-    }
+def lab(tmp_path):
+    return Lab(Store(folder=tmp_path / "runs"), features=synthetic_features(), device="cpu")
 
 
 def test_every_method_gets_its_grid():
@@ -66,44 +63,41 @@ def test_every_method_gets_its_grid():
     }
 
 
-def test_the_best_on_validation_is_chosen(options):
-    tuning = tune({"fixed": temperature_grid(BASE, [0.05, 0.2, 2.0], [0.01])}, [0, 1], **options)
+def test_the_best_on_validation_is_chosen(lab):
+    tuning = tune(lab, {"fixed": temperature_grid(BASE, [0.05, 0.2, 2.0], [0.01])}, [0, 1])
     table = tuning.table
     best = table.loc[table["validation_rsum"].idxmax()]
     assert tuning.chosen["fixed"].temperature == best["temperature"]
     assert table["chosen"].sum() == 1
     assert best["chosen"]
-    records = replicate({"fixed": tuning.chosen["fixed"]}, [0, 1], **options)["fixed"]
+    records = replicate(lab, {"fixed": tuning.chosen["fixed"]}, [0, 1])["fixed"]
     expected = np.mean([r.epochs[r.best_epoch - 1, -1] for r in records])
     assert best["validation_rsum"] == pytest.approx(expected)
 
 
-def test_the_test_split_plays_no_part_in_tuning(options, monkeypatch):
-    from lib.chapters.shared import tuning as module
+def test_the_test_split_plays_no_part_in_tuning(lab):
+    class Blinded(Lab):
+        def train(self, configs):
+            records = super().train(configs)
+            for record in records:
+                record.test.clear()
+            return records
 
-    original = module.train
-
-    def blinded(*arguments, **named):
-        records = original(*arguments, **named)
-        for record in records:
-            record.test.clear()
-        return records
-
-    expected = tune(method_grids(BASE, **GRID), [0], **options).chosen
-    monkeypatch.setattr(module, "train", blinded)
-    assert tune(method_grids(BASE, **GRID), [0], **options).chosen == expected
+    expected = tune(lab, method_grids(BASE, **GRID), [0]).chosen
+    blinded = Blinded(lab.store, features=lab.features, device="cpu")
+    assert tune(blinded, method_grids(BASE, **GRID), [0]).chosen == expected
 
 
-def test_unequal_budgets_are_refused(options):
+def test_unequal_budgets_are_refused(lab):
     grids = {"fixed": [BASE], "other": [BASE, BASE.model_copy(update={"temperature": 0.3})]}
     with pytest.raises(ValueError, match=r"same, non-zero number .*'fixed': 1, 'other': 2"):
-        tune(grids, [0], **options)
+        tune(lab, grids, [0])
     with pytest.raises(ValueError, match="at least one seed"):
-        tune({"fixed": [BASE]}, [], **options)
+        tune(lab, {"fixed": [BASE]}, [])
 
 
-def test_results_have_a_row_a_run(options):
-    table = results_table(replicate({"fixed": BASE, "hot": BASE}, [3, 5], **options))
+def test_results_have_a_row_a_run(lab):
+    table = results_table(replicate(lab, {"fixed": BASE, "hot": BASE}, [3, 5]))
     assert table[["method", "seed"]].to_numpy().tolist() == [
         ["fixed", 3], ["fixed", 5], ["hot", 3], ["hot", 5],
     ]  # fmt: skip

@@ -1,0 +1,58 @@
+"""Where runs are kept, what they train on and where, as one value that is passed down."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from lib.datasets import Corpus, load_corpus
+from lib.encoders import Features
+from lib.models import DualEncoder
+from lib.runs import RunConfig, RunRecord, Store
+from lib.training.data import TrainingData
+from lib.training.trainer import corpus_options, train, trained
+
+
+@dataclass(frozen=True)
+class Lab:
+    """What every run of a notebook shares beside its configuration; it changes no number.
+
+    Attributes:
+        store: Where finished runs and tables are kept.
+        corpus_root: Folder of a corpus on disk; empty, the usual places.
+        device: ``"auto"`` takes a GPU if there is one.
+        executor: Where to train, as for :func:`lib.training.train`.
+        features: Tower outputs to use instead of loading a corpus.
+    """
+
+    store: Store
+    corpus_root: str = ""
+    device: str = "auto"
+    executor: Executor | str | None = None
+    features: Features | None = None
+
+    def train(self, configs: Sequence[RunConfig]) -> list[RunRecord]:
+        """Return the records of runs, as :func:`lib.training.train` does."""
+        return train(
+            configs,
+            store=self.store,
+            features=self.features,
+            corpus_root=self.corpus_root,
+            device=self.device,
+            executor=self.executor,
+        )
+
+    def retrain(
+        self, configs: Sequence[RunConfig]
+    ) -> Iterator[tuple[RunConfig, DualEncoder, TrainingData]]:
+        """Yield the heads of runs, as :func:`lib.training.trained` does."""
+        return trained(
+            configs,
+            store=self.store,
+            features=self.features,
+            corpus_root=self.corpus_root,
+            device=self.device,
+        )
+
+    def load_corpus(self, name: str, on_bad_sample: str = "error") -> Corpus:
+        """Load a corpus by name from its folder, checked whole."""
+        return load_corpus(name, **corpus_options(name, on_bad_sample, self.corpus_root))
