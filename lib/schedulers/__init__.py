@@ -5,17 +5,17 @@ Everything here depends on torch alone and works on any number of leading batch 
 
 from .actuators import ACTUATORS, Schedule
 from .moments import mean_variances
-from .scheduler import DEFAULT_TARGETS, Fixed, Scheduler
-from .signals import SIGNALS, entropy, margin, spread, variance
+from .scheduler import Fixed, Scheduler
+from .signals import SIGNALS, Signal, entropy, margin, spread, variance
 from .trace import Trace
 
 __all__ = [
     "ACTUATORS",
-    "DEFAULT_TARGETS",
     "SIGNALS",
     "Fixed",
     "Schedule",
     "Scheduler",
+    "Signal",
     "Trace",
     "entropy",
     "margin",

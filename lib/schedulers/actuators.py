@@ -4,7 +4,6 @@ An actuator says what to smooth over steps (``observe``) and how the smoothed va
 schedule (``act``). It holds no state: :class:`lib.schedulers.Scheduler` does.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .signals import Signal, spread
+from .signals import Signal
 
 
 class Schedule(NamedTuple):
@@ -44,19 +43,17 @@ class Smoothed(NamedTuple):
         average: (..., C) bias-corrected moving average of what the actuator observes.
         reference: (..., C) the average at the end of the warm-up.
         gamma: (...) exponent.
-        target: (...) what ``sharpness`` holds.
         low, high: (...) bounds of ``magnitude``.
     """
 
     average: Tensor
     reference: Tensor
     gamma: Tensor
-    target: Tensor
     low: Tensor
     high: Tensor
 
 
-Observe = Callable[[Signal, Tensor, Tensor, Tensor], Tensor]
+Observe = Callable[[Signal, Tensor, Tensor, Tensor | None], Tensor]
 Act = Callable[[Signal, Tensor, Schedule, Smoothed], Schedule]
 
 
@@ -68,11 +65,13 @@ class Actuator:
         channels: C, the number of values it smooths.
         observe: (signal, similarity, temperature, target) to (..., C).
         act: (signal, similarity, the neutral schedule, smoothed values) to a schedule.
+        sets_temperature: Whether the schedule's temperature is the actuator's own.
     """
 
     channels: int
     observe: Observe
     act: Act
+    sets_temperature: bool = False
 
 
 def powers(values: Tensor, gamma: Tensor) -> Tensor:
@@ -86,13 +85,13 @@ def powers(values: Tensor, gamma: Tensor) -> Tensor:
 
 
 def _observe_directions(
-    signal: Signal, similarity: Tensor, temperature: Tensor, target: Tensor
+    signal: Signal, similarity: Tensor, temperature: Tensor, target: Tensor | None
 ) -> Tensor:
     return signal(similarity, temperature).mean(dim=-1)
 
 
 def _observe_mean(
-    signal: Signal, similarity: Tensor, temperature: Tensor, target: Tensor
+    signal: Signal, similarity: Tensor, temperature: Tensor, target: Tensor | None
 ) -> Tensor:
     return signal(similarity, temperature).mean(dim=(-2, -1)).unsqueeze(-1)
 
@@ -112,52 +111,13 @@ def _act_magnitude(
     return neutral._replace(weights=weight.unsqueeze(-1).expand_as(neutral.weights))
 
 
-def temperature_at_entropy(similarity: Tensor, target: Tensor, start: Tensor) -> Tensor:
-    """Return the temperature at which the mean normalised entropy of both directions is ``target``.
-
-    Newton's method in log τ from ``start``: the derivative of the entropy of softmax(z) with
-    respect to log τ is the variance of z under the softmax. The entropy grows with τ, so the step
-    always points the right way; it is bounded at a factor of two.
-
-    Args:
-        similarity: (..., B, B).
-        target: (...) in (0, 1).
-        start: (...) a temperature near the solution.
-    """
-    size = similarity.shape[-1]
-    log_tau = start.log()
-    for _ in range(8):
-        logits = similarity / log_tau.exp()[..., None, None]
-        value, slope = torch.zeros_like(log_tau), torch.zeros_like(log_tau)
-        for dim in (-1, -2):
-            log_p = torch.log_softmax(logits, dim=dim)
-            p = log_p.exp()
-            h = -(p * log_p).sum(dim=dim)
-            value += h.mean(dim=-1) / 2
-            # Var_p(z) = Var_p(log p), since the two differ by a constant.
-            slope += ((p * log_p**2).sum(dim=dim) - h**2).mean(dim=-1) / 2
-        error = target * math.log(size) - value
-        step = error / slope.clamp(min=1e-6)
-        log_tau = log_tau + step.clamp(-math.log(2), math.log(2))
-        log_tau = log_tau.clamp(math.log(1e-3), math.log(1e3))
-    return log_tau.exp()
-
-
 def _observe_sharpness(
-    signal: Signal, similarity: Tensor, temperature: Tensor, target: Tensor
+    signal: Signal, similarity: Tensor, temperature: Tensor, target: Tensor | None
 ) -> Tensor:
-    from .signals import entropy, variance
-
-    if signal is variance:
-        scale = similarity.flatten(-2).std(dim=-1, correction=0) / target
-    elif signal is spread:
-        scale = spread(similarity, temperature).mean(dim=(-2, -1)) / target
-    elif signal is entropy:
-        scale = temperature_at_entropy(similarity, target, temperature)
-    else:
-        raise ValueError("sharpness has a rule for the signals variance, entropy and spread only")
+    if signal.scale is None or target is None:
+        raise ValueError("sharpness needs a signal with a scale, and a target")
     # A collapsed model has no scale; a temperature must stay positive.
-    return scale.clamp(min=1e-3).unsqueeze(-1)
+    return signal.scale(similarity, temperature, target).clamp(min=1e-3).unsqueeze(-1)
 
 
 def _act_sharpness(
@@ -177,7 +137,7 @@ def _act_sample(
 ACTUATORS: dict[str, Actuator] = {
     "direction": Actuator(2, _observe_directions, _act_direction),
     "magnitude": Actuator(1, _observe_mean, _act_magnitude),
-    "sharpness": Actuator(1, _observe_sharpness, _act_sharpness),
+    "sharpness": Actuator(1, _observe_sharpness, _act_sharpness, sets_temperature=True),
     "sample": Actuator(2, _observe_directions, _act_sample),
 }
 """The actuators of the study by name: what a :class:`lib.schedulers.Scheduler` can turn.

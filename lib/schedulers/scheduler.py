@@ -1,5 +1,6 @@
 """The schedulers as modules: called once a step with the similarities, they return the schedule."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,14 +10,6 @@ from .actuators import ACTUATORS, Schedule, Smoothed
 from .checks import Number, as_constant, check_similarity, check_temperature
 from .moments import mean_variances
 from .signals import SIGNALS
-
-DEFAULT_TARGETS = {"variance": 1.5, "entropy": 0.8, "spread": 8.0}
-"""What ``sharpness`` holds unless told otherwise, by signal: the standard deviation of the logits,
-their mean entropy as a fraction of log B, or their range.
-
->>> DEFAULT_TARGETS["entropy"]
-0.8
-"""
 
 
 def neutral_schedule(similarity: Tensor, temperature: Number) -> Schedule:
@@ -93,7 +86,7 @@ class Scheduler(nn.Module):
     a step. ``state_dict`` holds the moving average.
 
     Args:
-        signal: ``"variance"``, ``"entropy"`` or ``"spread"``: see
+        signal: ``"variance"``, ``"entropy"``, ``"spread"`` or another name in
             :data:`lib.schedulers.SIGNALS`.
         actuator: ``"direction"``, ``"magnitude"``, ``"sharpness"`` or ``"sample"``.
         gamma: Exponent γ, a number or of ``batch_shape``; its sign says whether more of the signal
@@ -102,8 +95,7 @@ class Scheduler(nn.Module):
         warmup: Steps during which the schedule stays neutral, a count or of ``batch_shape``.
         target: c > 0, a number or of ``batch_shape``: what ``sharpness`` holds. It is the standard
             deviation (``variance``) or the range (``spread``) of the logits, or their mean entropy
-            as a fraction of log B (``entropy``, below 1). Default:
-            :data:`lib.schedulers.DEFAULT_TARGETS`.
+            as a fraction of log B (``entropy``, below 1). Default: the signal's own.
         bounds: Least and greatest weight of ``magnitude``, around 1.
         batch_shape: Leading axes of a stack of independent runs; the constants above may then be
             tensors of that shape.
@@ -128,7 +120,7 @@ class Scheduler(nn.Module):
     gamma: Tensor
     beta: Tensor
     warmup: Tensor
-    target: Tensor
+    target: Tensor | None
     low: Tensor
     high: Tensor
 
@@ -153,16 +145,27 @@ class Scheduler(nn.Module):
             )
         self.signal_name, self.actuator_name = signal, actuator
         self._signal, self._actuator = SIGNALS[signal], ACTUATORS[actuator]
+        if target is None:
+            target = self._signal.default_target
+        if self._actuator.sets_temperature:
+            if self._signal.scale is None:
+                raise ValueError(
+                    f"the signal {signal!r} has no scale, so {actuator} cannot set a temperature "
+                    "with it; give its entry in SIGNALS one, or use another actuator"
+                )
+            if target is None:
+                raise ValueError(f"target must be given: the signal {signal!r} has no default")
         constants: dict[str, Any] = {
             "gamma": gamma,
             "beta": beta,
             "warmup": warmup,
-            "target": DEFAULT_TARGETS.get(signal, 1.0) if target is None else target,
+            "target": target,
             "low": bounds[0],
             "high": bounds[1],
         }
         for name, value in constants.items():
-            self.register_buffer(name, as_constant(name, value, batch_shape), persistent=False)
+            constant = None if value is None else as_constant(name, value, batch_shape)
+            self.register_buffer(name, constant, persistent=False)
         self._check_constants()
         state = torch.zeros(*batch_shape, self._actuator.channels)
         self.register_buffer("average", state)
@@ -174,11 +177,12 @@ class Scheduler(nn.Module):
             "gamma": (torch.isfinite(self.gamma), "finite"),
             "beta": ((self.beta >= 0) & (self.beta < 1), "in [0, 1)"),
             "warmup": ((self.warmup >= 0) & (self.warmup == self.warmup.round()), "0 or a count"),
-            "target": (torch.isfinite(self.target) & (self.target > 0), "positive"),
             "bounds": ((self.low > 0) & (self.low <= 1) & (self.high >= 1), "0 < low ≤ 1 ≤ high"),
         }
-        if self.actuator_name == "sharpness" and self.signal_name == "entropy":
-            checks["target"] = ((self.target > 0) & (self.target < 1), "in (0, 1)")
+        if self.target is not None:
+            limit = self._signal.target_below if self._actuator.sets_temperature else math.inf
+            rule = f"in (0, {limit:g})" if math.isfinite(limit) else "positive"
+            checks["target"] = ((self.target > 0) & (self.target < limit), rule)
         for name, (good, rule) in checks.items():
             if not bool(good.all()):
                 values = (self.low, self.high) if name == "bounds" else getattr(self, name)
@@ -268,7 +272,7 @@ class Scheduler(nn.Module):
             self._signal,
             similarity,
             neutral,
-            Smoothed(corrected, self.reference, self.gamma, self.target, self.low, self.high),
+            Smoothed(corrected, self.reference, self.gamma, self.low, self.high),
         )
         warming = self.steps <= self.warmup
         return Schedule(

@@ -3,19 +3,57 @@
 A signal takes the similarities ``(..., B, B)`` of a batch of B pairs and the temperature ``(...)``,
 and returns ``(..., 2, B)``: index 0 of the second-last axis is ``i2t`` (a row of the matrix is one
 image query), index 1 is ``t2i`` (a column is one caption query). It checks the shape; numbers that
-are not finite go through, for whoever called it to notice.
+are not finite pass through, and the caller must check for them. :data:`SIGNALS` says what
+``sharpness`` needs of each signal.
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .checks import Number, check_similarity, check_temperature
 
-Signal = Callable[[Tensor, Tensor], Tensor]
-"""What maps similarities (..., B, B) and a temperature (...) to (..., 2, B)."""
+
+@dataclass(frozen=True)
+class Signal:
+    """A signal and what the actuator ``sharpness`` needs of it.
+
+    Args:
+        read: Maps similarities (..., B, B) and a temperature, a number or (...), to (..., 2, B).
+        scale: Maps similarities (..., B, B), the temperature (...) and a target (...) to the
+            temperature (...) at which the logits have the target. Without it, ``sharpness``
+            refuses the signal.
+        default_target: Target that ``sharpness`` holds unless told otherwise.
+        target_below: Every target must be below this.
+
+    >>> contrast = Signal(lambda similarity, temperature: variance(similarity, temperature).sqrt())
+    >>> contrast(torch.eye(2), 0.1)
+    tensor([[0.5000, 0.5000],
+            [0.5000, 0.5000]])
+    """
+
+    read: Callable[[Tensor, Number], Tensor]
+    scale: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    default_target: float | None = None
+    target_below: float = math.inf
+
+    def __call__(self, similarity: Tensor, temperature: Number) -> Tensor:
+        """Return the signal of each query.
+
+        Args:
+            similarity: (..., B, B), pairs on the diagonal.
+            temperature: τ > 0, a number or (...).
+
+        Returns:
+            (..., 2, B): ``i2t`` then ``t2i``.
+
+        Raises:
+            ValueError: As the signal itself.
+        """
+        return self.read(similarity, temperature)
 
 
 def variance(similarity: Tensor, temperature: Number) -> Tensor:
@@ -156,14 +194,63 @@ def margin(similarity: Tensor, temperature: Number) -> Tensor:
     return positive.unsqueeze(-2) - negatives
 
 
-SIGNALS: dict[str, Signal] = {"variance": variance, "entropy": entropy, "spread": spread}
-"""The signals of the study by name; an entry more is a signal more, everywhere.
+def temperature_at_deviation(similarity: Tensor, temperature: Tensor, target: Tensor) -> Tensor:
+    """Return the temperature at which the standard deviation of all logits is ``target``."""
+    return similarity.flatten(-2).std(dim=-1, correction=0) / target
 
-Each maps similarities (..., B, B) and a temperature, a number or (...), to (..., 2, B).
+
+def temperature_at_range(similarity: Tensor, temperature: Tensor, target: Tensor) -> Tensor:
+    """Return the temperature at which the mean range of the queries' logits is ``target``."""
+    return spread(similarity, temperature).mean(dim=(-2, -1)) / target
+
+
+def temperature_at_entropy(similarity: Tensor, temperature: Tensor, target: Tensor) -> Tensor:
+    """Return the temperature at which the mean normalised entropy of both directions is ``target``.
+
+    Newton's method in log τ: the derivative of the entropy of softmax(z) with respect to log τ is
+    the variance of z under the softmax. The entropy grows with τ, so the step always points the
+    right way; it is bounded at a factor of two.
+
+    Args:
+        similarity: (..., B, B).
+        temperature: (...) where the search starts, near the solution.
+        target: (...) in (0, 1).
+    """
+    size = similarity.shape[-1]
+    log_tau = temperature.log()
+    for _ in range(8):
+        logits = similarity / log_tau.exp()[..., None, None]
+        value, slope = torch.zeros_like(log_tau), torch.zeros_like(log_tau)
+        for dim in (-1, -2):
+            log_p = torch.log_softmax(logits, dim=dim)
+            p = log_p.exp()
+            h = -(p * log_p).sum(dim=dim)
+            value += h.mean(dim=-1) / 2
+            # Var_p(z) = Var_p(log p), since the two differ by a constant.
+            slope += ((p * log_p**2).sum(dim=dim) - h**2).mean(dim=-1) / 2
+        error = target * math.log(size) - value
+        step = error / slope.clamp(min=1e-6)
+        log_tau = log_tau + step.clamp(-math.log(2), math.log(2))
+        log_tau = log_tau.clamp(math.log(1e-3), math.log(1e3))
+    return log_tau.exp()
+
+
+SIGNALS: dict[str, Signal] = {
+    "variance": Signal(variance, temperature_at_deviation, default_target=1.5),
+    "entropy": Signal(entropy, temperature_at_entropy, default_target=0.8, target_below=1.0),
+    "spread": Signal(spread, temperature_at_range, default_target=8.0),
+}
+"""The signals of the study by name; add an entry to register a signal.
+
+Each maps similarities (..., B, B) and a temperature, a number or (...), to (..., 2, B). The target
+that ``sharpness`` holds is the standard deviation of the logits (``variance``), their mean range
+(``spread``), or their mean entropy as a fraction of log B (``entropy``).
 
 >>> sorted(SIGNALS)
 ['entropy', 'spread', 'variance']
 >>> SIGNALS["spread"](torch.eye(2), 0.1)
 tensor([[1., 1.],
         [1., 1.]])
+>>> SIGNALS["entropy"].default_target
+0.8
 """

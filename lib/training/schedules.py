@@ -30,7 +30,7 @@ from lib.runs.schedules import (
     IndividualTemperatureConfig,
     UncertaintyConfig,
 )
-from lib.schedulers import DEFAULT_TARGETS, Fixed, Schedule, Scheduler, Trace
+from lib.schedulers import SIGNALS, Fixed, Schedule, Scheduler, Trace
 from lib.utils.seeds import generator
 
 Sources = Mapping[RunConfig, RunRecord]
@@ -137,14 +137,15 @@ def _module(kind: Kind, configs: Sequence[RunConfig], sources: Sources, steps: i
             return DynamicWeightAverage(constants("softness"), period=period, batch_shape=shape)
     schedules = [c.schedule for c in configs if isinstance(c.schedule, ScheduleConfig)]
     signal, actuator = schedules[0].signal, schedules[0].actuator
-    default = DEFAULT_TARGETS[signal]
+    default = SIGNALS[signal].default_target
+    targets = [default if s.target is None else s.target for s in schedules]
     return Scheduler(
         signal,
         actuator,
         gamma=torch.tensor([s.gamma for s in schedules]),
         beta=torch.tensor([s.beta for s in schedules]),
         warmup=torch.tensor([s.warmup for s in schedules]),
-        target=torch.tensor([default if s.target is None else s.target for s in schedules]),
+        target=None if None in targets else torch.tensor(targets),
         batch_shape=(len(schedules),),
     )
 

@@ -8,10 +8,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.schedulers import SIGNALS, Fixed, Scheduler, Trace, entropy, margin, spread, variance
-from lib.schedulers.actuators import ACTUATORS, powers, temperature_at_entropy
+from lib.schedulers import (
+    ACTUATORS,
+    SIGNALS,
+    Fixed,
+    Scheduler,
+    Signal,
+    Trace,
+    entropy,
+    margin,
+    spread,
+    variance,
+)
+from lib.schedulers.actuators import powers
 from lib.schedulers.checks import is_traced
 from lib.schedulers.moments import mean_variances, mean_variances_on_host
+from lib.schedulers.signals import temperature_at_entropy
 
 TAU = torch.tensor(0.1)
 KINDS = [(signal, actuator) for signal in SIGNALS for actuator in ACTUATORS]
@@ -183,7 +195,7 @@ def test_sharpness_by_spread_holds_the_mean_logit_range():
 def test_sharpness_by_entropy_holds_the_mean_entropy(seed, size, target, start):
     similarity = random_similarity(seed, size)
     tau = temperature_at_entropy(
-        similarity, torch.tensor(target).double(), torch.tensor(start).double()
+        similarity, torch.tensor(start).double(), torch.tensor(target).double()
     )
     assert entropy(similarity, tau).mean().item() == pytest.approx(target, abs=1e-3)
 
@@ -193,7 +205,7 @@ def test_a_temperature_that_no_entropy_asks_for_stays_within_its_bounds():
     target = torch.tensor([0.5, 0.5, 0.99, 0.99])
     start = torch.tensor([1.0, 0.1, 1.0, 10.0])
     flat, sharp = torch.zeros(4, 4), 1e9 * torch.eye(4)
-    found = temperature_at_entropy(torch.stack([flat, flat, sharp, sharp]), target, start)
+    found = temperature_at_entropy(torch.stack([flat, flat, sharp, sharp]), start, target)
     torch.testing.assert_close(found, torch.tensor([1 / 256, 1e-3, 256.0, 1e3]))
 
 
@@ -203,9 +215,38 @@ def test_sharpness_of_a_collapsed_model_is_the_least_temperature(signal):
     assert schedule.temperature.item() == pytest.approx(1e-3)
 
 
-def test_sharpness_has_no_rule_for_another_signal():
-    with pytest.raises(ValueError, match="signals variance, entropy and spread only"):
-        ACTUATORS["sharpness"].observe(margin, torch.eye(3), TAU, torch.tensor(1.0))
+def test_a_signal_registered_from_outside_drives_every_actuator(monkeypatch):
+    """Half the spread, so that its weights are those of the spread and its temperature is half."""
+    mine = Signal(
+        lambda similarity, temperature: spread(similarity, temperature) / 2,
+        lambda similarity, temperature, target: (similarity.amax() - similarity.amin()) / target,
+        default_target=4.0,
+        target_below=5.0,
+    )
+    monkeypatch.setitem(SIGNALS, "mine", mine)
+    similarity = random_similarity(9, 6).float()
+    for actuator in ("direction", "magnitude", "sample"):
+        found, known = (Scheduler(name, actuator)(similarity, 0.1) for name in ("mine", "spread"))
+        for a, b in zip(found, known, strict=True):
+            torch.testing.assert_close(a, b)
+    held = Scheduler("mine", "sharpness")(similarity, 0.1).temperature
+    torch.testing.assert_close(held, (similarity.amax() - similarity.amin()) / 4)
+    with pytest.raises(ValueError, match=r"^target must be in \(0, 5\); it is 5"):
+        Scheduler("mine", "sharpness", target=5.0)
+    assert Scheduler("mine", target=5.0).target == 5
+
+
+def test_sharpness_refuses_a_signal_that_it_cannot_hold(monkeypatch):
+    monkeypatch.setitem(SIGNALS, "margin", Signal(margin))
+    assert Scheduler("margin").target is None
+    with pytest.raises(ValueError, match=r"^the signal 'margin' has no scale, so sharpness cannot"):
+        Scheduler("margin", "sharpness", target=1.0)
+    with pytest.raises(ValueError, match=r"^sharpness needs a signal with a scale, and a target$"):
+        ACTUATORS["sharpness"].observe(SIGNALS["margin"], torch.eye(3), TAU, None)
+    monkeypatch.setitem(SIGNALS, "margin", Signal(margin, SIGNALS["spread"].scale))
+    with pytest.raises(ValueError, match=r"^target must be given: the signal 'margin' has no def"):
+        Scheduler("margin", "sharpness")
+    assert Scheduler("margin", "sharpness", target=2.0)(torch.eye(3), 0.1).temperature == 0.5
 
 
 def test_a_signal_of_zero_has_the_least_share_and_gives_no_nan():
