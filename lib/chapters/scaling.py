@@ -17,7 +17,6 @@ import pandas as pd
 
 from lib.chapters.shared.charts import BLUE, GREY, VERMILLION
 from lib.runs import RunConfig, RunRecord, Store
-from lib.runs.record import difference
 from lib.training import Lab, load_features
 from lib.training.executors import Processes, cores, opened
 
@@ -135,7 +134,7 @@ def measure_times(lab: Lab, configs: Sequence[RunConfig], workers: Sequence[int]
                 _start(pool, count)
             records, seconds = _timed(partial(_train_anew, lab, configs, pool))
         serial = records if serial is None else serial
-        same = [not difference(a, b) for a, b in zip(serial, records, strict=True)]
+        same = [not a.difference(b) for a, b in zip(serial, records, strict=True)]
         rows.append(
             {
                 "workers": count,

@@ -5,13 +5,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from lib.runs.config import RunConfig
+from lib.utils.files import write_atomic
 
 EPOCH_COLUMNS = (
     "loss",
@@ -77,24 +77,45 @@ class RunRecord:
         table.insert(0, "step", np.arange(1, len(table) + 1))
         return table
 
+    def difference(self, other: "RunRecord") -> str:
+        """Return how another record of the same configuration differs, "" if it is the same.
 
-def read_record(path: Path) -> RunRecord:
-    """Read a file that :meth:`Store.put` wrote.
+        The seconds that a run took and the machine that it ran on do not count.
+        """
+        if self.corpus_fingerprint != other.corpus_fingerprint:
+            return "trained on other corpus content"
+        if self.epochs.shape != other.epochs.shape or self.steps.shape != other.steps.shape:
+            return "of another length"
+        same = (
+            np.array_equal(self.epochs, other.epochs)
+            and np.array_equal(self.steps, other.steps)
+            and dict(self.test) == dict(other.test)
+            and (self.best_epoch, self.collapsed) == (other.best_epoch, other.collapsed)
+        )
+        if same:
+            return ""
+        gap = max(abs(self.test[name] - other.test[name]) for name in TEST_COLUMNS)
+        where = f"{self.made.get('device', '?')} here, {other.made.get('device', '?')} there"
+        return f"test metrics differ by up to {gap:.3g} ({where})"
 
-    Raises:
-        FileNotFoundError: There is none.
-        ValueError, KeyError, TypeError: It is damaged.
-    """
-    text = path.read_text(encoding="utf-8")
-    envelope = json.loads(text)
-    body = text[text.index('"run":') + 6 : text.rindex("}")]
-    if hashlib.sha256(body.encode()).hexdigest() != envelope["sha256"]:
-        raise ValueError("its checksum does not fit")
-    return _from_json(envelope["run"])
+    def fault(self) -> str:
+        """Return what is wrong with the record, "" if nothing is."""
+        if self.epochs.shape != (self.config.epochs, len(EPOCH_COLUMNS)):
+            return f"its epochs have the shape {self.epochs.shape}"
+        if self.steps.ndim != 2 or self.steps.shape[1] != len(STEP_COLUMNS):
+            return f"its steps have the shape {self.steps.shape}"
+        if set(self.test) != set(TEST_COLUMNS):
+            return "its test metrics are not those of this version"
+        if not self.finite:
+            return "it holds numbers that are not finite"
+        if self.best_epoch != 1 + int(np.argmax(self.epochs[:, -1])):
+            return "its best epoch is not the one that validation chose"
+        return ""
 
 
-def _to_json(record: RunRecord) -> dict[str, Any]:
-    return {
+def write_record(record: RunRecord, path: Path) -> None:
+    """Write a record with its checksum, a whole file or none."""
+    content = {
         "config": record.config.model_dump(mode="json"),
         "corpus_fingerprint": record.corpus_fingerprint,
         "best_epoch": record.best_epoch,
@@ -105,55 +126,32 @@ def _to_json(record: RunRecord) -> dict[str, Any]:
         "seconds": record.seconds,
         "made": dict(record.made),
     }
+    body = json.dumps(content, allow_nan=False, separators=(",", ":"))
+    digest = hashlib.sha256(body.encode()).hexdigest()
+    write_atomic(path, f'{{"sha256":"{digest}","run":{body}}}\n')
 
 
-def _from_json(data: Mapping[str, Any]) -> RunRecord:
-    return RunRecord(
-        config=RunConfig.model_validate(data["config"]),
-        corpus_fingerprint=data["corpus_fingerprint"],
-        best_epoch=data["best_epoch"],
-        test=data["test"],
-        epochs=np.array(data["epochs"], dtype=np.float64),
-        steps=np.array(data["steps"], dtype=np.float32),
-        collapsed=data["collapsed"],
-        seconds=data["seconds"],
-        made=data["made"],
-    )
+def read_record(path: Path) -> RunRecord:
+    """Read a file that :func:`write_record` wrote.
 
-
-def difference(one: RunRecord, other: RunRecord) -> str:
-    """Say how two records of one configuration differ, "" where they tell the same.
-
-    The time that a run took and the machine it ran on are not what a record tells.
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError, KeyError, TypeError: It is damaged.
     """
-    if one.corpus_fingerprint != other.corpus_fingerprint:
-        return "trained on other corpus content"
-    if one.epochs.shape != other.epochs.shape or one.steps.shape != other.steps.shape:
-        return "of another length"
-    same = (
-        np.array_equal(one.epochs, other.epochs)
-        and np.array_equal(one.steps, other.steps)
-        and dict(one.test) == dict(other.test)
-        and (one.best_epoch, one.collapsed) == (other.best_epoch, other.collapsed)
+    text = path.read_text(encoding="utf-8")
+    envelope = json.loads(text)
+    body = text[text.index('"run":') + 6 : text.rindex("}")]
+    if hashlib.sha256(body.encode()).hexdigest() != envelope["sha256"]:
+        raise ValueError("its checksum does not fit")
+    content = envelope["run"]
+    return RunRecord(
+        config=RunConfig.model_validate(content["config"]),
+        corpus_fingerprint=content["corpus_fingerprint"],
+        best_epoch=content["best_epoch"],
+        test=content["test"],
+        epochs=np.array(content["epochs"], dtype=np.float64),
+        steps=np.array(content["steps"], dtype=np.float32),
+        collapsed=content["collapsed"],
+        seconds=content["seconds"],
+        made=content["made"],
     )
-    if same:
-        return ""
-    gap = max(abs(one.test[name] - other.test[name]) for name in TEST_COLUMNS)
-    where = f"{one.made.get('device', '?')} here, {other.made.get('device', '?')} there"
-    return f"test metrics differ by up to {gap:.3g} ({where})"
-
-
-def fault(record: RunRecord) -> str:
-    """Say what is wrong with a record, "" if nothing is."""
-    config = record.config
-    if record.epochs.shape != (config.epochs, len(EPOCH_COLUMNS)):
-        return f"its epochs have the shape {record.epochs.shape}"
-    if record.steps.ndim != 2 or record.steps.shape[1] != len(STEP_COLUMNS):
-        return f"its steps have the shape {record.steps.shape}"
-    if set(record.test) != set(TEST_COLUMNS):
-        return "its test metrics are not those of this version"
-    if not record.finite:
-        return "it holds numbers that are not finite"
-    if record.best_epoch != 1 + int(np.argmax(record.epochs[:, -1])):
-        return "its best epoch is not the one that validation chose"
-    return ""

@@ -1,4 +1,4 @@
-"""Run configuration, run record, and the store that keeps finished runs.
+"""The store that keeps finished runs and computed tables.
 
 A run is found again by the hash of what determines its result: its configuration and
 :data:`RESULTS_VERSION`. The record itself says which corpus content it was trained on.
@@ -17,9 +17,9 @@ import pandas as pd
 from lib.runs.bundle import Bundle, read_bundle
 from lib.runs.config import RESULTS_VERSION, RunConfig
 from lib.runs.leases import Leases
-from lib.runs.record import RunRecord, _to_json, read_record
+from lib.runs.record import RunRecord, read_record, write_record
 from lib.runs.tables import DamagedTableError, read_table, write_table
-from lib.utils.files import home, write_atomic
+from lib.utils.files import home
 from lib.utils.version import RECORDS_VARIABLE
 
 
@@ -76,14 +76,12 @@ class Store:
                 f"run {record.config.run_id} ({record.config.method}, seed {record.config.seed}) "
                 "holds numbers that are not finite, so it is not kept"
             )
-        body = json.dumps(_to_json(record), allow_nan=False, separators=(",", ":"))
-        digest = hashlib.sha256(body.encode()).hexdigest()
-        write_atomic(self._path(record.config.run_id), f'{{"sha256":"{digest}","run":{body}}}\n')
+        write_record(record, self._path(record.config.run_id))
         _note_use("run", record.config.run_id)
 
     def records(self) -> list[RunRecord]:
         """Return every finished run of the current results' version, in order of run id."""
-        bundled = {name: self._bundled(name) for name in self._opened()}
+        bundled = {name: self._bundled(name) for name in self._published_runs()}
         found = {name: record for name, record in bundled.items() if record is not None}
         for path in self.folder.glob("??/*.json"):
             record = self._read(path)
@@ -145,10 +143,10 @@ class Store:
         return record if record.config.run_id == path.stem else None
 
     def _bundled(self, run_id: str) -> RunRecord | None:
-        record = self._opened().get(run_id)
+        record = self._published_runs().get(run_id)
         return record if record is not None and record.config.run_id == run_id else None
 
-    def _opened(self) -> "Bundle":
+    def _published_runs(self) -> "Bundle":
         if self._bundle is None:
             folder = self._published
             there = folder is not None and (folder / "runs.parquet").exists()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 from lib.runs import RESULTS_VERSION, RunRecord, Store, export_records, read_bundle, read_record
-from lib.runs.record import difference, fault
 from lib.runs.tables import DamagedTableError, read_table, table_purpose
 from lib.study.ledger import runs_table
 from lib.utils.files import home, write_atomic
@@ -141,13 +140,13 @@ def _take(
             f"present version is {RESULTS_VERSION}"
         )
         return
-    if wrong := fault(record):
+    if wrong := record.fault():
         merged.unusable[name] = wrong
         return
     here = store.get(record.config)
     if here is None:
         merged.added.append(name)
-    elif not (differs := difference(here, record)):
+    elif not (differs := here.difference(record)):
         merged.known.append(name)
         return
     else:

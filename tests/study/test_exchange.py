@@ -10,7 +10,6 @@ from finished import finished
 from results_version import raise_results_version
 
 from lib.runs import RunConfig, Store
-from lib.runs.record import fault
 from lib.study.exchange import ExchangeError, merge, write_records
 from lib.utils.files import home
 
@@ -92,8 +91,8 @@ def test_a_published_record_is_never_replaced(tmp_path):
     ],
 )
 def test_a_record_that_cannot_be_true_is_refused(change, said):
-    assert fault(finished()) == ""
-    assert said in fault(replace(finished(), **change))
+    assert finished().fault() == ""
+    assert said in replace(finished(), **change).fault()
 
 
 def test_damaged_foreign_and_outdated_records_are_named(tmp_path, monkeypatch):
