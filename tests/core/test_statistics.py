@@ -359,6 +359,46 @@ def test_pairs_are_compared_as_given_in_one_family():
     assert np.sort([c.p_adjusted for c in compared]) == pytest.approx(adjusted)
 
 
+def test_pairs_are_compared_within_each_setting_in_one_family():
+    """As if each setting were a table of its own, but for Holm's adjustment, which spans them."""
+    values = {
+        ("few", "a"): [1.0, 2.0, 4.0], ("few", "b"): [1.5, 3.5, 4.5],
+        ("many", "a"): [9.0, 8.0, 7.0], ("many", "b"): [9.5, 9.0, 7.9],
+        ("alone", "a"): [0.0, 1.0, 2.0],
+    }  # fmt: skip
+    table = pd.DataFrame(
+        [
+            {"size": size, "method": method, "seed": seed, "R@1": value}
+            for (size, method), column in values.items()
+            for seed, value in enumerate(column)
+        ]
+    )
+    compared = compare_pairs(table, [("b", "a")], ["R@1"], within="size")
+    assert [one.setting for one in compared] == ["few", "many"]
+    ps = []
+    for one in compared:
+        (apart,) = compare_pairs(table[table["size"] == one.setting], [("b", "a")], ["R@1"])
+        assert one.paired == apart.paired
+        ps.append(apart.paired.p)
+    assert [one.p_adjusted for one in compared] == pytest.approx(
+        [min(1, 2 * min(ps)) if p == min(ps) else max(2 * min(ps), p) for p in ps]
+    )
+    assert comparison_table(compared, within="size")["size"].tolist() == ["few", "many"]
+    methods = compare_methods(table, "a", ["R@1"], within="size")
+    assert methods == compared
+    uneven = table.drop(index=0)
+    with pytest.raises(StatisticsError, match=r"R@1 of 'b' .* at size few: the seeds don't match"):
+        compare_pairs(uneven, [("b", "a")], ["R@1"], within="size")
+    apart = table[table["size"] == "alone"].assign(size="other", method="b")
+    with pytest.raises(StatisticsError, match="no pair of .* was run at the same size"):
+        compare_pairs(
+            pd.concat([table[table["size"] == "alone"], apart]),
+            [("b", "a")],
+            ["R@1"],
+            within="size",
+        )
+
+
 def test_the_verdict_at_its_bounds():
     """The interval must lie inside the margin, and the p-value below alpha: at neither."""
     table = tidy({"fixed": [0.0, 0.0], "new": [0.25, 0.25]})
