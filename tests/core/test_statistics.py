@@ -390,7 +390,7 @@ def test_pairs_are_compared_within_each_setting_in_one_family():
     with pytest.raises(StatisticsError, match=r"R@1 of 'b' .* at size few: the seeds don't match"):
         compare_pairs(uneven, [("b", "a")], ["R@1"], within="size")
     apart = table[table["size"] == "alone"].assign(size="other", method="b")
-    with pytest.raises(StatisticsError, match="no pair of .* was run at the same size"):
+    with pytest.raises(StatisticsError, match=r"no pair of .* was run at the same size"):
         compare_pairs(
             pd.concat([table[table["size"] == "alone"], apart]),
             [("b", "a")],
