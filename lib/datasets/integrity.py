@@ -92,16 +92,9 @@ def check_corpus(
 
     dropped: set[str] = set()
     for image in wanted:
-        faults: list[Problem] = []
-        fatal, count = splits.get(image, "none") != "none", len(texts[image])
-        if image in missing:
-            faults.append(Problem("missing image", image, missing[image], fatal, count))
-        elif verdicts[files[image]].fault:
-            fault = verdicts[files[image]].fault
-            faults.append(Problem("unreadable image", image, fault, fatal, count))
-        if not count:
-            detail = "no caption line names it"
-            faults.append(Problem("image without caption", image, detail, fatal))
+        unreadable = verdicts[files[image]].fault if image in files else ""
+        fatal = splits.get(image, "none") != "none"
+        faults = _faults(image, len(texts[image]), missing.get(image), unreadable, fatal)
         if faults:
             problems += faults
             dropped.add(image)
@@ -124,25 +117,43 @@ def check_corpus(
         problems=tuple(sorted(problems, key=lambda problem: (not problem.fatal, problem))),
         notes=tuple(notes),
     )
-    if report.fatal and on_bad_sample == "error":
-        raise IntegrityError(
-            f"{name} in {folder.parent} cannot be used as it is: {list_problems(report.fatal)}\n"
-            "Repair the files, or go on without what is bad by on_bad_sample='skip' "
-            f"(it would keep {report.images_kept} images and {report.captions_kept} captions).",
-            report,
-        )
-    if not samples:
-        raise IntegrityError(
-            f"{name} in {folder.parent}: no image with a caption is left. "
-            f"{list_problems(report.problems)}\nCheck that the captions belong to these images.",
-            report,
-        )
+    _refuse_unusable(f"{name} in {folder.parent}", report, on_bad_sample)
     return Checked(
         samples,
         {sample.id: files[sample.id] for sample in samples},
         {sample.id: digests[sample.id] for sample in samples},
         report,
     )
+
+
+def _faults(
+    image: str, captions: int, missing: str | None, unreadable: str, fatal: bool
+) -> list[Problem]:
+    """Return what makes an image unusable: its file, or that it has no caption."""
+    faults = []
+    if missing is not None:
+        faults.append(Problem("missing image", image, missing, fatal, captions))
+    elif unreadable:
+        faults.append(Problem("unreadable image", image, unreadable, fatal, captions))
+    if not captions:
+        faults.append(Problem("image without caption", image, "no caption line names it", fatal))
+    return faults
+
+
+def _refuse_unusable(place: str, report: IntegrityReport, on_bad_sample: str) -> None:
+    if report.fatal and on_bad_sample == "error":
+        raise IntegrityError(
+            f"{place} cannot be used as it is: {list_problems(report.fatal)}\n"
+            "Repair the files, or go on without what is bad by on_bad_sample='skip' "
+            f"(it would keep {report.images_kept} images and {report.captions_kept} captions).",
+            report,
+        )
+    if not report.images_kept:
+        raise IntegrityError(
+            f"{place}: no image with a caption is left. "
+            f"{list_problems(report.problems)}\nCheck that the captions belong to these images.",
+            report,
+        )
 
 
 def match_files(
