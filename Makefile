@@ -21,7 +21,7 @@ env: ## make the environment in .venv, unless it is current
 	% ((sys.executable,) + v))'
 	@set -e; stamp=.venv/.stamp; \
 	place="$$(pwd) $$("$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"; \
-	wanted="$$(cat requirements.lock pyproject.toml | cksum) $$place"; \
+	wanted="$$(cat requirements.lock pyproject.toml setup.py | cksum) $$place"; \
 	works() { [ -x .venv/bin/python ] && .venv/bin/python -c pass 2> /dev/null; }; \
 	found="$$(cat $$stamp 2> /dev/null || true)"; \
 	if [ "$$found" = "$$wanted" ] && works; then exit 0; fi; \

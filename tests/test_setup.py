@@ -157,6 +157,7 @@ def clone(tmp_path, root):
         '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
         '[project]\nname = "tiny"\nversion = "1.0"\n'
     )
+    (folder / "setup.py").touch()
     (folder / "backend.py").write_text(BACKEND)
     return folder
 
@@ -220,7 +221,7 @@ def test_a_real_environment_is_made_once(clone):
 @needs_make
 def test_an_environment_is_brought_up_to_date(clone, quick_python):
     assert steps(make(clone, quick_python)) == MADE
-    for name in ("requirements.lock", "pyproject.toml"):
+    for name in ("requirements.lock", "pyproject.toml", "setup.py"):
         with (clone / name).open("a") as file:
             file.write("# another version\n")
         assert steps(make(clone, quick_python)) == UPDATED

@@ -16,6 +16,7 @@ import nbformat
 import papermill
 import pytest
 from click.testing import CliRunner
+from other_project import STEPS, results, results_elsewhere
 from papermill.__main__ import papermill as papermill_command
 from typer.testing import CliRunner as StudyRunner
 
@@ -29,24 +30,30 @@ CHEAPEST = "baseline"
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """What an installed wheel puts on the path, and none of the study's other files."""
-    folder = tmp_path_factory.mktemp("wheel")
-    # A copy, since setuptools builds in the sources' own folder.
-    sources = tmp_path_factory.mktemp("sources")
+def sources(tmp_path_factory):
+    """A copy of what a wheel is made from, since setuptools builds in the sources' own folder."""
+    folder = tmp_path_factory.mktemp("sources")
     subprocess.run(
-        ["cp", "-r", "lib", "pyproject.toml", "README.md", "LICENSE", str(sources)],
+        ["cp", "-r", "lib", "pyproject.toml", "setup.py", "README.md", "LICENSE", str(folder)],
         cwd=ROOT, check=True,
     )  # fmt: skip
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
-         "--wheel-dir", str(folder), "."],
-        cwd=sources, check=True, capture_output=True,
-    )  # fmt: skip
+    return folder
+
+
+def install(sources, folder, kind):
+    """Build a wheel of a kind, as pip does, and return the folder of what it installs."""
+    build = f"from setuptools.build_meta import *; {kind}({str(folder)!r})"
+    subprocess.run([sys.executable, "-c", build], cwd=sources, check=True, capture_output=True)
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "site")
     return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, sources):
+    """What an installed wheel puts on the path, and none of the study's other files."""
+    return install(sources, tmp_path_factory.mktemp("wheel"), "build_wheel")
 
 
 @pytest.fixture
@@ -59,10 +66,37 @@ def alone(site, tmp_path, monkeypatch):
     return folder
 
 
+BORROWED = {"adapters", "losses", "metrics", "models.py", "rivals", "schedulers", "statistics.py"}
+
+
+def files(folder, names=("",)):
+    """The contents of the files in a folder, or in those of its entries that are named."""
+    paths = [p for n in names for p in [folder / n, *(folder / n).rglob("*")] if p.is_file()]
+    return {p.relative_to(folder): p.read_bytes() for p in paths if "__pycache__" not in p.parts}
+
+
 def test_the_wheel_holds_the_package_and_nothing_of_the_machine(site):
-    assert (site / "lib" / "study" / "commands.py").is_file()
-    assert (site / "lib" / "py.typed").is_file()
-    assert {path.name for path in site.iterdir()} == {"lib", next(site.glob("*.dist-info")).name}
+    assert files(site / "lib") == files(ROOT / "lib")
+    assert files(site / "variance_study") == files(
+        ROOT / "lib", {*BORROWED, "__init__.py", "py.typed"}
+    )
+    assert {path.name for path in site.iterdir()} == {
+        *("lib", "variance_study"), next(site.glob("*.dist-info")).name,
+    }  # fmt: skip
+
+
+def test_the_core_has_a_second_name_for_projects_with_a_lib(site, tmp_path):
+    step = "".join(STEPS.values()) + "import {0}.adapters.open_clip, {0}.statistics\n"
+    found = results_elsewhere(step, "variance_study", tmp_path, ROOT / "lib", site)
+    assert found == str(results(step))
+
+
+def test_the_second_name_holds_in_an_editable_installation(sources, tmp_path):
+    """There its modules are those of the sources, here of a copy."""
+    added = install(sources, tmp_path / "built", "build_editable")
+    step = STEPS["losses"] + "import {0}; print({0}.__file__)\n"
+    found = results_elsewhere(step, "variance_study", tmp_path, ROOT / "lib", added)
+    assert found == f"{sources / 'lib' / '__init__.py'}\n{results(STEPS['losses'])}"
 
 
 @pytest.mark.parametrize("name", NAMES)
