@@ -92,10 +92,23 @@ def read_address(root: Path) -> Address | None:
 
 def setup_cell(address: Address | None) -> str:
     """Return the first code cell of every notebook, which gets the package where it is missing."""
+    # Names without an underscore would be taken for parameters. A folder without __init__.py gives
+    # way to an installed package, but comes before one that is installed as editable.
+    another = "_paths and not _ours" if address is None else "_paths and _spec.origin and not _ours"
     begin = (
         "# Opened alone, as on Colab, the notebook gets its package here; else this does nothing.\n"
-        "from importlib.util import find_spec\n\n"
-        'if getattr(find_spec("lib"), "origin", None) is None:\n'
+        "from importlib.util import find_spec\n"
+        "from pathlib import Path\n\n"
+        '_spec = find_spec("lib")\n'
+        "_paths = list(_spec.submodule_search_locations or [_spec.origin]) if _spec else []\n"
+        '_rooms = ("chapters", "schedulers")\n'
+        "_ours = any(all(Path(_path, _room).is_dir() for _room in _rooms) for _path in _paths)\n"
+        f"if {another}:\n"
+        "    raise ImportError(\n"
+        '        f"another package called lib comes first: {_paths[0]}; open the notebook in a "\n'
+        '        "folder and an environment without it"\n'
+        "    )\n"
+        "if not _ours:\n"
     )
     if address is None:
         return begin + (
@@ -104,7 +117,6 @@ def setup_cell(address: Address | None) -> str:
             "pip install '.[study]'\"\n"
             "    )"
         )
-    # Names without an underscore would be taken for parameters.
     return begin + (
         "    import importlib\n"
         "    import subprocess\n"

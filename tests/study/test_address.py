@@ -159,12 +159,7 @@ def platform(tmp_path):
     for name, version in brought.items():
         distribution(site, name, version)
     wheel = site / "wheel"
-    for name in (".", "study", "study/install.py", "utils", "utils/version.py"):
-        source, target = ROOT / "lib" / name, wheel / "lib" / name
-        if source.is_dir():
-            target.mkdir(parents=True)
-            source, target = source / "__init__.py", target / "__init__.py"
-        shutil.copy(source, target)
+    shutil.copytree(ROOT / "lib", wheel / "lib", ignore=shutil.ignore_patterns("__pycache__"))
     needs = ["torch>=2.4", *(f'{n}; extra == "study"' for n in ("altair>=5.5", "numpy>=1.26",
              "loky>=3.4", "pandas>=2.2")), 'mypy; extra == "test"']  # fmt: skip
     distribution(wheel, "variance_study", "0.1.0", *needs)
@@ -213,6 +208,28 @@ def test_row_20_alone_it_gets_the_version_once_and_replaces_nothing_heavy(tmp_pa
     assert not any(line.startswith("altair") for line in held)
     assert alone(cell, tmp_path / "empty", platform).returncode == 0
     assert len((platform / "asked.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("address", [None, ADDRESS])
+@pytest.mark.parametrize("file", ["lib.py", "lib/__init__.py", "lib/schedulers/a.py", "lib/a.py"])
+def test_another_package_called_lib_is_named_by_its_path(tmp_path, platform, address, file):
+    path = tmp_path / "project" / file
+    path.parent.mkdir(parents=True)
+    path.touch()
+    if file == "lib/schedulers/a.py":
+        # Ours was copied in part into theirs.
+        (tmp_path / "project" / "lib" / "__init__.py").touch()
+    result = alone(setup_cell(address), tmp_path / "project", platform)
+    if file == "lib/a.py" and address:
+        # The installed package goes before a folder without __init__.py.
+        assert result.returncode == 0, result.stderr
+        return
+    theirs = tmp_path / "project" / Path(file).parts[0]
+    assert result.stderr.splitlines()[-1] == (
+        f"ImportError: another package called lib comes first: {theirs}; open the notebook in a "
+        "folder and an environment without it"
+    )
+    assert not (platform / "asked.jsonl").exists()
 
 
 def test_row_20_a_platform_with_too_old_a_torch_is_left_as_it_is(tmp_path, platform):
