@@ -1,7 +1,7 @@
-"""Offer the core under a second name, for projects with a ``lib`` of their own.
+"""Install the core under a second name, for projects that have a ``lib`` of their own.
 
-All else about the package is in pyproject.toml, which cannot list packages found by pattern beside
-others that are the same files under another name.
+Everything else is in pyproject.toml, which can find packages by a pattern or give a folder a second
+name, but not both.
 """
 
 from setuptools import find_packages, setup

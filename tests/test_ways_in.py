@@ -7,6 +7,7 @@ folder in test_published.py.
 """
 
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -83,6 +84,16 @@ def test_the_wheel_holds_the_package_and_nothing_of_the_machine(site):
     assert {path.name for path in site.iterdir()} == {
         *("lib", "variance_study"), next(site.glob("*.dist-info")).name,
     }  # fmt: skip
+
+
+def test_the_pages_for_borrowers_import_what_the_second_name_has(site):
+    for page in ("README.md", "book/borrow.md"):
+        found = re.findall(r"^from (\w+)\.([\w.]+) import (.+)$", (ROOT / page).read_text(), re.M)
+        assert {package for package, *_ in found} == {"variance_study"}
+        for package, module, names in found:
+            path = site.joinpath(package, *module.split("."))
+            path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+            assert set(names.split(", ")) <= set(re.findall(r"\w+", path.read_text())), module
 
 
 def test_the_core_has_a_second_name_for_projects_with_a_lib(site, tmp_path):
