@@ -18,20 +18,21 @@ def chance_recall(facts: pd.DataFrame) -> float:
     return 100 / float(facts.set_index("split").loc["test", "images"])
 
 
-def examples(corpus: str, count: int = 4) -> HTML:
+def examples(corpus: str, count: int = 4, root: str = "") -> HTML:
     """Return the first training images with their captions, or a sentence in their place.
 
     Args:
         corpus: A name in :data:`lib.datasets.CORPORA`; it is loaded only if its images and captions
             may be shown.
         count: How many images.
+        root: The corpus's folder; empty, the usual places.
     """
     if not CORPORA[corpus].redistributable:
         return show_html(
             "<p>The photographs and captions of this corpus may not be republished, so no example "
             "stands here.</p>"
         )
-    loaded = load_corpus(corpus)
+    loaded = load_corpus(corpus, root=root)
     figures = []
     for sample in loaded.split("train")[:count]:
         buffer = io.BytesIO()

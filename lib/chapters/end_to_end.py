@@ -9,9 +9,10 @@ import pandas as pd
 from lib.chapters.parameters import EndToEndParameters
 from lib.chapters.shared.figures import leaderboard, signed
 from lib.chapters.shared.traces import furthest_weight, imbalance
-from lib.chapters.shared.tuning import SIGNALS, Tuning, temperature_grid, tune
+from lib.chapters.shared.tuning import Tuning, temperature_grid, tune
 from lib.chapters.shared.verdicts import PAPER_METHOD, against_each
 from lib.runs import RunConfig, RunRecord, ScheduleConfig, TowersConfig
+from lib.schedulers import SIGNALS
 from lib.statistics import minimum_detectable_effect
 from lib.training import Lab
 
@@ -31,6 +32,10 @@ def base_config(parameters: EndToEndParameters, setting: str) -> RunConfig:
         parameters: The notebook's.
         setting: ``"frozen"``, ``"last blocks"`` or ``"from scratch"``.
     """
+    heads = {
+        "train_images": parameters.train_images,
+        "learning_rate": parameters.learning_rate,
+    }
     if setting == SCRATCH:
         return RunConfig.of(
             parameters,
@@ -47,8 +52,8 @@ def base_config(parameters: EndToEndParameters, setting: str) -> RunConfig:
         )
     if setting == BLOCKS:
         trained = TowersConfig(trained=BLOCKS, learning_rate=parameters.block_learning_rate)
-        return RunConfig.of(parameters, towers=trained)
-    return RunConfig.of(parameters, epochs=parameters.frozen_epochs)
+        return RunConfig.of(parameters, towers=trained, **heads)
+    return RunConfig.of(parameters, epochs=parameters.frozen_epochs, **heads)
 
 
 def tune_setting(lab: Lab, base: RunConfig, parameters: EndToEndParameters) -> dict[str, Tuning]:

@@ -19,12 +19,17 @@ CORPORA: dict[str, type[Corpus]] = {"scenes": Scenes, "flickr8k": Flickr8k}
 """
 
 
-def load_corpus(name: str, **options: Any) -> Corpus:
+def load_corpus(
+    name: str, *, root: str = "", on_bad_sample: str = "error", **options: Any
+) -> Corpus:
     """Load a corpus by name.
 
     Args:
         name: A key of :data:`lib.datasets.CORPORA`.
-        options: Arguments of the corpus's class.
+        root: The corpus's folder; empty, the usual places. A class without this argument has no
+            folder, and one without ``on_bad_sample`` no bad sample: they are not given these.
+        on_bad_sample: ``"error"`` or ``"skip"``.
+        options: Other arguments of the corpus's class.
 
     Returns:
         The corpus, checked whole.
@@ -41,7 +46,9 @@ def load_corpus(name: str, **options: Any) -> Corpus:
     for option in options:
         if option not in known:
             raise CorpusError(f"{name} has no option {option!r}{_hint(option, known)}")
-    return CORPORA[name](**options)
+    shared = {"root": root or None, "on_bad_sample": on_bad_sample}
+    given: Any = {option: value for option, value in shared.items() if option in known}
+    return CORPORA[name](**given, **options)
 
 
 def _hint(word: str, known: Iterable[str]) -> str:

@@ -168,7 +168,7 @@ def find_flickr8k(
         "Flickr8k is not on this machine as far as the study knows. Supply it in one of these "
         "ways:\n"
         "  - set the environment variable FLICKR8K_ROOT to its folder;\n"
-        "  - name the folder: Flickr8k(root='/path/to/flickr8k'), or flickr8k_root in a notebook;\n"
+        "  - name the folder: Flickr8k(root='/path/to/flickr8k'), or corpus_root in a notebook;\n"
         f"  - put it (or a link to it) at {kept};\n"
         "  - let it be downloaded (about 1.1 GB): Flickr8k(download=True).\n"
         f"The folder holds {IMAGE_FOLDERS[0]}/ and {CAPTION_FILES[0]} with the three "

@@ -1,6 +1,6 @@
 """A corpus seen through noise."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -20,9 +20,9 @@ noisy corpus's fingerprint. Runs trained on it then need a new ``RESULTS_VERSION
 
 Modality = Literal["captions", "images"]
 
-_KINDS: dict[Modality, tuple[str, ...]] = {
-    "captions": tuple(CAPTION_KINDS),
-    "images": tuple(IMAGE_KINDS),
+_KINDS: Mapping[Modality, Mapping[str, object]] = {
+    "captions": CAPTION_KINDS,
+    "images": IMAGE_KINDS,
 }
 
 
@@ -61,7 +61,7 @@ class Noise:
     def kinds(self) -> tuple[str, ...]:
         """The kinds among which a caption or an image draws; often one."""
         modality = self.modality
-        return _KINDS[modality] if self.kind == modality else (self.kind,)
+        return tuple(_KINDS[modality]) if self.kind == modality else (self.kind,)
 
     def caption(self, caption: str, sample: str, number: int, vocabulary: tuple[str, ...]) -> str:
         """Return the noisy version of a caption of a sample.

@@ -3,23 +3,22 @@
 import hashlib
 import json
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lib.losses import LOSSES
 from lib.runs.schedules import (
     INDIVIDUAL_BOUNDS,
-    READS_INFO_NCE,
-    RIVAL_NAMES,
-    SETS_TEMPERATURE,
     ConstantConfig,
     GradNormConfig,
     IndividualTemperatureConfig,
     ReplayConfig,
     RivalConfig,
+    RivalConstants,
     ScheduleConfig,
 )
+from lib.utils.names import OneOf
 
 RESULTS_VERSION = 1
 """Raise this when a change to the code changes the numbers of a run: no older record is then used.
@@ -28,16 +27,17 @@ A test pins the numbers of a small run, so that such a change does not pass unno
 LARGEST = 1e9
 """Above it a rate, and below its inverse a temperature, leaves the range of single precision."""
 
-LossName = Literal[
-    "info_nce",
-    "label_smoothing",
-    "decoupled",
-    "hardest_negatives",
-    "sigmoid",
-    "multi_positive",
-    "rince",
-]
-"""The losses of :data:`lib.losses.LOSSES`."""
+TrainedTowers = Literal["from scratch", "last blocks"]
+
+TRAINED_TOWERS = get_args(TrainedTowers)
+"""What of the towers can be trained."""
+
+
+FROM_PARAMETERS = (
+    *("corpus", "on_bad_sample", "image_tower", "text_tower"),
+    *("batch_size", "epochs", "embedding_dim", "weight_decay"),
+)
+"""What every notebook that trains has a parameter for, of the same name."""
 
 
 class NoiseConfig(BaseModel):
@@ -71,7 +71,7 @@ class TowersConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    trained: Literal["last blocks", "from scratch"]
+    trained: TrainedTowers
     learning_rate: float | None = Field(default=None, gt=0, le=LARGEST)
     augmentation: Literal["none", "crop and flip"] = "none"
     least_count: int = Field(default=1, ge=1)
@@ -122,7 +122,7 @@ class RunConfig(BaseModel):
     temperature: float = Field(0.1, ge=1 / LARGEST, le=LARGEST)
     learn_temperature: bool = False
     schedule: ScheduleConfig | ConstantConfig | ReplayConfig | RivalConfig | None = None
-    loss: LossName = "info_nce"
+    loss: Annotated[str, OneOf("lib.losses:LOSSES")] = "info_nce"
     loss_constant: float | None = None
     learn_bias: bool = False
     captions_at_once: int = Field(1, ge=1)
@@ -166,7 +166,11 @@ class RunConfig(BaseModel):
                 f"captions_at_once must be 1 with a schedule; with {self.method} it is "
                 f"{self.captions_at_once}"
             )
-        if isinstance(self.schedule, READS_INFO_NCE) and self.loss != "info_nce":
+        if (
+            isinstance(self.schedule, RivalConstants)
+            and self.schedule.reads_info_nce
+            and self.loss != "info_nce"
+        ):
             raise ValueError(f"{self.method} is made for the loss info_nce, not for {self.loss}")
         return self
 
@@ -176,7 +180,8 @@ class RunConfig(BaseModel):
         sharp = isinstance(schedule, ScheduleConfig) and schedule.actuator == "sharpness"
         if self.learn_temperature and sharp:
             raise ValueError("a temperature is either learned or set by 'sharpness', not both")
-        if self.learn_temperature and isinstance(schedule, SETS_TEMPERATURE):
+        owns = isinstance(schedule, RivalConstants) and schedule.sets_temperature
+        if self.learn_temperature and owns:
             raise ValueError(f"a temperature is either learned or set by {self.method}, not both")
         if isinstance(schedule, IndividualTemperatureConfig):
             low, high = INDIVIDUAL_BOUNDS
@@ -189,9 +194,8 @@ class RunConfig(BaseModel):
 
     @classmethod
     def of(cls, parameters: BaseModel, **changes: Any) -> "RunConfig":
-        """Take from a notebook's parameters what determines a run; ``changes`` come on top."""
-        shared = cls.model_fields.keys() & type(parameters).model_fields.keys()
-        return cls(**{name: getattr(parameters, name) for name in shared} | changes)
+        """Take :data:`FROM_PARAMETERS` from a notebook's parameters; ``changes`` come on top."""
+        return cls(**{name: getattr(parameters, name) for name in FROM_PARAMETERS} | changes)
 
     @property
     def run_id(self) -> str:
@@ -219,7 +223,7 @@ class RunConfig(BaseModel):
                 kind = "learned τ" if self.learn_temperature else "fixed"
                 return f"{kind}, more captions" if self.captions_at_once > 1 else kind
             case rival:
-                return RIVAL_NAMES[type(rival)]
+                return rival.name
 
     @property
     def scheduler(self) -> ScheduleConfig | None:

@@ -1,16 +1,33 @@
 """What is scheduled in a run: schedulers, constants, replays and rivals, as configurations."""
 
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from lib.utils.names import OneOf
 
-class _Constants(BaseModel):
+
+class RivalConstants(BaseModel):
+    """The constants of a rival that is a schedule.
+
+    Attributes:
+        name: How the study names it.
+        sets_temperature: Whether it owns the temperature.
+        reads_info_nce: Whether it computes InfoNCE, or a loss in its place, itself.
+    """
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    name: ClassVar[str]
+    sets_temperature: ClassVar[bool] = False
+    reads_info_nce: ClassVar[bool] = False
 
-class CosineConfig(_Constants):
+
+class CosineConfig(RivalConstants):
     """:class:`lib.rivals.CosineTemperature`: a swing of ``period`` epochs between two bounds."""
+
+    name = "cosine temperature"
+    sets_temperature = True
 
     low: float = Field(gt=0)
     high: float = Field(gt=0)
@@ -23,34 +40,48 @@ class CosineConfig(_Constants):
         return self
 
 
-class UncertaintyConfig(_Constants):
+class UncertaintyConfig(RivalConstants):
     """:class:`lib.rivals.UncertaintyWeights`: log-variances with a learning rate of their own."""
+
+    name = "uncertainty weighting"
 
     rate: float = Field(gt=0)
 
 
-class AnalyticUncertaintyConfig(_Constants):
+class AnalyticUncertaintyConfig(RivalConstants):
     """:class:`lib.rivals.AnalyticUncertaintyWeights`."""
+
+    name = "analytic uncertainty"
+    reads_info_nce = True
 
     softness: float = Field(gt=0)
 
 
-class DynamicWeightAverageConfig(_Constants):
+class DynamicWeightAverageConfig(RivalConstants):
     """:class:`lib.rivals.DynamicWeightAverage`: over a ``period`` of whole epochs."""
+
+    name = "dynamic weight average"
+    reads_info_nce = True
 
     softness: float = Field(gt=0)
     period: int = Field(ge=1)
 
 
-class GradNormConfig(_Constants):
+class GradNormConfig(RivalConstants):
     """:class:`lib.rivals.GradNorm`, on the last weights of both heads."""
+
+    name = "GradNorm"
 
     alpha: float = Field(ge=0)
     step: float = Field(gt=0)
 
 
-class IndividualTemperatureConfig(_Constants):
+class IndividualTemperatureConfig(RivalConstants):
     """:class:`lib.rivals.IndividualTemperatures`, all starting at the run's temperature."""
+
+    name = "individual temperatures"
+    sets_temperature = True
+    reads_info_nce = True
 
     rho: float = Field(gt=0)
     step: float = Field(gt=0)
@@ -68,34 +99,14 @@ RivalConfig = (
     | IndividualTemperatureConfig
 )
 
-RIVAL_NAMES: dict[type[BaseModel], str] = {
-    CosineConfig: "cosine temperature",
-    UncertaintyConfig: "uncertainty weighting",
-    AnalyticUncertaintyConfig: "analytic uncertainty",
-    DynamicWeightAverageConfig: "dynamic weight average",
-    GradNormConfig: "GradNorm",
-    IndividualTemperatureConfig: "individual temperatures",
-}
-"""How the study names each rival that is a schedule."""
-
-SETS_TEMPERATURE = (CosineConfig, IndividualTemperatureConfig)
-"""Those that own the temperature."""
-
-READS_INFO_NCE = (
-    AnalyticUncertaintyConfig,
-    DynamicWeightAverageConfig,
-    IndividualTemperatureConfig,
-)
-"""Those that compute InfoNCE, or a loss in its place, themselves."""
-
 
 class ScheduleConfig(BaseModel):
     """A scheduler: the arguments of :class:`lib.schedulers.Scheduler`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    signal: Literal["variance", "entropy", "spread"]
-    actuator: Literal["direction", "magnitude", "sharpness", "sample"]
+    signal: Annotated[str, OneOf("lib.schedulers:SIGNALS")]
+    actuator: Annotated[str, OneOf("lib.schedulers:ACTUATORS")]
     gamma: float = 1.0
     beta: float = Field(default=0.9, ge=0, lt=1)
     warmup: int = Field(default=0, ge=0)

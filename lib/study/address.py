@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from lib.chapters.parameters import MODELS
+from lib.chapters.shared.checking import Parameters, parameters_cell
 from lib.utils.files import write_atomic
 from lib.utils.version import PACKAGE
 
@@ -145,11 +147,17 @@ def readme_links(address: Address | None, notebooks: list[str]) -> str:
 
 
 def write_links(root: Path, notebooks: list[str]) -> list[Path]:
-    """Bring the setup cells and the README in line with the address; return what has changed.
+    """Write the notebooks' setup and parameters cells, and the README's links, anew.
+
+    The setup cell and the links follow from the address, the parameters cell from the model of the
+    notebook's parameters.
 
     Args:
         root: The study's folder.
         notebooks: The names of its notebooks, in order.
+
+    Returns:
+        The files that have changed.
 
     Raises:
         AddressError: As :func:`read_address`; or the README has no place for the links.
@@ -159,7 +167,7 @@ def write_links(root: Path, notebooks: list[str]) -> list[Path]:
     for name in notebooks:
         path = root / "notebooks" / f"{name}.ipynb"
         before = path.read_text(encoding="utf-8")
-        after = _with_setup(before, setup_cell(address))
+        after = _with_cells(before, setup_cell(address), MODELS.get(name))
         if after != before:
             write_atomic(path, after)
             changed.append(path)
@@ -175,8 +183,9 @@ def write_links(root: Path, notebooks: list[str]) -> list[Path]:
     return changed
 
 
-def _with_setup(text: str, source: str) -> str:
-    """Return a notebook with the setup cell before its first code cell, the rest as it is."""
+def _with_cells(text: str, setup_source: str, model: type[Parameters] | None) -> str:
+    """Return a notebook with the setup cell before its first code cell, and its model's
+    parameters in the cell of that tag; the rest is as it was."""
     notebook = json.loads(text)
     cells = [cell for cell in notebook["cells"] if cell.get("id") != SETUP_ID]
     first = next(i for i, cell in enumerate(cells) if cell["cell_type"] == "code")
@@ -187,7 +196,10 @@ def _with_setup(text: str, source: str) -> str:
         # A page of the book shows nothing of it.
         "metadata": {"tags": ["remove-cell"]},
         "outputs": [],
-        "source": source.splitlines(keepends=True),
+        "source": setup_source.splitlines(keepends=True),
     }
+    for cell in cells:
+        if model is not None and "parameters" in cell["metadata"].get("tags", []):
+            cell["source"] = parameters_cell(model).splitlines(keepends=True)
     notebook["cells"] = [*cells[:first], setup, *cells[first:]]
     return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"

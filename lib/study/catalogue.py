@@ -1,42 +1,25 @@
 """Which notebooks there are, which parameters each takes, and what a profile sets."""
 
-import ast
-import io
 import json
-import tokenize
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
+from pydantic.fields import FieldInfo
 
 from lib.chapters.parameters import MODELS, validate
-from lib.chapters.shared.checking import ParameterError, describe
+from lib.chapters.shared.checking import ParameterError
 from lib.utils.text import did_you_mean
 
 Values = dict[str, Any]
 
+PROFILES = "notebooks/profiles.yml"
+
 
 class StudyError(ValueError):
     """The study's folder, a profile or a name given on the command line is not usable."""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One line of a notebook's ``parameters`` cell.
-
-    Attributes:
-        name: Its name.
-        annotation: The type written in the cell, or "".
-        default: Its value in the cell.
-        comment: What the cell's comment says of it.
-    """
-
-    name: str
-    annotation: str
-    default: Any
-    comment: str
 
 
 @dataclass(frozen=True)
@@ -46,13 +29,7 @@ class Notebook:
     name: str
     path: Path
     title: str
-    parameters: tuple[Parameter, ...]
-
-    def takes(self, parameter: Parameter) -> str:
-        """Say in words which values ``parameter`` takes."""
-        fields = MODELS[self.name].model_fields if self.name in MODELS else {}
-        known = fields.get(parameter.name)
-        return describe(known) if known else parameter.annotation
+    parameters: Mapping[str, FieldInfo]
 
 
 @dataclass(frozen=True)
@@ -101,11 +78,11 @@ class Catalogue:
                 f"unknown profile {profile!r}{did_you_mean(profile, self.profiles)}; "
                 f"the profiles are: {', '.join(self.profiles)}"
             )
-        known = {p.name for notebook in notebooks for p in notebook.parameters}
+        known = {name for notebook in notebooks for name in notebook.parameters}
         unknown = [name for name in given if name not in known]
         settings = {}
         for notebook in notebooks:
-            own = {p.name for p in notebook.parameters}.union(unknown)
+            own = {*notebook.parameters, *unknown}
             changed = {**self.profiles[profile].get(notebook.name, {})}
             changed.update((name, value) for name, value in given.items() if name in own)
             checked = validate(notebook.name, changed)
@@ -135,12 +112,31 @@ def load_catalogue(root: Path) -> Catalogue:
         StudyError: A file is missing or malformed; it is named.
         ParameterError: A profile sets an unknown parameter or a value of the wrong type.
     """
+    paths = notebook_paths(root)
+    notebooks = {name: read_notebook(path) for name, path in paths.items()}
+    profiles = load_profiles(root / PROFILES)
+    in_book = tuple(name for name in _toc_names(root / "_toc.yml") if name in paths)
+    return Catalogue(root, notebooks, profiles, in_book)
+
+
+def notebook_paths(root: Path) -> dict[str, Path]:
+    """Return the files of the notebooks by name: those of the book in its order, then the others.
+
+    Raises:
+        StudyError: The table of contents can't be read.
+    """
     found = {path.stem: path for path in sorted((root / "notebooks").glob("*.ipynb"))}
     in_book = [name for name in _toc_names(root / "_toc.yml") if name in found]
-    order = dict.fromkeys([*in_book, *found])
-    notebooks = {name: read_notebook(found[name]) for name in order}
-    profiles = load_profiles(root / "notebooks" / "profiles.yml")
-    return Catalogue(root, notebooks, profiles, tuple(in_book))
+    return {name: found[name] for name in dict.fromkeys([*in_book, *found])}
+
+
+def profile_names(root: Path) -> list[str]:
+    """Return the names of the profiles, whose values are not checked.
+
+    Raises:
+        StudyError: The file of the profiles can't be read.
+    """
+    return list(_mapping(_read_yaml(root / PROFILES), PROFILES))
 
 
 def load_profiles(path: Path) -> dict[str, dict[str, Values]]:
@@ -167,7 +163,7 @@ def load_profiles(path: Path) -> dict[str, dict[str, Values]]:
 
 
 def read_notebook(path: Path) -> Notebook:
-    """Read a source notebook's title and parameters, without running anything of it.
+    """Read a source notebook's title, and its parameters from their model; nothing of it is run.
 
     Raises:
         StudyError: It can't be read, or has not exactly one cell tagged ``parameters``.
@@ -175,51 +171,17 @@ def read_notebook(path: Path) -> Notebook:
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         sources = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
-        tags = [cell.get("metadata", {}).get("tags", []) for cell in cells]
+        tags = [tag for cell in cells for tag in cell.get("metadata", {}).get("tags", [])]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StudyError(f"{path} is no readable notebook: {error}") from error
-    tagged = [source for (_, source), own in zip(sources, tags, strict=True) if "parameters" in own]
-    if len(tagged) != 1:
+    if tags.count("parameters") != 1:
         raise StudyError(
-            f"{path} has {len(tagged)} cells tagged 'parameters'; it needs exactly one"
+            f"{path} has {tags.count('parameters')} cells tagged 'parameters'; it needs exactly one"
         )
     prose = (line for kind, text in sources if kind == "markdown" for line in text.splitlines())
     title = next((line.lstrip("# ").strip() for line in prose if line.startswith("#")), path.stem)
-    try:
-        return Notebook(path.stem, path, title, tuple(read_parameters(tagged[0])))
-    except (SyntaxError, ValueError) as error:
-        raise StudyError(f"{path}, the cell tagged 'parameters': {error}") from error
-
-
-def read_parameters(source: str) -> Iterator[Parameter]:
-    """Yield the parameters that the text of a ``parameters`` cell sets to plain literals.
-
-    Raises:
-        ValueError: A line is not an assignment of a literal to a name.
-
-    >>> next(read_parameters("beta: float = 0.9  # the smoothing"))
-    Parameter(name='beta', annotation='float', default=0.9, comment='the smoothing')
-    """
-    comments = {
-        token.start[0]: token.string.lstrip("# ").strip()
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT
-    }
-    for line in ast.parse(source).body:
-        match line:
-            case ast.AnnAssign(
-                target=ast.Name(id=name), annotation=kind, value=ast.expr() as value
-            ):
-                annotation = ast.unparse(kind)
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                annotation = ""
-            case _:
-                raise ValueError(f"line {line.lineno} must read NAME: TYPE = LITERAL  # comment")
-        try:
-            default = ast.literal_eval(value)
-        except ValueError:
-            raise ValueError(f"line {line.lineno}: {name} must be a plain literal") from None
-        yield Parameter(name, annotation, default, comments.get(line.end_lineno or 0, ""))
+    fields = MODELS[path.stem].model_fields if path.stem in MODELS else {}
+    return Notebook(path.stem, path, title, fields)
 
 
 def parse_pairs(pairs: Iterable[str], documents: Iterable[str]) -> Values:

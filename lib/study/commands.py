@@ -8,16 +8,17 @@ import re
 import signal
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand
 
+from lib.chapters.shared.checking import cell_type, describe
 from lib.chapters.shared.findings import Edition, write_findings
 from lib.study import completion, record_commands
 from lib.study.address import AddressError, write_links
@@ -200,7 +201,7 @@ def full(root: Root = None) -> None:
 
 @app.command()
 def links(root: Root = None) -> None:
-    """Write what follows from the repository's address in pyproject.toml; print what changed."""
+    """Write the cells and links that are made from declarations; print what changed."""
     with explained():
         found = find_root(root or Path.cwd())
         try:
@@ -262,7 +263,7 @@ def _checked(executor: str) -> str:
 
 def _replacements(root: Path, values: Values) -> dict[str, str]:
     """Return the paths of this machine that an executed copy must not show."""
-    paths = {str(Path.home()): "~", str(root): ".", str(values.get("flickr8k_root") or ""): ""}
+    paths = {str(Path.home()): "~", str(root): ".", str(values.get("corpus_root") or ""): ""}
     return {path: shown for path, shown in paths.items() if len(path) > 1 and "/" in path}
 
 
@@ -278,13 +279,22 @@ def _build(root: Path, edition: Edition) -> None:
 
 
 def _entry(catalogue: Catalogue, notebook: Notebook) -> dict[str, Any]:
-    parameters = [{**asdict(p), "takes": notebook.takes(p)} for p in notebook.parameters]
     return {
         "name": notebook.name,
         "title": notebook.title,
         "path": str(notebook.path.relative_to(catalogue.root)),
-        "parameters": parameters,
+        "parameters": [_about(name, field) for name, field in notebook.parameters.items()],
         "profiles": {name: own.get(notebook.name, {}) for name, own in catalogue.profiles.items()},
+    }
+
+
+def _about(name: str, field: FieldInfo) -> dict[str, Any]:
+    return {
+        "name": name,
+        "annotation": cell_type(field),
+        "default": field.default,
+        "comment": field.description,
+        "takes": describe(field),
     }
 
 
@@ -293,10 +303,10 @@ def _table(notebook: Notebook, profiles: Mapping[str, Mapping[str, Values]]) -> 
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for heading in ("parameter", "default", "full profile", "meaning; values"):
         table.add_column(heading, no_wrap=heading == "parameter")
-    for p in notebook.parameters:
-        changed = _literal(full[p.name]) if p.name in full else ""
-        meaning = "; ".join(filter(None, [p.comment, notebook.takes(p)]))
-        table.add_row(*map(Text, (p.name, _literal(p.default), changed, meaning)))
+    for name, field in notebook.parameters.items():
+        changed = _literal(full[name]) if name in full else ""
+        meaning = f"{field.description}; {describe(field)}"
+        table.add_row(*map(Text, (name, _literal(field.default), changed, meaning)))
     return table
 
 

@@ -3,24 +3,21 @@
 ``study --install-completion`` teaches it to bash, zsh, fish or PowerShell.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lib.chapters.parameters import MODELS
-from lib.chapters.shared.checking import ParameterError
-from lib.study.catalogue import Catalogue, StudyError, find_root, load_catalogue
+from lib.study.catalogue import StudyError, find_root, notebook_paths, profile_names
 
 
 def notebooks(incomplete: str) -> list[str]:
     """Return the notebooks of the study around the working folder."""
-    catalogue = _catalogue()
-    return _beginning(catalogue.notebooks if catalogue else (), incomplete)
+    return _of_the_study(notebook_paths, incomplete)
 
 
 def profiles(incomplete: str) -> list[str]:
     """Return its profiles."""
-    catalogue = _catalogue()
-    return _beginning(catalogue.profiles if catalogue else (), incomplete)
+    return _of_the_study(profile_names, incomplete)
 
 
 def parameters(incomplete: str) -> list[str]:
@@ -38,8 +35,9 @@ def _beginning(names: Iterable[str], incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
-def _catalogue() -> Catalogue | None:
+def _of_the_study(names: Callable[[Path], Iterable[str]], incomplete: str) -> list[str]:
+    # Without a check of the values, which takes a second of imports.
     try:
-        return load_catalogue(find_root(Path.cwd()))
-    except (StudyError, ParameterError):
-        return None
+        return _beginning(names(find_root(Path.cwd())), incomplete)
+    except StudyError:
+        return []

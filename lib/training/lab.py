@@ -9,7 +9,7 @@ from lib.encoders import Features
 from lib.models import DualEncoder
 from lib.runs import RunConfig, RunRecord, Store
 from lib.training.data import TrainingData
-from lib.training.trainer import corpus_options, train, trained
+from lib.training.trainer import train, trained
 
 
 @dataclass(frozen=True)
@@ -55,4 +55,4 @@ class Lab:
 
     def load_corpus(self, name: str, on_bad_sample: str = "error") -> Corpus:
         """Load a corpus by name from its folder, checked whole."""
-        return load_corpus(name, **corpus_options(name, on_bad_sample, self.corpus_root))
+        return load_corpus(name, root=self.corpus_root, on_bad_sample=on_bad_sample)

@@ -293,13 +293,13 @@ def _load(
     for source in sorted({_source(config) for config in configs}):
         name, on_bad_sample, image_tower, text_tower, version, towers = source
         if towers:
-            corpus = load_corpus(name, **corpus_options(name, on_bad_sample, corpus_root))
+            corpus = load_corpus(name, root=corpus_root, on_bad_sample=on_bad_sample)
             loaded[source] = load_material(corpus, towers, image_tower, text_tower, chosen)
             continue
         clean = features or load_features(*source[:4], corpus_root=corpus_root, device=device)
         noisy = None
         if version != "clean":
-            corpus = load_corpus(name, **corpus_options(name, on_bad_sample, corpus_root))
+            corpus = load_corpus(name, root=corpus_root, on_bad_sample=on_bad_sample)
             noisy = training_features(corpus, version, image_tower, text_tower, device)
         loaded[source] = Loaded(clean, noisy, TrainingData.of(clean, chosen, noisy))
     for config in configs:
@@ -317,15 +317,8 @@ def load_features(
     device: str = "auto",
 ) -> Features:
     """Load a corpus by name, check it, and return its tower features from the cache."""
-    loaded = load_corpus(corpus, **corpus_options(corpus, on_bad_sample, corpus_root))
+    loaded = load_corpus(corpus, root=corpus_root, on_bad_sample=on_bad_sample)
     return extract_features(loaded, image_tower, text_tower, device)
-
-
-def corpus_options(corpus: str, on_bad_sample: str, root: str) -> dict[str, str]:
-    """Return what :func:`lib.datasets.load_corpus` is to be told beside the corpus's name."""
-    if corpus == "scenes":
-        return {}
-    return {"on_bad_sample": on_bad_sample} | ({"root": root} if root else {})
 
 
 def _source(config: RunConfig) -> Source:

@@ -39,10 +39,11 @@ CHECK = """
 import typing
 import lib.chapters.parameters as declared
 from lib.chapters.shared.checking import Parameters
-declared.MODELS = {"small": type("Small", (Parameters,), {
-    "__annotations__": {"lr": float, "use_amp": bool, "ks": list[int],
-                        "split": typing.Literal["test", "no"]},
-    "lr": 0.1, "use_amp": True, "ks": [1], "split": "test"})}
+class Small(Parameters, notebooks=["small"]):
+    lr: float = 0.1
+    use_amp: bool = True
+    ks: list[int] = [1]
+    split: typing.Literal["test", "no"] = "test"
 checked = declared.check("small", globals())
 """.strip()
 USE = """

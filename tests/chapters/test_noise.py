@@ -1,7 +1,5 @@
 """Robustness: degradation by hand, its comparison, and the measurement on noisy test splits."""
 
-from typing import get_args
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +8,6 @@ from idle import IdleLab
 from quick_towers import CountingTower, colour_tower
 from torch.nn import functional as F
 
-from lib.chapters import parameters
 from lib.chapters.noise.robustness import (
     JUDGED,
     METRICS,
@@ -27,7 +24,7 @@ from lib.chapters.shared.verdicts import PAPER_METHOD
 from lib.datasets import CORPORA, Scenes
 from lib.encoders import features
 from lib.metrics import retrieval_metrics
-from lib.noise import CAPTION_KINDS, IMAGE_KINDS, Noise, corrupt
+from lib.noise import Noise, corrupt
 from lib.runs import NoiseConfig, RunConfig, ScheduleConfig, Store
 from lib.statistics import StatisticsError, paired_comparison
 from lib.training import Lab
@@ -257,8 +254,3 @@ def test_a_published_table_needs_no_corpus(small, monkeypatch, tmp_path):
 def test_unknown_noise_is_refused_before_any_work():
     with pytest.raises(ValueError, match="noise 'rain' is unknown"):
         noise_at_test(IdleLab(), CHOSEN, [0], ["rain"], [1])
-
-
-def test_the_parameters_know_every_kind_of_noise():
-    assert get_args(parameters.CaptionNoise) == tuple(CAPTION_KINDS)
-    assert get_args(parameters.ImageNoise) == tuple(IMAGE_KINDS)

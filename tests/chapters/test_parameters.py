@@ -1,13 +1,14 @@
 import math
 from pathlib import Path
 
+import nbformat
 import papermill
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.chapters.parameters import MODELS, check, defaults, validate
-from lib.chapters.shared.checking import ParameterError
+from lib.chapters.shared.checking import ParameterError, parameters_cell
 from lib.study.catalogue import read_notebook
 
 SOURCES = sorted((Path(__file__).resolve().parent.parent.parent / "notebooks").glob("*.ipynb"))
@@ -26,18 +27,22 @@ def cell(notebook="main-comparison", **changed):
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
-def test_a_notebooks_cell_has_the_names_and_defaults_of_its_model(path):
-    in_cell = {parameter.name: parameter.default for parameter in read_notebook(path).parameters}
-    assert in_cell == defaults(path.stem)
-    types = {name: type(value) for name, value in in_cell.items()}
-    assert types == {name: type(value) for name, value in defaults(path.stem).items()}
+def test_a_notebooks_cell_is_what_its_model_gives(path):
+    cells = nbformat.read(path, as_version=4).cells
+    (cell,) = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
+    written = parameters_cell(MODELS[path.stem])
+    assert cell.source == written, f"the parameters cell of {path} is stale: call `study links`"
+    in_cell: dict = {}
+    exec(written, in_cell)
+    assert {name: in_cell[name] for name in defaults(path.stem)} == defaults(path.stem)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 def test_papermill_sees_the_same_parameters(path):
     seen = papermill.inspect_notebook(str(path))
     read = read_notebook(path).parameters
-    assert [(p["name"], p["help"]) for p in seen.values()] == [(p.name, p.comment) for p in read]
+    about = [(name, field.description) for name, field in read.items()]
+    assert [(p["name"], p["help"]) for p in seen.values()] == about
 
 
 @pytest.mark.parametrize("notebook", MODELS)
@@ -58,6 +63,7 @@ def test_defaults_pass_their_own_check(notebook):
         ("gammas", [1, "2"], [1.0, 2.0]),
         ("signals", "[variance, entropy]", ["variance", "entropy"]),
         ("signals", ("spread",), ["spread"]),
+        ("targets", "{variance: ['2', 3e0]}", {"variance": [2.0, 3.0]}),
         ("beta", "0", 0.0),
         ("device", "cuda:1", "cuda:1"),
     ],
@@ -102,12 +108,17 @@ def test_safe_cases_are_converted_in_place(name, given, converted):
         ("gammas", [], "not empty"),
         ("gammas", [1.0, 1], "no value may stand twice"),
         ("gammas", {"a": 1}, "a list"),
+        ("targets", [1.0], "a mapping of one of 'variance', 'entropy', 'spread' to a list, each a"),
+        ("targets", {"loudness": [1.0]}, "write -p targets '{variance: [1.0, 1.5, 1.75, 2.5], "),
+        ("targets", {"variance": []}, "not empty"),
+        ("targets", {"spread": [5.0, 5]}, "no value may stand twice"),
+        ("targets", {"entropy": [0.5, 1.0]}, "(target must be in (0, 1); it is 1.0)"),
         ("signals", "variance", "write -p signals '[variance, entropy, spread]'"),
         ("signals", ["varianc"], "one of 'variance', 'entropy', 'spread'"),
         ("corpus", "scene", "one of 'scenes', 'flickr8k'; write -p corpus scenes"),
         ("corpus", False, "YAML reads a bare no, off or false as False, so quote it: -y '{corpus:"),
         ("corpus", True, "YAML reads a bare yes, on or true as True"),
-        ("flickr8k_root", 2024, "quote it: -y '{flickr8k_root: \"2024\"}'"),
+        ("corpus_root", 2024, "quote it: -y '{corpus_root: \"2024\"}'"),
         ("image_tower", "", "text, not empty"),
         ("device", "gpu", "one of auto, cpu, cuda, cuda:N"),
         ("corpus", "__import__('os').system('false')", "one of 'scenes'"),
@@ -133,7 +144,7 @@ def test_all_problems_are_told_at_once():
     assert "corpus = False" in message
     assert "signals[1] = 'loudness'" in message
     assert "unknown parameter 'epohcs' (did you mean 'epochs'?)" in message
-    assert "The parameters of 'main-comparison' are: corpus, flickr8k_root," in message
+    assert "The parameters of 'main-comparison' are: corpus, corpus_root," in message
 
 
 def test_a_missing_parameter_is_named():
@@ -173,5 +184,6 @@ def test_whatever_is_given_ends_as_the_declared_type_or_as_an_error(name, value)
     assert type(values[name]) is type(default)
     if isinstance(default, list):
         assert {type(item) for item in values[name]} == {type(default[0])}
-    numbers = values[name] if isinstance(default, list) else [values[name]]
+    found = list(values[name].values()) if isinstance(default, dict) else [values[name]]
+    numbers = [n for one in found for n in (one if isinstance(one, list) else [one])]
     assert all(math.isfinite(number) for number in numbers if not isinstance(number, str))

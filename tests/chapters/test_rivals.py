@@ -10,14 +10,12 @@ from synthetic import synthetic_features
 
 from lib.chapters.parameters import validate
 from lib.chapters.rivals.board import (
-    CONTROLS,
-    RIVALS,
+    ENTRANTS,
     SETS,
     STUDY,
     captions_verdict,
     compare,
     compare_captions,
-    rival_grids,
     tune_field,
     tuned_constants,
     verdict,
@@ -34,8 +32,7 @@ from lib.training import Lab
 SMALL = {
     "train_images": 40, "batch_size": 20, "embedding_dim": 8, "epochs": 2, "tuning_seeds": 1,
     "temperatures": [0.1, 0.2], "learning_rates": [0.01], "scheduled_temperatures": [0.2],
-    "gammas": [1.0, 5.0], "sample_gammas": [-1.0, 1.0], "variance_targets": [1.0, 2.0],
-    "entropy_targets": [0.7, 0.9], "spread_targets": [4.0, 8.0], "divergences": [0.5],
+    "gammas": [1.0, 5.0], "targets": {"variance": [1.0, 2.0]}, "divergences": [0.5],
     "hinge_margins": [0.1, 0.2],
 }  # fmt: skip
 
@@ -61,8 +58,7 @@ def test_every_rival_has_as_many_candidates_as_the_fixed_loss(profile):
     profiles = load_profiles(Path(__file__).parent.parent.parent / "notebooks" / "profiles.yml")
     parameters = validate("rivals", profiles[profile].get("rivals", {}))
     fixed = RunConfig(learning_rate=0.003, temperature=0.125)
-    grids = rival_grids(parameters, fixed)
-    assert list(grids) == [*RIVALS, *CONTROLS]
+    grids = {name: rival.candidates(parameters, fixed) for name, rival in ENTRANTS.items()}
     assert {len(grid) for grid in grids.values()} == {len(parameters.temperatures)}
     for name, grid in grids.items():
         assert len({config.run_id for config in grid}) == len(grid), name
@@ -71,7 +67,7 @@ def test_every_rival_has_as_many_candidates_as_the_fixed_loss(profile):
 
 
 def test_a_swing_has_the_grids_temperature_as_its_mean():
-    grid = rival_grids(validate("rivals", SMALL), RunConfig())["cosine temperature"]
+    grid = ENTRANTS["cosine temperature"].candidates(validate("rivals", SMALL), RunConfig())
     schedules = [config.schedule for config in grid]
     assert [s.high / s.low for s in schedules] == pytest.approx([1.5, 3.0])
     assert [math.sqrt(s.high * s.low) for s in schedules] == pytest.approx([0.2, 0.2])
@@ -99,7 +95,7 @@ def test_a_budget_that_differs_is_refused(lab):
 
 def test_the_field_holds_every_method_with_what_was_chosen(tuned):
     tuning, field = tuned
-    assert field["method"].tolist() == list(SETS) == [*STUDY, *RIVALS, *CONTROLS]
+    assert field["method"].tolist() == list(SETS) == [*STUDY, *ENTRANTS]
     assert list(tuning.chosen) == list(SETS)
     assert (tuning.table.groupby("method")["chosen"].sum() == 1).all()
     about = field.set_index("method")

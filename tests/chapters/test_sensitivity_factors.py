@@ -1,7 +1,5 @@
 """One factor at a time: what each level changes, and nothing else."""
 
-from typing import get_args
-
 import pandas as pd
 import pytest
 from synthetic import synthetic_features
@@ -19,7 +17,6 @@ from lib.chapters.shared.tuning import replicate
 from lib.chapters.shared.verdicts import PAPER_METHOD
 from lib.runs import RunConfig, ScheduleConfig, Store
 from lib.training import Lab
-from lib.utils.names import Factor
 
 BASE = RunConfig(train_images=40, batch_size=16, embedding_dim=8, epochs=5, temperature=0.15)
 CHOSEN = {
@@ -29,10 +26,6 @@ CHOSEN = {
     ),
     DECAY: BASE.model_copy(update={"learning_rate_decay": "cosine"}),
 }
-
-
-def test_the_parameter_offers_every_factor():
-    assert set(get_args(Factor)) == set(FACTORS)
 
 
 def test_a_level_changes_one_thing_for_all_methods_alike():

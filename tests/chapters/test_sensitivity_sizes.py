@@ -27,11 +27,9 @@ from lib.training import Lab
 SMALL = {
     "train_images": 40, "batch_size": 16, "embedding_dim": 8, "epochs": 2, "tuning_seeds": 1,
     "temperatures": [0.1, 0.15, 0.2], "learning_rates": [0.003, 0.01, 0.03],
-    "gammas": [1.0, 5.0], "variance_targets": [1.0, 2.0, 3.0, 1.5, 2.5, 4.0],
+    "gammas": [1.0, 5.0], "targets": {"variance": [1.0, 2.0, 3.0, 1.5, 2.5, 4.0]},
     "decayed_rates": [0.01, 0.03], "least_steps": 6, "seeds": 3, "train_sizes": [20, 40],
-    "scheduled_temperatures": [0.1, 0.15, 0.2], "sample_gammas": [1.0, -1.0],
-    "entropy_targets": [0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
-    "spread_targets": [3.0, 4.0, 5.0, 6.0, 7.0, 8.0],
+    "scheduled_temperatures": [0.1, 0.15, 0.2],
 }  # fmt: skip
 
 

@@ -5,17 +5,10 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from lib.chapters.parameters import defaults
+from lib.chapters.parameters import MODELS
+from lib.chapters.shared.checking import parameters_cell
 
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
-
-
-def parameters_source(notebook):
-    """The text of a parameters cell that sets every parameter to its default."""
-    return "\n".join(
-        f"{name}: {_annotation(value)} = {value!r}  # what {name} is"
-        for name, value in defaults(notebook).items()
-    )
 
 
 def write_notebook(path, parameters, *sources, title="A question"):
@@ -37,7 +30,7 @@ def write_study(root: Path, **sources):
             f"from lib.chapters.parameters import check\nparameters = check({name!r}, globals())"
         )
         path = root / "notebooks" / f"{name}.ipynb"
-        write_notebook(path, parameters_source(name), check, source, title=f"About {name}")
+        write_notebook(path, parameters_cell(MODELS[name]), check, source, title=f"About {name}")
     (root / "notebooks" / "profiles.yml").write_text(
         "quick: {}\nfull:\n  corpus: {seeds: 20}\n  baseline: {train_images: 1000}\n"
     )
@@ -47,8 +40,3 @@ def write_study(root: Path, **sources):
         "    sections:\n    - file: notebooks/baseline\n"
     )
     return root
-
-
-def _annotation(value):
-    kind = f"list[{type(value[0]).__name__}]" if isinstance(value, list) else type(value).__name__
-    return kind

@@ -1,8 +1,8 @@
 import pytest
-from notebook_maker import parameters_source, write_notebook, write_study
+from notebook_maker import write_notebook, write_study
 
 from lib.chapters.parameters import defaults
-from lib.chapters.shared.checking import ParameterError
+from lib.chapters.shared.checking import ParameterError, cell_type, describe
 from lib.study.catalogue import (
     StudyError,
     find_root,
@@ -10,7 +10,6 @@ from lib.study.catalogue import (
     load_profiles,
     parse_pairs,
     read_notebook,
-    read_parameters,
 )
 
 
@@ -32,29 +31,11 @@ def test_a_notebook_outside_the_book_is_listed_last(study):
 
 def test_parameters_carry_default_comment_and_accepted_values(study):
     notebook = load_catalogue(study).notebooks["main-comparison"]
-    assert {p.name: p.default for p in notebook.parameters} == defaults("main-comparison")
-    beta = next(p for p in notebook.parameters if p.name == "beta")
-    assert (beta.annotation, beta.comment) == ("float", "what beta is")
-    assert notebook.takes(beta) == "a finite number, at least 0, less than 1"
-
-
-def test_a_cell_is_read_line_by_line_and_never_run(tmp_path):
-    source = 'a: int = -1  # first # one\nb = [\n    "x#y",\n]  # second\nc = ""\n'
-    read = [(p.name, p.annotation, p.default, p.comment) for p in read_parameters(source)]
-    assert read == [
-        ("a", "int", -1, "first # one"),
-        ("b", "", ["x#y"], "second"),
-        ("c", "", "", ""),
-    ]
-
-
-@pytest.mark.parametrize(
-    "source", ["a = 1 + b", "a = open('x')", "import os", "a, b = 1, 2", "a ="]
-)
-def test_a_cell_that_is_no_list_of_literals_is_refused(tmp_path, source):
-    path = write_notebook(tmp_path / "corpus.ipynb", source)
-    with pytest.raises(StudyError, match=r"corpus\.ipynb, the cell tagged 'parameters'"):
-        read_notebook(path)
+    found = {name: field.default for name, field in notebook.parameters.items()}
+    assert found == defaults("main-comparison")
+    beta = notebook.parameters["beta"]
+    assert (cell_type(beta), beta.description) == ("float", "smoothing of the signal")
+    assert describe(beta) == "a finite number, at least 0, less than 1"
 
 
 def test_a_notebook_needs_exactly_one_parameters_cell(tmp_path):
@@ -154,8 +135,3 @@ def test_pairs_and_documents():
         parse_pairs([], ["{a: "])
     with pytest.raises(StudyError, match="is no YAML"):
         parse_pairs([], ["!!python/object/apply:os.system ['false']"])
-
-
-def test_the_parameters_cell_of_the_tests_is_the_models_own():
-    read = {p.name: p.default for p in read_parameters(parameters_source("baseline"))}
-    assert read == defaults("baseline")

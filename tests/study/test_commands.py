@@ -79,7 +79,7 @@ def test_list_shows_every_notebook_parameter_and_profile(study):
     assert all(p["comment"] and p["takes"] for p in corpus["parameters"])
     assert corpus["profiles"] == {"quick": {}, "full": {"seeds": 20}}
     shown = study_command("list").stdout
-    for word in ("corpus — About corpus", "flickr8k_root", "what beta is", "1000"):
+    for word in ("corpus — About corpus", "corpus_root", "smoothing", "1000"):
         assert word in shown
 
 
@@ -162,6 +162,16 @@ def test_outside_of_a_study_nothing_is_completed_and_nothing_fails(tmp_path, mon
     assert "epochs" in completion.parameters("")
 
 
+def test_completion_waits_for_no_heavy_library(study):
+    code = (
+        "import sys; from lib.study.completion import notebooks, parameters, profiles\n"
+        "assert notebooks('c') == ['corpus'] and profiles('f') == ['full'] and parameters('epo')\n"
+        "print({'torch', 'pandas'} & set(sys.modules))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "set()\n"
+
+
 def test_links_writes_what_the_address_says_once(study):
     (study / "pyproject.toml").write_text(
         '[project]\nversion = "1.0"\n[project.urls]\nRepository = "https://github.com/o/n"\n'
@@ -185,7 +195,7 @@ def test_run_all_goes_to_the_folder_that_is_named(study, no_kernel, tmp_path, mo
 
 
 def test_paths_of_this_machine_are_named_for_removal(study, no_kernel):
-    study_command("run", "corpus", "-p", "flickr8k_root", "/data/flickr8k")
+    study_command("run", "corpus", "-p", "corpus_root", "/data/flickr8k")
     replaced = no_kernel[0][4]
     assert replaced["/data/flickr8k"] == ""
     assert replaced[str(study)] == "."

@@ -8,8 +8,10 @@ import time
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
-from notebook_maker import parameters_source, write_notebook
+from notebook_maker import write_notebook
 
+from lib.chapters.parameters import MODELS
+from lib.chapters.shared.checking import parameters_cell
 from lib.study.execution import NotebookFailure, clean, execute
 from lib.study.terminal import follow
 
@@ -44,7 +46,7 @@ def no_other_kernel(tmp_path, monkeypatch):
 def test_a_notebook_runs_in_this_python_to_a_clean_copy(tmp_path, monkeypatch, no_other_kernel):
     check = 'from lib.chapters.parameters import check\nparameters = check("corpus", globals())'
     source = write_notebook(
-        tmp_path / "a {b} c" / "corpus.ipynb", parameters_source("corpus"), check, SOURCE
+        tmp_path / "a {b} c" / "corpus.ipynb", parameters_cell(MODELS["corpus"]), check, SOURCE
     )
     before = source.read_bytes()
     elsewhere = tmp_path / "elsewhere"
@@ -58,7 +60,7 @@ def test_a_notebook_runs_in_this_python_to_a_clean_copy(tmp_path, monkeypatch, n
     arguments = (
         source,
         target,
-        {"epochs": 4, "flickr8k_root": "/data/photographs"},
+        {"epochs": 4, "corpus_root": "/data/photographs"},
         {"STUDY_PROGRESS_LOG": str(log)},
         {"/data/photographs": "", str(elsewhere): "."},
     )
@@ -81,7 +83,9 @@ def test_a_notebook_runs_in_this_python_to_a_clean_copy(tmp_path, monkeypatch, n
 def test_another_librarys_bars_reach_no_page(tmp_path):
     check = 'from lib.chapters.parameters import check\nparameters = check("corpus", globals())'
     bar = "from tqdm.auto import tqdm\nprint(sum(tqdm(range(4), desc='busy')))"
-    source = write_notebook(tmp_path / "corpus.ipynb", parameters_source("corpus"), check, bar)
+    source = write_notebook(
+        tmp_path / "corpus.ipynb", parameters_cell(MODELS["corpus"]), check, bar
+    )
     execute(source, tmp_path / "out" / "corpus.ipynb", {})
     assert output_of(tmp_path / "out" / "corpus.ipynb") == "6\n"
 

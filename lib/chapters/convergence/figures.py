@@ -9,6 +9,7 @@ import pandas as pd
 from lib.chapters.convergence.speed import PRIMARY, SHARES, target_name
 from lib.chapters.shared.charts import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILLION
 from lib.chapters.shared.figures import difference_layers, signed, summarise
+from lib.schedulers import ACTUATORS, SIGNALS
 
 COLOURS = {
     "fixed": INK,
@@ -18,8 +19,9 @@ COLOURS = {
     "magnitude": ORANGE,
     "sample": GREEN,
 }
-"""What a method turns, to its colour; the signal that drives it is told by the line's dashes."""
-DASHES = {"none": [1, 0], "variance": [1, 0], "entropy": [6, 3], "spread": [2, 2]}
+"""What a method turns, to its colour; any other actuator is grey."""
+DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3])
+"""Of the signals' lines, in the order of :data:`lib.schedulers.SIGNALS`; repeated if too few."""
 
 
 def convergence_curves(
@@ -35,10 +37,10 @@ def convergence_curves(
     """
     set_by = curves[["method", "turns", "signal"]].drop_duplicates()
     means = summarise(curves, ["method", "epoch"], "rsum").merge(set_by, on="method")
-    known = [turned for turned in COLOURS if turned in set(means["turns"])]
+    known = [turned for turned in {**COLOURS, **ACTUATORS} if turned in set(means["turns"])]
     colour = (
         alt.Color("turns:N")
-        .scale(domain=known, range=[COLOURS[turned] for turned in known])
+        .scale(domain=known, range=[COLOURS.get(turned, GREY) for turned in known])
         .legend(alt.Legend(title="what is set (click)", symbolOpacity=1, symbolSize=100))
     )
     # The fixed loss is drawn wide, so that it is seen beneath a method that does nothing.
@@ -47,10 +49,11 @@ def convergence_curves(
         .scale(type="ordinal", domain=known, range=[6 if t == "fixed" else 2 for t in known])
         .legend(None)
     )
-    signals = [signal for signal in DASHES if signal in set(means["signal"]) and signal != "none"]
+    dashes = {signal: DASHES[place % len(DASHES)] for place, signal in enumerate(SIGNALS)}
+    signals = [signal for signal in dashes if signal in set(means["signal"])]
     dash = (
         alt.StrokeDash("signal:N")
-        .scale(domain=["none", *signals], range=[DASHES[s] for s in ("none", *signals)])
+        .scale(domain=["none", *signals], range=[DASHES[0], *(dashes[s] for s in signals)])
         .legend(alt.Legend(title="by the signal", values=signals) if signals else None)
     )
     picked = alt.selection_point("picked", fields=["turns"], bind="legend")

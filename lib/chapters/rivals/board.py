@@ -1,6 +1,7 @@
 """The field: the study's methods and other papers' rivals, tuned alike and ranked on one board."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
@@ -9,9 +10,8 @@ from lib.chapters.parameters import RivalsParameters
 from lib.chapters.shared.figures import signed
 from lib.chapters.shared.tuning import (
     MORE_CAPTIONS,
-    SIGNALS,
     Tuning,
-    method_candidates,
+    methods,
     temperature_grid,
     tune,
     tune_methods,
@@ -24,8 +24,10 @@ from lib.runs.schedules import (
     DynamicWeightAverageConfig,
     GradNormConfig,
     IndividualTemperatureConfig,
+    RivalConstants,
     UncertaintyConfig,
 )
+from lib.schedulers import SIGNALS
 from lib.statistics import compare_methods, comparison_table
 from lib.training import Lab
 
@@ -46,129 +48,147 @@ STUDY: dict[str, Scheduled] = {
 }
 """The study's own methods on the board, and what each sets."""
 
-RIVALS: dict[str, Scheduled] = {
-    "cosine temperature": "temperature",
-    "individual temperatures": "temperature",
-    # Its two weights may fall together.
-    "uncertainty weighting": "weights and size of the loss",
-    "analytic uncertainty": "weights of the directions",
-    "dynamic weight average": "weights of the directions",
-    "GradNorm": "weights of the directions",
-    "label smoothing": "loss",
-    "decoupled loss": "loss",
-    "hardest negatives": "loss",
-    "sigmoid loss": "loss",
-    "sigmoid loss, learned": "loss",
-    "multi-positive loss": "loss",
-}
-"""Other papers' methods on the board, and what each sets in place of the fixed loss's."""
-
 MULTI_POSITIVE = "multi-positive loss"
-
-CONTROLS: dict[str, Scheduled] = {MORE_CAPTIONS: "captions of a step"}
-"""No paper's method: what a rival brings beside its rule, without the rule."""
-
-SETS: dict[str, Scheduled] = {**STUDY, **RIVALS, **CONTROLS}
 
 METRICS = {**PRIMARY, "mean_recall": "mean recall"}
 """What is compared: the two R@1 of the paper's claims, and rSum divided by its six recalls."""
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """Another paper's method on the board, or a control.
+
+    Attributes:
+        sets: What it sets in place of the fixed loss's.
+        constants: Maps the notebook's parameters to the changes in a configuration, one per value
+            of its constants.
+        temperatures: Maps the parameters and the tuned fixed loss to the temperatures, each of
+            which is combined with each change; default, the scheduled temperatures.
+        symbol: How a table writes the loss's own constant.
+        control: Whether it is what a rival brings beside its rule, without the rule.
+    """
+
+    sets: Scheduled
+    constants: Callable[[RivalsParameters], list[dict[str, Any]]]
+    temperatures: Callable[[RivalsParameters, RunConfig], Sequence[float]] = (
+        lambda parameters, fixed: parameters.scheduled_temperatures
+    )
+    symbol: str = ""
+    control: bool = False
+
+    def candidates(self, parameters: RivalsParameters, fixed: RunConfig) -> list[RunConfig]:
+        """Return what it is tuned over.
+
+        Args:
+            parameters: The notebook's.
+            fixed: The fixed loss, tuned. Its learning rate is every entrant's.
+        """
+        return [
+            RunConfig.model_validate(fixed.model_dump() | {"temperature": tau} | changes)
+            for tau in self.temperatures(parameters, fixed)
+            for changes in self.constants(parameters)
+        ]
+
+
+def _at_fixed(parameters: RivalsParameters, fixed: RunConfig) -> Sequence[float]:
+    """Return the temperature of the tuned fixed loss alone."""
+    return [fixed.temperature]
+
+
+def _losses(name: str, constants: Sequence[float], **more: Any) -> list[dict[str, Any]]:
+    return [{"loss": name, "loss_constant": constant, **more} for constant in constants]
+
+
+def _schedules(schedules: Iterable[RivalConstants]) -> list[dict[str, Any]]:
+    return [{"schedule": schedule} for schedule in schedules]
+
+
+def _swing(tau: float, ratio: float, period: float) -> CosineConfig:
+    """Return a swing whose bounds have a ratio, and τ as their geometric mean."""
+    return CosineConfig(low=tau / ratio**0.5, high=tau * ratio**0.5, period=period)
+
+
+ENTRANTS: dict[str, Entrant] = {
+    "cosine temperature": Entrant(
+        "temperature",
+        lambda p: _schedules(
+            _swing(tau, ratio, p.cosine_period)
+            for tau in p.scheduled_temperatures
+            for ratio in p.cosine_ratios
+        ),
+        _at_fixed,
+    ),
+    # They start at the temperature of the fixed loss.
+    "individual temperatures": Entrant(
+        "temperature",
+        lambda p: _schedules(
+            IndividualTemperatureConfig(rho=rho, step=step)
+            for rho in p.divergences
+            for step in p.individual_steps
+        ),
+        _at_fixed,
+    ),
+    # Its two weights may fall together.
+    "uncertainty weighting": Entrant(
+        "weights and size of the loss",
+        lambda p: _schedules(UncertaintyConfig(rate=rate) for rate in p.uncertainty_rates),
+    ),
+    "analytic uncertainty": Entrant(
+        "weights of the directions",
+        lambda p: _schedules(AnalyticUncertaintyConfig(softness=t) for t in p.softnesses),
+    ),
+    "dynamic weight average": Entrant(
+        "weights of the directions",
+        lambda p: _schedules(
+            DynamicWeightAverageConfig(softness=t, period=1) for t in p.softnesses
+        ),
+    ),
+    "GradNorm": Entrant(
+        "weights of the directions",
+        lambda p: _schedules(
+            GradNormConfig(alpha=alpha, step=p.gradnorm_step) for alpha in p.gradnorm_alphas
+        ),
+    ),
+    "label smoothing": Entrant(
+        "loss", lambda p: _losses("label_smoothing", p.smoothings), symbol="ε"
+    ),
+    "decoupled loss": Entrant(
+        "loss", lambda p: [{"loss": "decoupled"}], lambda p, fixed: p.temperatures
+    ),
+    "hardest negatives": Entrant(
+        "loss", lambda p: _losses("hardest_negatives", p.hinge_margins), _at_fixed, "margin"
+    ),
+    "sigmoid loss": Entrant("loss", lambda p: _losses("sigmoid", p.biases), symbol="b"),
+    "sigmoid loss, learned": Entrant(
+        "loss",
+        lambda p: _losses("sigmoid", p.biases, learn_bias=True, learn_temperature=True),
+        symbol="b",
+    ),
+    MULTI_POSITIVE: Entrant(
+        "loss",
+        lambda p: [{"loss": "multi_positive", "captions_at_once": n} for n in p.caption_counts],
+    ),
+    MORE_CAPTIONS: Entrant(
+        "captions of a step",
+        lambda p: [{"captions_at_once": count} for count in p.caption_counts],
+        control=True,
+    ),
+}
+"""Other papers' methods on the board, and the controls."""
+
+SETS: dict[str, Scheduled] = STUDY | {name: rival.sets for name, rival in ENTRANTS.items()}
 
 SYMBOLS = {
     "temperature": "τ",
     "gamma": "γ",
     "target": "c",
-    "low": "low",
-    "high": "high",
-    "rate": "rate",
     "softness": "T",
     "alpha": "α",
     "rho": "ρ",
     "step": "η",
     "captions_at_once": "captions an image",
-    "label_smoothing": "ε",
-    "hardest_negatives": "margin",
-    "sigmoid": "b",
 }
-"""How a table writes a tuned constant; a loss's own goes by the loss."""
-
-
-def rival_grids(parameters: RivalsParameters, fixed: RunConfig) -> dict[str, list[RunConfig]]:
-    """Return the candidates of every rival and of the controls, by name.
-
-    Args:
-        parameters: The notebook's.
-        fixed: The fixed loss, tuned. Its temperature is where individual temperatures start; its
-            learning rate is every rival's.
-    """
-
-    def grid(*constants: Mapping[str, Any], taus: Sequence[float] | None = None) -> list[RunConfig]:
-        return [
-            RunConfig.model_validate(fixed.model_dump() | {"temperature": tau} | dict(own))
-            for tau in (parameters.scheduled_temperatures if taus is None else taus)
-            for own in constants
-        ]
-
-    sigmoids = [{"loss": "sigmoid", "loss_constant": bias} for bias in parameters.biases]
-    learned = {"learn_bias": True, "learn_temperature": True}
-    return {
-        "cosine temperature": grid(
-            *(
-                {"schedule": _swing(tau, ratio, parameters.cosine_period)}
-                for tau in parameters.scheduled_temperatures
-                for ratio in parameters.cosine_ratios
-            ),
-            taus=[fixed.temperature],
-        ),
-        "individual temperatures": grid(
-            *(
-                {"schedule": IndividualTemperatureConfig(rho=rho, step=step)}
-                for rho in parameters.divergences
-                for step in parameters.individual_steps
-            ),
-            taus=[fixed.temperature],
-        ),
-        "uncertainty weighting": grid(
-            *({"schedule": UncertaintyConfig(rate=rate)} for rate in parameters.uncertainty_rates)
-        ),
-        "analytic uncertainty": grid(
-            *({"schedule": AnalyticUncertaintyConfig(softness=t)} for t in parameters.softnesses)
-        ),
-        "dynamic weight average": grid(
-            *(
-                {"schedule": DynamicWeightAverageConfig(softness=t, period=1)}
-                for t in parameters.softnesses
-            )
-        ),
-        "GradNorm": grid(
-            *(
-                {"schedule": GradNormConfig(alpha=alpha, step=parameters.gradnorm_step)}
-                for alpha in parameters.gradnorm_alphas
-            )
-        ),
-        "label smoothing": grid(
-            *(
-                {"loss": "label_smoothing", "loss_constant": share}
-                for share in parameters.smoothings
-            )
-        ),
-        "decoupled loss": grid({"loss": "decoupled"}, taus=parameters.temperatures),
-        "hardest negatives": grid(
-            *(
-                {"loss": "hardest_negatives", "loss_constant": hinge}
-                for hinge in parameters.hinge_margins
-            ),
-            taus=[fixed.temperature],
-        ),
-        "sigmoid loss": grid(*sigmoids),
-        "sigmoid loss, learned": grid(*(one | learned for one in sigmoids)),
-        MULTI_POSITIVE: grid(
-            *(
-                {"loss": "multi_positive", "captions_at_once": count}
-                for count in parameters.caption_counts
-            )
-        ),
-        MORE_CAPTIONS: grid(*({"captions_at_once": count} for count in parameters.caption_counts)),
-    }
+"""How a table writes a tuned constant, if not by its name; an entrant has that of its loss."""
 
 
 def tune_field(lab: Lab, parameters: RivalsParameters) -> tuple[Tuning, pd.DataFrame]:
@@ -189,12 +209,13 @@ def tune_field(lab: Lab, parameters: RivalsParameters) -> tuple[Tuning, pd.DataF
     studied = tune_methods(lab, parameters, list(STUDY))
     fixed = studied.chosen["fixed"]
     baseline = temperature_grid(fixed, parameters.temperatures, [fixed.learning_rate])
-    rivals = rival_grids(parameters, fixed)
+    rivals = {name: rival.candidates(parameters, fixed) for name, rival in ENTRANTS.items()}
     tuned = tune(lab, {"fixed": baseline, **rivals}, range(parameters.tuning_seeds))
     own = tuned.table[tuned.table["method"] != "fixed"]
     table = pd.concat([studied.table, own], ignore_index=True)
     chosen = {**studied.chosen, **{name: tuned.chosen[name] for name in rivals}}
-    grids = {**method_candidates(parameters, fixed), **rivals}
+    known = methods()
+    grids = {**{name: known[name](parameters, fixed) for name in STUDY}, **rivals}
     score = table[table["chosen"]].set_index("method")["validation_rsum"]
     rows = []
     for method, config in chosen.items():
@@ -203,7 +224,7 @@ def tune_field(lab: Lab, parameters: RivalsParameters) -> tuple[Tuning, pd.DataF
             {
                 "method": method,
                 "sets": SETS[method],
-                "constants": ", ".join(_written(config, name) for name in names),
+                "constants": ", ".join(_written(method, config, name) for name in names),
                 "tuned": len(names),
                 "validation_rsum": score[method],
             }
@@ -314,11 +335,6 @@ def verdict(table: pd.DataFrame) -> str:
     return first if not groups else f"{first} By what they set: {'; '.join(groups)}."
 
 
-def _swing(tau: float, ratio: float, period: float) -> CosineConfig:
-    """Return a swing whose bounds have a ratio, and τ as their geometric mean."""
-    return CosineConfig(low=tau / ratio**0.5, high=tau * ratio**0.5, period=period)
-
-
 def _constants(config: RunConfig) -> dict[str, Any]:
     dumped = config.model_dump(exclude={"seed"})
     schedule = dumped.pop("schedule") or {}
@@ -328,7 +344,7 @@ def _constants(config: RunConfig) -> dict[str, Any]:
     return dumped | schedule
 
 
-def _written(config: RunConfig, name: str) -> str:
-    symbol = SYMBOLS[config.loss if name == "loss_constant" else name]
+def _written(method: str, config: RunConfig, name: str) -> str:
+    symbol = ENTRANTS[method].symbol if name == "loss_constant" else SYMBOLS.get(name, name)
     start = "start at " if name == "temperature" and config.learn_temperature else ""
     return f"{start}{symbol} = {_constants(config)[name]:.3g}"

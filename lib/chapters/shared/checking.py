@@ -1,6 +1,7 @@
 """How a notebook's parameters are converted, checked and explained."""
 
 import json
+from collections.abc import Iterable, Sequence
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -10,13 +11,17 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from lib.utils.names import OneOf
 from lib.utils.text import did_you_mean, nearest
+
+MODELS: dict[str, type["Parameters"]] = {}
+"""The model of each notebook's parameters; a model names its notebooks as it is declared."""
 
 # Names that IPython puts beside those of the user.
 _IPYTHON_NAMES = frozenset({"In", "Out", "exit", "quit", "get_ipython", "open"})
 
 # The kinds of error that say more than the type and bounds of the parameter do.
-_OWN_REASONS = frozenset({"boolean", "repeated"})
+_OWN_REASONS = frozenset({"boolean", "repeated", "target"})
 
 
 class ParameterError(ValueError):
@@ -24,9 +29,19 @@ class ParameterError(ValueError):
 
 
 class Parameters(BaseModel):
-    """What every notebook's parameters share: they are immutable, complete and strictly typed."""
+    """What every notebook's parameters share: they are immutable, complete and strictly typed.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    Each field has a docstring: the comment beside the parameter in the notebook's cell.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    def __init_subclass__(cls, notebooks: Sequence[str] = (), **config: Any) -> None:
+        """Enter a model for the notebooks that it is declared with."""
+        super().__init_subclass__(**config)
+        MODELS.update(dict.fromkeys(notebooks, cls))
 
     @field_validator("*", mode="before")
     @classmethod
@@ -36,8 +51,9 @@ class Parameters(BaseModel):
     @field_validator("*")
     @classmethod
     def _refuse_repetition(cls, value: Any) -> Any:
-        if isinstance(value, list) and len(set(value)) < len(value):
-            raise PydanticCustomError("repeated", "no value may stand twice")
+        for items in value.values() if isinstance(value, dict) else [value]:
+            if isinstance(items, list) and len(set(items)) < len(items):
+                raise PydanticCustomError("repeated", "no value may stand twice")
         return value
 
 
@@ -48,21 +64,52 @@ def describe(field: FieldInfo) -> str:
     >>> describe(MethodOptions.model_fields["beta"])
     'a finite number, at least 0, less than 1'
     """
-    if field.description:
-        return field.description
-    return ", ".join([_describe_type(field.annotation), *_describe_bounds(field.metadata)])
+    if field.examples:
+        return f"one of {', '.join(field.examples)}"
+    return _describe_annotated(field.annotation, field.metadata)
+
+
+def parameters_cell(model: type[Parameters]) -> str:
+    """Return the text of a notebook's cell tagged ``parameters``: each with its default.
+
+    >>> from lib.chapters.shared.options import TuningOptions
+    >>> print(parameters_cell(TuningOptions).splitlines()[1])
+    train_images: int = 800  # training images, drawn by the seed
+    """
+    return "\n".join(
+        f"{name}: {cell_type(field)} = {_literal(field.default)}  # {field.description}"
+        for name, field in model.model_fields.items()
+    )
+
+
+def cell_type(field: FieldInfo) -> str:
+    """Return the type that a cell gives a parameter, without its bounds."""
+    origin: Any = get_origin(field.annotation) or field.annotation
+    return "str" if origin is Literal else str(origin.__name__)
+
+
+def _literal(value: Any) -> str:
+    """Write a default as the notebooks' formatter does."""
+    if isinstance(value, dict):
+        lines = (f"    {_literal(key)}: {_literal(item)},\n" for key, item in value.items())
+        return f"{{\n{''.join(lines)}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_literal, value))}]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 def _convert(annotation: Any, value: Any) -> Any:
     """Convert the values that can mean only one thing; refuse the few that pydantic would bend."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
-    if get_origin(annotation) is list:
-        if isinstance(value, str) and value.strip().startswith("["):
-            value = _parse_list(value)
-        if isinstance(value, list | tuple):
-            (inner,) = get_args(annotation)
+    if get_origin(annotation) in (list, dict):
+        if isinstance(value, str) and value.strip().startswith(("[", "{")):
+            value = _parse_yaml(value)
+        inner = get_args(annotation)[-1]
+        if get_origin(annotation) is list and isinstance(value, list | tuple):
             return [_convert(inner, item) for item in value]
+        if get_origin(annotation) is dict and isinstance(value, dict):
+            return {key: _convert(inner, item) for key, item in value.items()}
     if annotation in (int, float) and isinstance(value, bool):
         raise PydanticCustomError("boolean", "{value} is no number", {"value": str(value)})
     if annotation is int and isinstance(value, str):
@@ -70,7 +117,7 @@ def _convert(annotation: Any, value: Any) -> Any:
     return value
 
 
-def _parse_list(text: str) -> Any:
+def _parse_yaml(text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
@@ -99,7 +146,7 @@ def _explain(chosen: type[Parameters], given: dict[str, Any], details: ErrorDeta
     if name not in chosen.model_fields:
         return f"unknown parameter {name!r}{did_you_mean(name, chosen.model_fields)}"
     field = chosen.model_fields[name]
-    place = name + "".join(f"[{step}]" for step in location[1:] if isinstance(step, int))
+    place = name + "".join(f"[{step}]" for step in location[1:] if step != "[key]")
     reason = f" ({details['msg']})" if details["type"] in _OWN_REASONS else ""
     value = details["input"] if len(location) > 1 else given[name]
     return (
@@ -110,7 +157,7 @@ def _explain(chosen: type[Parameters], given: dict[str, Any], details: ErrorDeta
 
 def _advise(name: str, field: FieldInfo, value: Any) -> str:
     """Say which flag would set the parameter properly."""
-    if get_origin(field.annotation) is list:
+    if get_origin(field.annotation) in (list, dict):
         example = json.dumps(field.get_default(call_default_factory=True)).replace('"', "")
         return f"write -p {name} '{example}'"
     default = field.default
@@ -122,8 +169,8 @@ def _advise(name: str, field: FieldInfo, value: Any) -> str:
         )
     if _takes_text(field.annotation) and not isinstance(value, str):
         return f"quote it: -y '{{{name}: \"{default or value}\"}}'"
-    if isinstance(value, str) and get_origin(field.annotation) is Literal:
-        default = nearest(value, get_args(field.annotation)) or default
+    if isinstance(value, str):
+        default = nearest(value, _known(field.annotation, field.metadata)) or default
     if isinstance(default, bool):
         default = str(default).lower()
     return f"write -p {name} {'TEXT' if default == '' else default}"
@@ -131,7 +178,7 @@ def _advise(name: str, field: FieldInfo, value: Any) -> str:
 
 def _quoted_example(field: FieldInfo, value: bool) -> str:
     words = ("yes", "on", "true") if value else ("no", "off", "false")
-    allowed = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    allowed = _known(field.annotation, field.metadata)
     return next((word for word in words if word in allowed), str(field.default or words[0]))
 
 
@@ -139,15 +186,28 @@ def _takes_text(annotation: Any) -> bool:
     return annotation is str or get_origin(annotation) is Literal
 
 
+def _known(annotation: Any, metadata: Iterable[Any]) -> tuple[str, ...]:
+    """Return the words among which a parameter chooses, or () if it takes any."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return next((part.names for part in metadata if isinstance(part, OneOf)), ())
+
+
+def _describe_annotated(annotation: Any, metadata: list[Any]) -> str:
+    known = ", ".join(map(repr, _known(annotation, metadata)))
+    words = f"one of {known}" if known else _describe_type(annotation)
+    return ", ".join([words, *_describe_bounds(metadata)])
+
+
 def _describe_type(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        inner = [bound for part in arguments[1:] for bound in getattr(part, "metadata", [])]
-        return ", ".join([_describe_type(arguments[0]), *_describe_bounds(inner)])
-    if origin is Literal:
-        return f"one of {', '.join(map(repr, arguments))}"
+        inner = [bound for part in arguments[1:] for bound in getattr(part, "metadata", [part])]
+        return _describe_annotated(arguments[0], inner)
     if origin is list:
-        return f"a list, each {_describe_type(arguments[0])}"
+        return f"a list, each {_describe_annotated(arguments[0], [])}"
+    if origin is dict:
+        return f"a mapping of {_describe_type(arguments[0])} to {_describe_type(arguments[1])}"
     names = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}
     return names[annotation]
 

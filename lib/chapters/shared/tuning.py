@@ -4,14 +4,16 @@ Every method is a list of candidate configurations of the same length; the one w
 validation rSum is chosen, and only that one is run on every seed and read on the test split.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import pandas as pd
 
 from lib.chapters.shared.options import MethodOptions
 from lib.runs import TEST_COLUMNS, RunConfig, RunRecord, ScheduleConfig
+from lib.schedulers import ACTUATORS, SIGNALS
 from lib.training import Lab
 
 Key = TypeVar("Key", bound=Hashable)
@@ -122,70 +124,9 @@ def temperature_grid(
     ]
 
 
-def method_grids(
-    base: RunConfig,
-    *,
-    temperatures: Sequence[float],
-    signals: Sequence[str],
-    actuators: Sequence[str],
-    scheduled_temperatures: Sequence[float],
-    gammas: Sequence[float],
-    sample_gammas: Sequence[float],
-    targets: Mapping[str, Sequence[float]],
-    beta: float,
-    warmup: int,
-) -> dict[str, list[RunConfig]]:
-    """Return the candidates of the fixed baseline, the learned temperature and every scheduler.
-
-    Args:
-        base: What all candidates share.
-        temperatures: Of ``fixed``, and where ``learned τ`` starts.
-        signals: Of the schedulers.
-        actuators: Of the schedulers.
-        scheduled_temperatures: Of every actuator but ``sharpness``, each with each of ``gammas``.
-        gammas: Exponents of ``direction`` and ``magnitude``.
-        sample_gammas: Those of ``sample``.
-        targets: Signal to what ``sharpness`` holds.
-        beta: Smoothing.
-        warmup: Neutral steps.
-    """
-    grids = {
-        "fixed": temperature_grid(base, temperatures, [base.learning_rate]),
-        "learned τ": temperature_grid(base, temperatures, [base.learning_rate], learned=True),
-    }
-    for actuator in actuators:
-        for signal in signals:
-            if actuator == "sharpness":
-                constants = [{"target": target} for target in targets[signal]]
-                taus = [base.temperature]
-            else:
-                exponents = sample_gammas if actuator == "sample" else gammas
-                constants = [{"gamma": gamma} for gamma in exponents]
-                taus = list(scheduled_temperatures)
-            grids[f"{signal} × {actuator}"] = [
-                base.model_copy(
-                    update={
-                        "temperature": tau,
-                        "schedule": ScheduleConfig.model_validate(
-                            {
-                                "signal": signal,
-                                "actuator": actuator,
-                                "beta": beta,
-                                "warmup": warmup,
-                                **constant,
-                            }
-                        ),
-                    }
-                )
-                for tau in taus
-                for constant in constants
-            ]
-    return grids
-
-
 def _constants(config: RunConfig) -> dict[str, float | None]:
     schedule = config.scheduler
-    sharp = schedule is not None and schedule.actuator == "sharpness"
+    sharp = schedule is not None and ACTUATORS[schedule.actuator].sets_temperature
     return {
         "temperature": None if sharp else config.temperature,
         "learning_rate": config.learning_rate,
@@ -194,21 +135,49 @@ def _constants(config: RunConfig) -> dict[str, float | None]:
     }
 
 
-ACTUATORS = ("direction", "magnitude", "sharpness", "sample")
-
 MORE_CAPTIONS = "fixed, more captions"
 """The fixed loss, with several captions of each image in every step."""
 
-SIGNALS = ("variance", "entropy", "spread")
+Candidates = Callable[[MethodOptions, RunConfig], list[RunConfig]]
+"""What maps a notebook's parameters and what all candidates share to a method's candidates."""
+
+
+def methods() -> dict[str, Candidates]:
+    """Return what makes each method's candidates, by the method's name.
+
+    >>> list(methods())[:3]
+    ['fixed', 'learned τ', 'variance × direction']
+    """
+    return {
+        "fixed": partial(_fixed, learned=False),
+        "learned τ": partial(_fixed, learned=True),
+        **scheduled_methods(SIGNALS, ACTUATORS),
+        "robust loss": _robust,
+    }
+
+
+def scheduled_methods(signals: Iterable[str], actuators: Iterable[str]) -> dict[str, Candidates]:
+    """Return those of :func:`methods` in which one of the signals drives one of the actuators.
+
+    A signal without a scale sets no temperature.
+
+    >>> list(scheduled_methods(["variance", "entropy"], ["direction", "sharpness"]))[1:3]
+    ['entropy × direction', 'variance × sharpness']
+    """
+    return {
+        f"{signal} × {actuator}": partial(_scheduled, signal, actuator)
+        for actuator in actuators
+        for signal in signals
+        if SIGNALS[signal].scale or not ACTUATORS[actuator].sets_temperature
+    }
 
 
 def tune_methods(
     lab: Lab,
     parameters: MethodOptions,
-    names: Sequence[str] | None = None,
+    names: Iterable[str],
     *,
     base: RunConfig | None = None,
-    robust_powers: Sequence[float] = (),
 ) -> Tuning:
     """Tune methods on validation as the main comparison does: the learning rate on the fixed loss,
     then each method's own constants with the same number of candidates.
@@ -216,57 +185,79 @@ def tune_methods(
     Args:
         lab: Where to train.
         parameters: A notebook's.
-        names: ``"fixed"``, ``"learned τ"`` or ``"signal × actuator"``; default, all of them.
+        names: Of :func:`methods`.
         base: What all candidates share, its learning rate tuned already; default, what the
             parameters say, with the learning rate of the best fixed loss.
-        robust_powers: Candidates for q of robust InfoNCE (Chuang et al., CVPR 2022), each with each
-            of the scheduled temperatures; given, it is the method ``"robust loss"``.
 
     Raises:
-        ValueError: There is no method of that name.
+        ValueError: There is no method of that name, or the parameters lack its candidates; nothing
+            is trained then.
     """
-    seeds = range(parameters.tuning_seeds)
-    if base is None:
-        base = RunConfig.of(parameters)
-        fixed = temperature_grid(base, parameters.temperatures, parameters.learning_rates)
-        rate = tune(lab, {"fixed": fixed}, seeds).chosen["fixed"].learning_rate
-        base = base.model_copy(update={"learning_rate": rate})
-    grids = method_candidates(parameters, base)
-    if robust_powers:
-        grids["robust loss"] = [
-            base.model_copy(update={"temperature": tau, "loss": "rince", "loss_constant": power})
-            for tau in parameters.scheduled_temperatures
-            for power in robust_powers
-        ]
-    unknown = [name for name in names or () if name not in grids]
+    known, seeds = methods(), range(parameters.tuning_seeds)
+    names = list(names)
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f"no method is called {', '.join(unknown)}; there are {', '.join(grids)}")
-    return tune(lab, {name: grids[name] for name in names or grids}, seeds)
+        raise ValueError(f"no method is called {', '.join(unknown)}; there are {', '.join(known)}")
+    start = base or RunConfig.of(parameters, train_images=parameters.train_images)
+    grids = {name: known[name](parameters, start) for name in names}
+    if base is None:
+        fixed = temperature_grid(start, parameters.temperatures, parameters.learning_rates)
+        rate = tune(lab, {"fixed": fixed}, seeds).chosen["fixed"].learning_rate
+        tuned = {"learning_rate": rate}
+        grids = {name: [c.model_copy(update=tuned) for c in grid] for name, grid in grids.items()}
+    return tune(lab, grids, seeds)
 
 
-def method_candidates(parameters: MethodOptions, base: RunConfig) -> dict[str, list[RunConfig]]:
-    """Return the candidates of every method, by name.
+def _fixed(parameters: MethodOptions, base: RunConfig, *, learned: bool) -> list[RunConfig]:
+    return temperature_grid(base, parameters.temperatures, [base.learning_rate], learned=learned)
 
-    Args:
-        parameters: A notebook's.
-        base: What all candidates share, its learning rate tuned already.
-    """
-    return method_grids(
-        base,
-        temperatures=parameters.temperatures,
-        signals=SIGNALS,
-        actuators=ACTUATORS,
-        scheduled_temperatures=parameters.scheduled_temperatures,
-        gammas=parameters.gammas,
-        sample_gammas=parameters.sample_gammas,
-        targets={
-            "variance": parameters.variance_targets,
-            "entropy": parameters.entropy_targets,
-            "spread": parameters.spread_targets,
-        },
-        beta=parameters.beta,
-        warmup=parameters.warmup,
-    )
+
+def _scheduled(
+    signal: str, actuator: str, parameters: MethodOptions, base: RunConfig
+) -> list[RunConfig]:
+    sets_temperature = ACTUATORS[actuator].sets_temperature
+    taus = [base.temperature] if sets_temperature else parameters.scheduled_temperatures
+    if not sets_temperature:
+        gammas = "sample_gammas" if actuator == "sample" else "gammas"
+        constants = [{"gamma": gamma} for gamma in _given(parameters, gammas, actuator)]
+    elif signal in parameters.targets:
+        constants = [{"target": target} for target in parameters.targets[signal]]
+    else:
+        raise ValueError(
+            f"{signal} × {actuator} has no candidates: give targets some for {signal!r}"
+        )
+    schedules = [
+        ScheduleConfig(
+            signal=signal,
+            actuator=actuator,
+            beta=parameters.beta,
+            warmup=parameters.warmup,
+            **constant,
+        )
+        for constant in constants
+    ]
+    return [
+        base.model_copy(update={"temperature": tau, "schedule": schedule})
+        for tau in taus
+        for schedule in schedules
+    ]
+
+
+def _robust(parameters: MethodOptions, base: RunConfig) -> list[RunConfig]:
+    """Return robust InfoNCE (Chuang et al., CVPR 2022) with each q and scheduled temperature."""
+    return [
+        base.model_copy(update={"temperature": tau, "loss": "rince", "loss_constant": power})
+        for tau in parameters.scheduled_temperatures
+        for power in _given(parameters, "robust_powers", "robust loss")
+    ]
+
+
+def _given(parameters: MethodOptions, name: str, method: str) -> Sequence[float]:
+    """Return the values of a parameter that some notebooks have."""
+    if name not in type(parameters).model_fields:
+        raise ValueError(f"{method} is tuned over {name}, which this notebook does not have")
+    values: Sequence[float] = getattr(parameters, name)
+    return values
 
 
 def scheduled(config: RunConfig) -> ScheduleConfig:

@@ -1,18 +1,20 @@
 """The study's methods, tuned: every chapter gets the same configurations, and so the same runs."""
 
 import pytest
+from idle import IdleLab
 from synthetic import synthetic_features
 
 from lib.chapters.parameters import validate
-from lib.chapters.shared.tuning import scheduled, tune_methods
+from lib.chapters.shared.tuning import scheduled, scheduled_methods, tune_methods
 from lib.runs import RunConfig, Store
+from lib.schedulers import ACTUATORS, SIGNALS
 from lib.training import Lab
 
 SMALL = {
     "train_images": 50, "batch_size": 16, "embedding_dim": 8, "epochs": 2, "tuning_seeds": 1,
     "temperatures": [0.1, 0.2], "learning_rates": [0.01, 0.03], "scheduled_temperatures": [0.2],
-    "gammas": [1.0, 5.0], "sample_gammas": [-1.0, 1.0], "variance_targets": [1.0, 2.0],
-    "entropy_targets": [0.7, 0.9], "spread_targets": [4.0, 8.0],
+    "gammas": [1.0, 5.0],
+    "targets": {"variance": [1.0, 2.0], "entropy": [0.7, 0.9], "spread": [4.0, 8.0]},
 }  # fmt: skip
 
 
@@ -22,7 +24,8 @@ def lab(tmp_path):
 
 
 def test_chapters_share_their_methods_whatever_else_they_take(lab):
-    main = tune_methods(lab, validate("main-comparison", SMALL))
+    every = ["fixed", "learned τ", *scheduled_methods(SIGNALS, ACTUATORS)]
+    main = tune_methods(lab, validate("main-comparison", SMALL), every)
     assert len(main.chosen) == 14
     names = ["fixed", "variance × sharpness"]
     for chapter in ("controls", "signals", "convergence"):
@@ -48,16 +51,26 @@ def test_a_given_base_is_tuned_further_and_its_rate_kept(lab):
 def test_the_robust_loss_gets_as_many_candidates_as_the_others(lab):
     parameters = validate("noise", SMALL)
     names = ["fixed", "robust loss"]
-    tuning = tune_methods(lab, parameters, names, robust_powers=[0.1, 0.5])
+    tuning = tune_methods(lab, parameters, names)
     assert tuning.chosen["robust loss"].loss == "rince"
     assert tuning.chosen["robust loss"].loss_constant in (0.1, 0.5)
     with pytest.raises(ValueError, match="same, non-zero number"):
-        tune_methods(lab, parameters, names, robust_powers=[0.1])
+        tune_methods(lab, parameters.model_copy(update={"robust_powers": [0.1]}), names)
 
 
-def test_an_unknown_method_is_refused_before_anything_of_it_is_trained(lab):
-    with pytest.raises(ValueError, match=r"no method is called variance × warmth; there are fixed"):
-        tune_methods(lab, validate("controls", SMALL), ["variance × warmth"])
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("variance × warmth", "no method is called variance × warmth; there are fixed, learned τ"),
+        ("variance × sample", "sample is tuned over sample_gammas, which this notebook does not"),
+        ("robust loss", "robust loss is tuned over robust_powers, which this notebook does not"),
+        ("spread × sharpness", "no candidates: give targets some for 'spread'"),
+    ],
+)
+def test_a_method_without_candidates_is_refused_before_anything_is_trained(method, said):
+    parameters = validate("controls", {**SMALL, "targets": {"variance": [1.0, 2.0]}})
+    with pytest.raises(ValueError, match=said):
+        tune_methods(IdleLab(), parameters, ["fixed", method])
 
 
 def test_what_has_no_scheduler_says_so():

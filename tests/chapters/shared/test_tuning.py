@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from synthetic import synthetic_features
 
+from lib.chapters.parameters import validate
 from lib.chapters.shared.tuning import (
-    method_grids,
+    methods,
     replicate,
     results_table,
+    scheduled_methods,
     temperature_grid,
     tune,
 )
@@ -24,8 +26,6 @@ BASE = RunConfig(
 )
 GRID = {
     "temperatures": [0.1, 0.2],
-    "signals": ["variance", "entropy"],
-    "actuators": ["direction", "sharpness", "sample"],
     "scheduled_temperatures": [0.1],
     "gammas": [1.0, 10.0],
     "sample_gammas": [-1.0, 1.0],
@@ -35,13 +35,20 @@ GRID = {
 }
 
 
+def all_grids():
+    """The candidates of the fixed losses and of six schedulers."""
+    chosen = scheduled_methods(["variance", "entropy"], ["direction", "sharpness", "sample"])
+    parameters = validate("main-comparison", GRID)
+    return {m: methods()[m](parameters, BASE) for m in ("fixed", "learned τ", *chosen)}
+
+
 @pytest.fixture
 def lab(tmp_path):
     return Lab(Store(folder=tmp_path / "runs"), features=synthetic_features(), device="cpu")
 
 
 def test_every_method_gets_its_grid():
-    grids = method_grids(BASE, **GRID)
+    grids = all_grids()
     assert list(grids) == [
         "fixed",
         "learned τ",
@@ -83,9 +90,9 @@ def test_the_test_split_plays_no_part_in_tuning(lab):
                 record.test.clear()
             return records
 
-    expected = tune(lab, method_grids(BASE, **GRID), [0]).chosen
+    expected = tune(lab, all_grids(), [0]).chosen
     blinded = Blinded(lab.store, features=lab.features, device="cpu")
-    assert tune(blinded, method_grids(BASE, **GRID), [0]).chosen == expected
+    assert tune(blinded, all_grids(), [0]).chosen == expected
 
 
 def test_unequal_budgets_are_refused(lab):
