@@ -72,7 +72,7 @@ def competitors(size: int) -> dict[str, Step]:
     scale = torch.tensor(1 / TEMPERATURE, requires_grad=True)
     losses = dict(_losses(image, text, scale))
     similarity = (image @ text.T).detach()
-    scheduler = ScheduledContrastiveLoss(Scheduler())
+    scheduler = Scheduler()
 
     def stepped(loss: Callable[[], Tensor]) -> Step:
         def step() -> None:
@@ -82,7 +82,7 @@ def competitors(size: int) -> dict[str, Step]:
         return step
 
     steps: dict[str, Step] = {name: stepped(loss) for name, loss in losses.items()}
-    steps["scheduler alone"] = lambda: scheduler._quick_weights(similarity)
+    steps["scheduler alone"] = lambda: scheduler.quick(similarity, TEMPERATURE)
     return steps
 
 

@@ -99,7 +99,7 @@ class DirectionReducer(BaseReducer):  # type: ignore[misc]
     True
     """
 
-    def __init__(self, scheduler: Scheduler | None = None, **kwargs: Any) -> None:
+    def __init__(self, scheduler: nn.Module | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.scheduler = Scheduler() if scheduler is None else scheduler
 
@@ -151,5 +151,6 @@ class DirectionReducer(BaseReducer):  # type: ignore[misc]
         check_finite("embeddings", embeddings)
         half = len(embeddings) // 2
         unit = F.normalize(embeddings.detach(), dim=-1)
-        weights = self.scheduler.quick(unit[:half] @ unit[half:].T, 1.0).weights
+        step = self.scheduler.quick if type(self.scheduler) is Scheduler else self.scheduler
+        weights = step(unit[:half] @ unit[half:].T, 1.0).weights
         return (weights.to(losses.dtype)[(anchor >= half).long()] * losses).mean()

@@ -1,7 +1,6 @@
 """The scheduled loss as one module, from embeddings: two lines in a training loop."""
 
 import math
-from array import array
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -9,15 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ..schedulers.actuators import Schedule
-from ..schedulers.checks import Number, check_number, is_traced, refuse_not_finite
-from ..schedulers.moments import mean_variances_on_host
-from ..schedulers.scheduler import Fixed, Scheduler, neutral_schedule
-from ..schedulers.trace import Trace
+from ..schedulers.checks import Number, check_number, is_readable, is_traced, refuse_not_finite
+from ..schedulers.scheduler import Fixed, Scheduler, in_single, neutral_schedule
 from .gather import gather_pairs
-from .per_query import weighted_mean
-
-SMALLEST = {dtype: torch.finfo(dtype).tiny for dtype in (torch.float32, torch.float64)}
-"""What a signal of zero counts as: the same as in :func:`lib.schedulers.actuators.powers`."""
 
 
 class ScheduledContrastiveLoss(nn.Module):
@@ -30,13 +23,15 @@ class ScheduledContrastiveLoss(nn.Module):
     module is made half. The module works under ``torch.compile`` (``fullgraph``), autocast and
     ``torch.func.vmap`` (with :func:`torch.func.functional_call` and a state for each run).
 
-    ``variance × direction`` on the CPU takes a way of its own, in as few calls as possible; it
-    agrees with the study's formula (:meth:`lib.schedulers.Scheduler.forward`) to rounding.
+    The scheduler alone holds its constants and its state, and every call asks it anew: assign to
+    ``loss.scheduler.gamma`` or to ``loss.scheduler`` at any time. The loss calls
+    :meth:`lib.schedulers.Scheduler.quick`, and any other module as it is.
 
     Args:
         scheduler: A :class:`lib.schedulers.Scheduler`, or any module that is called as one; the
             default is ``variance × direction``. With :class:`lib.schedulers.Fixed` this is CLIP's
-            loss.
+            loss. A module whose attribute ``sets_temperature`` is False leaves the temperature to
+            ``logit_scale``.
         temperature: τ > 0 where a call gives no ``logit_scale``.
         gather: Whether to collect the embeddings of all processes first; see
             :func:`lib.losses.gather_pairs`.
@@ -72,14 +67,12 @@ class ScheduledContrastiveLoss(nn.Module):
         self.temperature = temperature
         self.gather = gather
         self.check_finite = check_finite
-        self._weights: tuple[float, float] | Tensor = (1.0, 1.0)
-        self._constants = _direction_constants(self.scheduler)
-        self._is_quick = self._constants is not None or type(self.scheduler) is Fixed
+        self._weights = torch.ones(2)
 
     @property
     def weights(self) -> Tensor:
         """(..., 2) the weights of the latest call: ``i2t`` then ``t2i``."""
-        return torch.as_tensor(self._weights)
+        return self._weights
 
     def forward(
         self, image_embeddings: Tensor, text_embeddings: Tensor, logit_scale: Number | None = None
@@ -109,99 +102,43 @@ class ScheduledContrastiveLoss(nn.Module):
         if similarity.dtype in (torch.float16, torch.bfloat16):
             similarity = similarity.float()
         scale = 1 / self.temperature if logit_scale is None else logit_scale
-        traced = is_traced(similarity)
-        on_host = self._is_quick and not traced and similarity.device.type == "cpu"
-        if on_host and self.training and similarity.dim() == 2:
-            loss = self._quick_loss(similarity, scale)
-        else:
-            readable = self.training and self.check_finite and not traced
-            if readable and not bool(similarity.detach().sum().isfinite()):
-                self._refuse(image_embeddings, text_embeddings, scale)
-            loss = self._loss(similarity, scale)
-        if self.check_finite and not traced and not _is_finite(loss):
-            self._refuse(image_embeddings, text_embeddings, scale)
+        given = image_embeddings, text_embeddings, scale
+        checked = self.check_finite and not is_traced(similarity)
+        if checked and self.training and not _is_finite(similarity.detach().sum()):
+            _refuse(*given)
+        schedule = self._schedule(similarity, 1 / _number(scale))
+        if self.training:
+            self._weights = schedule.weights
+            if getattr(self.scheduler, "sets_temperature", True):
+                scale = 1 / schedule.temperature
+        if isinstance(scale, Tensor) and scale.dim():
+            scale = scale[..., None, None]
+        logits = similarity * scale
+        # weighted_mean(info_nce(...)) in fewer operations: they would add a third at B = 128.
+        log_p = torch.stack([logits.log_softmax(dim).diagonal(0, -2, -1) for dim in (-1, -2)], -2)
+        weights = -schedule.weights.unsqueeze(-1) * schedule.sample_weights
+        loss = (weights * log_p).mean(dim=(-2, -1)).to(logits.dtype)
+        if checked and not _is_finite(loss):
+            _refuse(*given)
         return loss
 
     if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
         __call__ = forward
 
-    def _loss(self, similarity: Tensor, scale: Number) -> Tensor:
-        """Take a step of any scheduler, anywhere."""
-        if not self.training:
-            schedule, logits = neutral_schedule(similarity, 1.0), _scaled(similarity, scale)
-        else:
-            schedule = self._step(similarity, 1 / _detached(scale))
-            own = _sets_temperature(self.scheduler)
-            logits = _scaled(similarity, 1 / schedule.temperature if own else scale)
-            self._weights = schedule.weights
-        losses = [-torch.log_softmax(logits, dim).diagonal(0, -2, -1) for dim in (-1, -2)]
-        return weighted_mean(torch.stack(losses, dim=-2), schedule).to(logits.dtype)
-
-    def _step(self, similarity: Tensor, temperature: Number) -> Schedule:
-        """Return the scheduler's schedule; the numbers have been looked at, or shall not be."""
+    def _schedule(self, similarity: Tensor, temperature: Number) -> Schedule:
+        """Return the schedule of this call; the similarities have been checked."""
         scheduler = self.scheduler
-        if isinstance(scheduler, Scheduler):
-            return scheduler.quick(similarity, temperature, check_finite=False)
-        if isinstance(scheduler, Fixed):
+        if not self.training or isinstance(scheduler, Fixed):
             return neutral_schedule(similarity, temperature)
+        if type(scheduler) is Scheduler:
+            return scheduler.quick(similarity, temperature, check_finite=False)
         schedule: Schedule = scheduler(similarity, temperature)
         return schedule
 
-    def _quick_loss(self, similarity: Tensor, scale: Number) -> Tensor:
-        """Take a step of ``variance × direction``, or of no scheduler, on the CPU."""
-        i2t, t2i = self._weights = self._quick_weights(similarity.detach())
-        logits = similarity * scale
-        by_row = torch.log_softmax(logits, 1).diagonal()
-        by_column = torch.log_softmax(logits, 0).diagonal()
-        # Numbers as factors: no tensor is made for a weight.
-        return torch.add(by_row * (-i2t / 2), by_column, alpha=-t2i / 2).mean()
-
-    def _quick_weights(self, similarity: Tensor) -> tuple[float, float]:
-        constants = self._constants
-        if constants is None:
-            return 1.0, 1.0
-        i2t, t2i = mean_variances_on_host(similarity)
-        if not math.isfinite(i2t + t2i):
-            return 1.0, 1.0  # The loss is not finite either, and is refused.
-        gamma, beta, warmup = constants
-        # Of some twenty microseconds at B = 128, an attribute of a module takes almost one.
-        state: dict[str, Any] = self._modules["scheduler"]._buffers  # type: ignore[union-attr]
-        average, steps = state["average"], state["steps"]
-        now = int(steps.item()) + 1
-        i2t_before, t2i_before = average.tolist()
-        i2t = beta * i2t_before + (1 - beta) * i2t
-        t2i = beta * t2i_before + (1 - beta) * t2i
-        # Far quicker than torch.tensor, and the arithmetic above is in double precision.
-        average.copy_(torch.frombuffer(array("d", (i2t, t2i)), dtype=torch.float64))
-        steps.fill_(now)
-        corrected = 1 - beta**now
-        if now <= max(warmup, 1):
-            state["reference"].copy_(average / corrected)
-        if now <= warmup:
-            return 1.0, 1.0
-        tiny = SMALLEST[average.dtype]
-        i2t, t2i = max(i2t / corrected, tiny), max(t2i / corrected, tiny)
-        # A difference of the weights' logarithms, so that no exponent overflows.
-        weight = 1 + math.tanh(gamma * (math.log(i2t) - math.log(t2i)) / 2)
-        return weight, 2 - weight
-
-    def _refuse(self, image: Tensor, text: Tensor, scale: Number) -> NoReturn:
-        named = {"image_embeddings": image, "text_embeddings": text, "logit_scale": scale}
-        for name, value in named.items():
-            refuse_not_finite(name, value)
-        raise ValueError(
-            "the loss is not finite though its arguments are: embeddings of unit length and a "
-            f"smaller logit_scale don't overflow; it is {scale}"
-        )
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        # A moving average in half precision would stop moving.
-        for module in self.scheduler.modules():
-            for name, buffer in module.named_buffers(recurse=False):
-                if buffer.dtype in (torch.float16, torch.bfloat16):
-                    module._buffers[name] = buffer.float()
-        return self
+        for child in self.children() if recurse else ():
+            child._apply(in_single(fn) if child is self.scheduler else fn)  # type: ignore[no-untyped-call]
+        return super()._apply(fn, recurse=False)  # type: ignore[no-untyped-call]
 
 
 def check_embeddings(image_embeddings: Tensor, text_embeddings: Tensor) -> None:
@@ -250,27 +187,18 @@ def _is_positive(number: float) -> bool:
     return number > 0
 
 
-def _scaled(similarity: Tensor, scale: Number) -> Tensor:
-    return similarity * (scale[..., None, None] if isinstance(scale, Tensor) else scale)
+def _number(scale: Number) -> Number:
+    """Return a scale without its graph; a number where it can be read, which is cheaper."""
+    if not isinstance(scale, Tensor):
+        return scale
+    return scale.detach() if scale.dim() or not is_readable(scale) else scale.item()
 
 
-def _detached(number: Number) -> Number:
-    return number.detach() if isinstance(number, Tensor) else number
-
-
-def _sets_temperature(scheduler: nn.Module) -> bool:
-    """Say whether the temperature is the scheduler's, not the given one, which may be learned."""
-    if isinstance(scheduler, Scheduler):
-        return scheduler.actuator_name == "sharpness"
-    if isinstance(scheduler, Trace):
-        return scheduler.temperature is not None
-    return not isinstance(scheduler, Fixed)
-
-
-def _direction_constants(scheduler: nn.Module) -> tuple[float, float, int] | None:
-    """Return γ, β and the warm-up of a ``variance × direction`` for one run, as numbers."""
-    if type(scheduler) is not Scheduler or scheduler.average.shape != (2,):
-        return None
-    if (scheduler.signal_name, scheduler.actuator_name) != ("variance", "direction"):
-        return None
-    return float(scheduler.gamma), float(scheduler.beta), int(scheduler.warmup)
+def _refuse(image: Tensor, text: Tensor, scale: Number) -> NoReturn:
+    named = {"image_embeddings": image, "text_embeddings": text, "logit_scale": scale}
+    for name, value in named.items():
+        refuse_not_finite(name, value)
+    raise ValueError(
+        "the loss is not finite though its arguments are: embeddings of unit length and a "
+        f"smaller logit_scale don't overflow; it is {scale}"
+    )

@@ -12,6 +12,8 @@ class Rival(nn.Module):
         batch_shape: The stack's leading axes.
     """
 
+    sets_temperature = False
+
     def __init__(self, batch_shape: tuple[int, ...] = ()) -> None:
         super().__init__()
         self.batch_shape = tuple(batch_shape)

@@ -43,6 +43,7 @@ class CosineTemperature(Rival):
     high: Tensor
     period: Tensor
     steps: Tensor
+    sets_temperature = True
 
     def __init__(
         self,

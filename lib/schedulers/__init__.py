@@ -4,9 +4,8 @@ Everything here depends on torch alone and works on any number of leading batch 
 """
 
 from .actuators import ACTUATORS, Schedule
-from .moments import mean_variances
 from .scheduler import Fixed, Scheduler
-from .signals import SIGNALS, Signal, entropy, margin, spread, variance
+from .signals import SIGNALS, Signal, entropy, margin, mean_variances, spread, variance
 from .trace import Trace
 
 __all__ = [

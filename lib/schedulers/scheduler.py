@@ -1,15 +1,16 @@
 """The schedulers as modules: called once a step with the similarities, they return the schedule."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from array import array
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .actuators import ACTUATORS, Schedule, Smoothed
-from .checks import Number, as_constant, check_similarity, check_temperature
-from .moments import mean_variances
-from .signals import SIGNALS
+from .checks import Number, as_constant, check_similarity, check_temperature, is_readable
+from .signals import SIGNALS, mean_variances, mean_variances_on_host
 
 
 def neutral_schedule(similarity: Tensor, temperature: Number) -> Schedule:
@@ -37,6 +38,8 @@ class Fixed(nn.Module):
     tensor([1., 1.])
     """
 
+    sets_temperature = False
+
     @torch.no_grad()
     def forward(self, similarity: Tensor, temperature: Number) -> Schedule:
         """Return the neutral schedule.
@@ -57,6 +60,43 @@ class Fixed(nn.Module):
 
     if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
         __call__ = forward
+
+
+T = TypeVar("T", covariant=True)
+_BOUNDS = ("low", "high")
+_CONSTANTS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "gamma": (torch.isfinite, "finite"),
+    "beta": (lambda value: (value >= 0) & (value < 1), "in [0, 1)"),
+    "warmup": (lambda value: (value >= 0) & (value == value.round()), "0 or a count"),
+    "target": (lambda value: (value > 0) & value.isfinite(), "positive"),
+    "low": (lambda value: (value > 0) & (value <= 1), "0 < low ≤ 1 ≤ high"),
+    "high": (lambda value: value >= 1, "0 < low ≤ 1 ≤ high"),
+}
+"""The constants of a scheduler: which values each may have, and how a message says so."""
+
+
+class _Constant(Generic[T]):
+    """The type of a constant: read as a tensor, set as a number or a tensor."""
+
+    def __get__(self, scheduler: nn.Module, owner: type) -> T:
+        raise NotImplementedError
+
+    def __set__(self, scheduler: nn.Module, value: Number) -> None:
+        raise NotImplementedError
+
+
+def in_single(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return a module's conversion (``Module._apply``) that never makes a tensor half.
+
+    A moving average in half precision would stop moving, and β = 0.999 would become 1.
+    """
+
+    def converted(tensor: Tensor) -> Tensor:
+        found = fn(tensor)
+        half = found.dtype in (torch.float16, torch.bfloat16)
+        return tensor.to(found.device) if half and tensor.dtype != found.dtype else found
+
+    return converted
 
 
 class Scheduler(nn.Module):
@@ -85,6 +125,11 @@ class Scheduler(nn.Module):
     rivals ``entropy × direction`` and ``spread × direction`` differ in the signal alone. A call is
     a step. ``state_dict`` holds the moving average.
 
+    The constants ``gamma``, ``beta``, ``warmup``, ``target``, ``low`` and ``high`` are buffers that
+    each call reads. Assign a number or a tensor of ``batch_shape`` to change one: its value is
+    checked as in the constructor and copied into the buffer, on whatever device that is. State and
+    constants stay in single precision (or double) when the module is made half.
+
     Args:
         signal: ``"variance"``, ``"entropy"``, ``"spread"`` or another name in
             :data:`lib.schedulers.SIGNALS`.
@@ -112,17 +157,20 @@ class Scheduler(nn.Module):
     tensor([1.5455, 0.4545])
     >>> int(scheduler.steps)
     1
+    >>> scheduler.gamma = 2.0
+    >>> scheduler.gamma
+    tensor(2.)
     """
 
     average: Tensor
     reference: Tensor
     steps: Tensor
-    gamma: Tensor
-    beta: Tensor
-    warmup: Tensor
-    target: Tensor | None
-    low: Tensor
-    high: Tensor
+    gamma: _Constant[Tensor]
+    beta: _Constant[Tensor]
+    warmup: _Constant[Tensor]
+    target: _Constant[Tensor | None]
+    low: _Constant[Tensor]
+    high: _Constant[Tensor]
 
     def __init__(
         self,
@@ -155,38 +203,52 @@ class Scheduler(nn.Module):
                 )
             if target is None:
                 raise ValueError(f"target must be given: the signal {signal!r} has no default")
-        constants: dict[str, Any] = {
-            "gamma": gamma,
-            "beta": beta,
-            "warmup": warmup,
-            "target": target,
-            "low": bounds[0],
-            "high": bounds[1],
-        }
+        self.batch_shape = tuple(batch_shape)
+        low, high = bounds
+        constants = {"gamma": gamma, "beta": beta, "warmup": warmup, "low": low, "high": high}
         for name, value in constants.items():
-            constant = None if value is None else as_constant(name, value, batch_shape)
-            self.register_buffer(name, constant, persistent=False)
-        self._check_constants()
+            self.register_buffer(name, as_constant(name, value, batch_shape), persistent=False)
+        held = None if target is None else as_constant("target", target, batch_shape)
+        self.register_buffer("target", held, persistent=False)
+        for name in _CONSTANTS:
+            self._check_constant(name, getattr(self, name))
         state = torch.zeros(*batch_shape, self._actuator.channels)
         self.register_buffer("average", state)
         self.register_buffer("reference", state.clone())
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
-    def _check_constants(self) -> None:
-        checks = {
-            "gamma": (torch.isfinite(self.gamma), "finite"),
-            "beta": ((self.beta >= 0) & (self.beta < 1), "in [0, 1)"),
-            "warmup": ((self.warmup >= 0) & (self.warmup == self.warmup.round()), "0 or a count"),
-            "bounds": ((self.low > 0) & (self.low <= 1) & (self.high >= 1), "0 < low ≤ 1 ≤ high"),
-        }
-        if self.target is not None:
-            limit = self._signal.target_below if self._actuator.sets_temperature else math.inf
-            rule = f"in (0, {limit:g})" if math.isfinite(limit) else "positive"
-            checks["target"] = ((self.target > 0) & (self.target < limit), rule)
-        for name, (good, rule) in checks.items():
-            if not bool(good.all()):
-                values = (self.low, self.high) if name == "bounds" else getattr(self, name)
-                raise ValueError(f"{name} must be {rule}; it is {values}")
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; a constant's new value is checked and copied into its buffer."""
+        if name not in _CONSTANTS:
+            return super().__setattr__(name, value)
+        constant = as_constant(name, value, self.batch_shape)
+        self._check_constant(name, constant)
+        buffer = getattr(self, name)
+        return super().__setattr__(name, constant if buffer is None else buffer.copy_(constant))
+
+    def _check_constant(self, name: str, value: Tensor | None) -> None:
+        if value is None:
+            return
+        good, rule = _CONSTANTS[name]
+        fits = good(value)
+        if name == "target" and self._actuator.sets_temperature:
+            fits &= value < self._signal.target_below
+            if math.isfinite(self._signal.target_below):
+                rule = f"in (0, {self._signal.target_below:g})"
+        if not bool(fits.all()):
+            shown: object = value
+            if name in ("low", "high"):
+                shown = tuple(value if name == side else getattr(self, side) for side in _BOUNDS)
+                name = "bounds"
+            raise ValueError(f"{name} must be {rule}; it is {shown}")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        return super()._apply(in_single(fn), recurse)  # type: ignore[no-untyped-call]
+
+    @property
+    def sets_temperature(self) -> bool:
+        """Whether the schedule's temperature is the scheduler's own, not the one given."""
+        return self._actuator.sets_temperature
 
     @torch.no_grad()
     def forward(self, similarity: Tensor, temperature: Number) -> Schedule:
@@ -214,21 +276,21 @@ class Scheduler(nn.Module):
     if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
         __call__ = forward
 
-    @torch.no_grad()
     def quick(
         self, similarity: Tensor, temperature: Number, *, check_finite: bool = True
     ) -> Schedule:
         """Take one step as :meth:`forward` does, for less: the same schedule up to rounding.
 
         The mean variances that drive ``variance × direction`` come from sums
-        (:func:`lib.schedulers.mean_variances`); every other scheduler takes the usual step.
-        The study's records were made with :meth:`forward`, whose digits stay as they are.
+        (:func:`lib.schedulers.mean_variances`), which at B = 1,024 take a twenty-fifth of the time;
+        every other scheduler takes the usual step. The study's records were made with
+        :meth:`forward`, whose digits stay as they are.
 
         Args:
             similarity: (..., B, B), as for :meth:`forward`.
             temperature: A number or (...), as for :meth:`forward`.
-            check_finite: Whether to look for numbers that are not finite, where :meth:`forward`
-                would; who has looked already says no.
+            check_finite: Whether to look for numbers that are not finite, as :meth:`forward` does.
+                Pass False if the caller has checked already.
 
         Returns:
             The schedule, as :meth:`forward`.
@@ -243,9 +305,13 @@ class Scheduler(nn.Module):
         self._check_similarity(similarity, finite=check_finite)
         similarity = similarity.detach()
         neutral = neutral_schedule(similarity, temperature)
-        if self.signal_name == "variance" and self.actuator_name == "direction":
-            return self._advance(mean_variances(similarity), similarity, neutral)
-        return self._advance(self._observe(similarity, neutral), similarity, neutral)
+        if (self.signal_name, self.actuator_name) != ("variance", "direction"):
+            return self._advance(self._observe(similarity, neutral), similarity, neutral)
+        average = self.average
+        if similarity.dim() == 2 and is_readable(similarity) and is_readable(average):
+            weights = self._weights_on_host(similarity, average)
+            return neutral if weights is None else neutral._replace(weights=weights)
+        return self._advance(mean_variances(similarity), similarity, neutral)
 
     def _check_similarity(self, similarity: Tensor, *, finite: bool = True) -> None:
         check_similarity(similarity, finite=finite)
@@ -259,10 +325,35 @@ class Scheduler(nn.Module):
         """Return what the actuator smooths, (..., C)."""
         return self._actuator.observe(self._signal, similarity, neutral.temperature, self.target)
 
+    def _weights_on_host(self, similarity: Tensor, average: Tensor) -> Tensor | None:
+        """Take one step of ``variance × direction`` for a single run on the CPU.
+
+        It does what :meth:`_advance` does, in numbers: some thirty operations on tensors of two
+        numbers would add a third to the loss at B = 128. None means weights of 1; similarities that
+        are not finite leave the state as it was.
+        """
+        i2t, t2i = mean_variances_on_host(similarity)
+        if not math.isfinite(i2t + t2i):
+            return None
+        beta, warmup, steps = self.beta.item(), self.warmup.item(), self.steps.add_(1).item()
+        before, share = average.tolist(), 1 - beta**steps
+        i2t, t2i = beta * before[0] + (1 - beta) * i2t, beta * before[1] + (1 - beta) * t2i
+        average.copy_(_pair(i2t, t2i))
+        if steps <= max(warmup, 1):
+            self.reference.copy_(average / share)
+        if steps <= warmup:
+            return None
+        tiny = torch.finfo(average.dtype).tiny
+        ratio = math.log(max(i2t / share, tiny)) - math.log(max(t2i / share, tiny))
+        # The softmax of two numbers, as in powers().
+        difference = math.tanh(self.gamma.item() * ratio / 2)
+        return _pair(1 + difference, 1 - difference).to(similarity.dtype)
+
+    @torch.no_grad()
     def _advance(self, observed: Tensor, similarity: Tensor, neutral: Schedule) -> Schedule:
         """Take one step with what the actuator observed (..., C)."""
         beta = self.beta.unsqueeze(-1)
-        self.steps += 1
+        self.steps.add_(1)
         self.average.mul_(beta).add_((1 - beta) * observed)
         corrected = self.average / (1 - beta**self.steps)
         # The reference is the average at the warm-up's end, or the first one without a warm-up.
@@ -275,14 +366,21 @@ class Scheduler(nn.Module):
             Smoothed(corrected, self.reference, self.gamma, self.low, self.high),
         )
         warming = self.steps <= self.warmup
+        parts = zip(neutral, acted, strict=True)
         return Schedule(
-            weights=torch.where(warming.unsqueeze(-1), neutral.weights, acted.weights),
-            sample_weights=torch.where(
-                warming[..., None, None], neutral.sample_weights, acted.sample_weights
-            ),
-            temperature=torch.where(warming, neutral.temperature, acted.temperature),
+            *(part if part is new else _select(warming, part, new) for part, new in parts)
         )
 
     def extra_repr(self) -> str:
         """Name the signal and the actuator in the module's representation."""
         return f"{self.signal_name} × {self.actuator_name}"
+
+
+def _pair(first: float, second: float) -> Tensor:
+    # Several times quicker than torch.tensor.
+    return torch.frombuffer(array("d", (first, second)), dtype=torch.float64)
+
+
+def _select(choice: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """Return ``yes`` or ``no`` (..., and more axes) for each run by ``choice`` (...)."""
+    return torch.where(choice[(..., *[None] * (no.dim() - choice.dim()))], yes, no)

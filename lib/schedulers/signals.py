@@ -90,6 +90,59 @@ def variance(similarity: Tensor, temperature: Number) -> Tensor:
     )
 
 
+def mean_variances(similarity: Tensor) -> Tensor:
+    r"""Return the mean variance of the rows and that of the columns, from sums.
+
+    The mean over queries of :func:`variance`, up to rounding, at a fraction of its cost. With S
+    centred and its row means :math:`m_i`,
+
+    .. math::
+
+       \text{mean row variance} = \frac{1}{B^2} \sum_{ij} S_{ij}^2 - \frac{1}{B} \sum_i m_i^2 .
+
+    It works under ``torch.compile``, ``torch.func.vmap`` and on any device.
+
+    Args:
+        similarity: (..., B, B). Half precision is read in single precision.
+
+    Returns:
+        (..., 2): ``i2t`` (rows) then ``t2i`` (columns), in single precision or double.
+
+    Raises:
+        ValueError: ``similarity`` is not (..., B, B) of floats, or B < 2.
+
+    >>> mean_variances(torch.tensor([[0.8, 0.0], [0.4, 0.2]]))
+    tensor([0.0850, 0.0250])
+    """
+    check_similarity(similarity, finite=False)
+    if similarity.dtype in (torch.float16, torch.bfloat16):
+        similarity = similarity.float()
+    # Centring changes no variance, and keeps the digits of one that is small beside the mean.
+    centred = similarity - similarity.mean(dim=(-2, -1), keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(centred, dim=(-2, -1))
+    square = (norm / similarity.shape[-1]).square()
+    means = torch.stack([centred.mean(dim=-1), centred.mean(dim=-2)], dim=-2)
+    return (square.unsqueeze(-1) - means.square().mean(dim=-1)).clamp(min=0)
+
+
+def mean_variances_on_host(similarity: Tensor) -> tuple[float, float]:
+    """Return :func:`mean_variances` of (B, B) on the CPU as two numbers, in fewer operations.
+
+    Only a variance that is small beside the mean square is taken of centred similarities. Numbers
+    that are not finite give a result that is not finite.
+    """
+    if similarity.dtype in (torch.float32, torch.float64):
+        size = similarity.shape[0]
+        rows, columns, flat = similarity.sum(1), similarity.sum(0), similarity.reshape(-1)
+        square = torch.dot(flat, flat).item()
+        i2t = (square - torch.dot(rows, rows).item() / size) / size**2
+        t2i = (square - torch.dot(columns, columns).item() / size) / size**2
+        if min(i2t, t2i) >= square / size**2 / 16:
+            return i2t, t2i
+    i2t, t2i = mean_variances(similarity).tolist()
+    return i2t, t2i
+
+
 def entropy(similarity: Tensor, temperature: Number) -> Tensor:
     r"""Return the entropy of each query's softmax at the temperature, divided by log B.
 

@@ -52,6 +52,11 @@ class Trace(nn.Module):
         self.register_buffer("temperature", temperature)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
+    @property
+    def sets_temperature(self) -> bool:
+        """Whether the path has temperatures."""
+        return self.temperature is not None
+
     @torch.no_grad()
     def forward(self, similarity: Tensor, temperature: Number) -> Schedule:
         """Return the schedule of the next step.
@@ -76,7 +81,7 @@ class Trace(nn.Module):
             )
         schedule = neutral_schedule(similarity, temperature)
         now = self.steps.clamp(max=self.weights.shape[-2] - 1)
-        self.steps += 1
+        self.steps.add_(1)
         schedule = schedule._replace(weights=self.weights.index_select(-2, now[None]).squeeze(-2))
         if self.temperature is not None:
             tau = self.temperature.index_select(-1, now[None]).squeeze(-1)

@@ -162,6 +162,8 @@ def test_metric_learning_reducer_weights_the_directions():
     weights = Scheduler(gamma=20.0).quick(image @ text.T, 1.0).weights
     assert abs(weights[0] - 1) > 0.05
     torch.testing.assert_close(found, (weights[0] * i2t + weights[1] * t2i) / 2)
+    fixed = NTXentLoss(reducer=DirectionReducer(Fixed()))(both, labels)
+    torch.testing.assert_close(fixed, (i2t + t2i) / 2)
 
 
 def test_lightning_logs_and_keeps_the_state(tmp_path):

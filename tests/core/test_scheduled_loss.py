@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from lib.losses import ScheduledContrastiveLoss, contrastive_loss, gather_pairs, weighted_mean
 from lib.losses.scheduled import _is_finite, check_embeddings
+from lib.rivals import DynamicWeightAverage, UncertaintyWeights
 from lib.schedulers import ACTUATORS, SIGNALS, Fixed, Scheduler, Trace, mean_variances, variance
-from lib.schedulers.moments import mean_variances_on_host
+from lib.schedulers.signals import mean_variances_on_host
 
 TAU = torch.tensor(0.1)
 
@@ -334,7 +335,9 @@ def test_no_gradient_flows_through_what_a_scheduler_is_given():
     image, text = (x.float() for x in pairs(8))
     loss = ScheduledContrastiveLoss(Reader())
     loss(image, text, scale)
-    assert loss.scheduler.seen.item() == 0.25
+    assert loss.scheduler.seen == 0.25
+    loss(*(x.expand(2, *x.shape) for x in (image, text)), scale.expand(2))
+    assert loss.scheduler.seen.tolist() == [0.25, 0.25]
     assert not loss.scheduler.seen.requires_grad
 
 
@@ -409,19 +412,109 @@ def test_unchecked_numbers_stop_nothing_in_evaluation_either():
         loss(image, text)
 
 
+def anneal(scheduler, step):
+    scheduler.gamma = 1.0 + step
+    scheduler.beta.fill_(0.5 / (1 + step))
+
+
+CHANGES = {
+    "none": lambda scheduler: scheduler,
+    "in place": lambda scheduler: scheduler.gamma.fill_(-50.0) and scheduler,
+    "a number": lambda scheduler: setattr(scheduler, "beta", 0.25) or scheduler,
+    "a tensor": lambda scheduler: setattr(scheduler, "gamma", torch.tensor(7)) or scheduler,
+    "a longer warm-up": lambda scheduler: setattr(scheduler, "warmup", 6) or scheduler,
+    "annealed": lambda scheduler: anneal(scheduler, int(scheduler.steps)) or scheduler,
+    "a state": lambda scheduler: (
+        scheduler.load_state_dict(
+            {"average": torch.ones(2), "reference": torch.zeros(2), "steps": torch.tensor(3)}
+        )
+        and scheduler
+    ),
+    "half": lambda scheduler: scheduler.half(),
+    "bfloat16": lambda scheduler: scheduler.to(torch.bfloat16),
+    "float": lambda scheduler: scheduler.float(),
+    "a copy": copy.deepcopy,
+    "another": lambda scheduler: Scheduler(gamma=3.0, beta=0.5, warmup=1).double(),
+}
+
+
 @pytest.mark.parametrize("warmup", [0, 1, 3])
-@pytest.mark.parametrize("beta", [0.0, 0.5])
-def test_the_quick_way_keeps_the_state_of_the_study(warmup, beta):
-    """Warm-up, reference and steps, call by call; then the slow way goes on from it."""
-    study = Scheduler(gamma=5.0, beta=beta, warmup=warmup).double()
-    loss = ScheduledContrastiveLoss(Scheduler(gamma=5.0, beta=beta, warmup=warmup)).double()
-    for seed in range(5):
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_loss_is_the_schedulers_whatever_is_changed(warmup, change):
+    """Two steps, a change, and four more: on a CPU and by what a GPU does, as forward does."""
+    study = Scheduler(gamma=5.0, beta=0.5, warmup=warmup).double()
+    loss = ScheduledContrastiveLoss(copy.deepcopy(study))
+    for seed in range(6):
+        if seed == 2 or (seed > 2 and change == "annealed"):
+            study, loss.scheduler = CHANGES[change](study), CHANGES[change](loss.scheduler)
         image, text = pairs(seed)
+        copied = copy.deepcopy(study)
         found, schedule = loss(image, text), study(image @ text.T, 0.1)
-        torch.testing.assert_close(found, contrastive_loss(image @ text.T, schedule))
-        torch.testing.assert_close(loss.weights.double(), schedule.weights)
+        tolerance = {"rtol": 1e-5, "atol": 1e-6} if study.average.dtype == torch.float32 else {}
+        torch.testing.assert_close(found, contrastive_loss(image @ text.T, schedule), **tolerance)
+        torch.testing.assert_close(loss.weights.double(), schedule.weights.double(), **tolerance)
         for name, value in study.state_dict().items():
-            torch.testing.assert_close(loss.scheduler.state_dict()[name], value)
+            torch.testing.assert_close(loss.scheduler.state_dict()[name], value, **tolerance)
+        similarity = image @ text.T
+        elsewhere = copied._advance(
+            mean_variances(similarity), similarity, Fixed()(similarity, 1.0)
+        )
+        expected = schedule.weights.double()
+        torch.testing.assert_close(elsewhere.weights.double(), expected, **tolerance)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Fixed,
+        lambda: Scheduler("entropy", gamma=9.0),
+        lambda: Scheduler("variance", "sharpness"),
+        lambda: Scheduler("spread", "magnitude", beta=0.5),
+        lambda: Trace(torch.tensor([[1.5, 0.5]])),
+        lambda: DynamicWeightAverage(period=1),
+        lambda: UncertaintyWeights(),
+    ],
+)
+def test_a_scheduler_may_be_replaced_at_any_time(make):
+    loss, twin = ScheduledContrastiveLoss(Scheduler(gamma=2.0)), ScheduledContrastiveLoss(make())
+    scale = torch.tensor(9.0, requires_grad=True)
+    loss(*(x.float() for x in pairs(0)), scale)
+    loss.scheduler = make()
+    for seed in (1, 2):
+        batch = [x.float() for x in pairs(seed)]
+        found = loss(*batch, scale)
+        torch.testing.assert_close(found, twin(*batch, scale))
+        # A scale stays learned unless the scheduler sets the temperature itself.
+        scale.grad = None
+        (found + 0 * scale).backward()
+        assert bool(scale.grad == 0) == loss.scheduler.sets_temperature
+
+
+class Doubled(Scheduler):
+    """A subclass with a way of its own."""
+
+    def forward(self, similarity, temperature):
+        schedule = super().forward(similarity, temperature)
+        return schedule._replace(weights=2 * schedule.weights)
+
+
+def test_the_forward_of_a_subclass_is_called():
+    image, text = (x.float() for x in pairs(4))
+    plain = ScheduledContrastiveLoss(Scheduler(gamma=4.0))(image, text)
+    torch.testing.assert_close(ScheduledContrastiveLoss(Doubled(gamma=4.0))(image, text), 2 * plain)
+
+
+def test_a_compiled_loss_and_a_stack_obey_an_annealed_constant():
+    alone, inner = ScheduledContrastiveLoss(), ScheduledContrastiveLoss()
+    compiled = torch.compile(inner, fullgraph=True, backend="eager")
+    stack = ScheduledContrastiveLoss(Scheduler(batch_shape=(1,)))
+    for step in range(3):
+        for loss in (alone, inner, stack):
+            anneal(loss.scheduler, 10 * step)
+        image, text = (x.float() for x in pairs(step))
+        expected = alone(image, text)
+        torch.testing.assert_close(compiled(image, text), expected)
+        torch.testing.assert_close(stack(image[None], text[None])[0], expected)
 
 
 def test_extreme_exponents_give_all_the_weight_to_one_direction():

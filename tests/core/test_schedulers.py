@@ -17,13 +17,13 @@ from lib.schedulers import (
     Trace,
     entropy,
     margin,
+    mean_variances,
     spread,
     variance,
 )
 from lib.schedulers.actuators import powers
 from lib.schedulers.checks import is_traced
-from lib.schedulers.moments import mean_variances, mean_variances_on_host
-from lib.schedulers.signals import temperature_at_entropy
+from lib.schedulers.signals import mean_variances_on_host, temperature_at_entropy
 
 TAU = torch.tensor(0.1)
 KINDS = [(signal, actuator) for signal in SIGNALS for actuator in ACTUATORS]
@@ -402,6 +402,52 @@ def test_a_scheduler_keeps_its_state_and_not_its_constants():
     assert scheduler.steps.dtype == torch.long
     assert scheduler.target.tolist() == [pytest.approx(0.8)] * 2
     assert "entropy × sharpness" in repr(scheduler)
+
+
+@pytest.mark.parametrize("batch_shape", [(), (2,)])
+@pytest.mark.parametrize(
+    ("name", "value", "bad", "rule"),
+    [
+        ("gamma", -3, math.nan, "gamma must be finite; it is nan"),
+        ("beta", 0.5, 1.0, r"beta must be in \[0, 1\); it is 1"),
+        ("warmup", 4, 1.5, "warmup must be 0 or a count; it is 1.5"),
+        ("target", 0.5, 1.0, r"target must be in \(0, 1\); it is 1"),
+        ("low", 0.25, 2.0, r"bounds must be 0 < low ≤ 1 ≤ high; it is \(.*2\..*, .*2\."),
+        ("high", 3.0, 0.5, r"bounds must be 0 < low ≤ 1 ≤ high; it is \(.*0\.5.*, .*0\.5"),
+    ],
+)
+def test_a_constant_is_assigned_into_its_buffer_or_refused(name, value, bad, rule, batch_shape):
+    scheduler = Scheduler("entropy", "sharpness", batch_shape=batch_shape).double()
+    buffer = getattr(scheduler, name)
+    for new in (value, torch.full(batch_shape, value)):
+        buffer.fill_(1.0)
+        setattr(scheduler, name, new)
+        assert getattr(scheduler, name) is buffer
+        assert buffer.dtype == torch.float64
+        assert (buffer == value).all()
+    with pytest.raises(ValueError, match="bounds|" + name + " must be a number or of batch_shape"):
+        setattr(scheduler, name, torch.ones(3))
+    with pytest.raises(ValueError, match=rule.replace("it is", ".*" if batch_shape else "it is")):
+        setattr(scheduler, name, bad)
+    assert (buffer == value).all()
+
+
+def test_a_target_may_be_set_where_there_was_none(monkeypatch):
+    monkeypatch.setitem(SIGNALS, "margin", Signal(margin))
+    scheduler = Scheduler("margin")
+    scheduler.target = 2.0
+    assert scheduler.target == 2
+    assert "target" not in scheduler.state_dict()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_constants_and_state_of_a_scheduler_never_turn_half(dtype):
+    scheduler = Scheduler("entropy", beta=0.999, warmup=1001)
+    before = scheduler.gamma.dtype, float(scheduler.beta), float(scheduler.warmup)
+    scheduler.to(dtype)
+    assert (scheduler.gamma.dtype, float(scheduler.beta), float(scheduler.warmup)) == before
+    assert scheduler.average.dtype == torch.float32
+    assert scheduler.double().to(dtype).average.dtype == torch.float64
 
 
 @pytest.mark.parametrize("module", [Fixed(), Scheduler().double()])
