@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from ..losses import ScheduledContrastiveLoss
 from ..schedulers import Scheduler
-from ..schedulers.checks import check_finite
+from ..schedulers._checks import check_finite
 
 __all__ = ["DirectionReducer", "ScheduledPairLoss"]
 

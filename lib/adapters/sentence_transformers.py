@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..losses import ScheduledContrastiveLoss
-from ..schedulers.checks import check_number
+from ..schedulers._checks import check_number
 
 __all__ = ["ScheduledMultipleNegativesLoss"]
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..schedulers._checks import Number, check_number, check_similarity, check_temperature
 from ..schedulers.actuators import Schedule
-from ..schedulers.checks import Number, check_number, check_similarity, check_temperature
 
 
 def info_nce(similarity: Tensor, temperature: Number) -> Tensor:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from ..schedulers._checks import Number, check_number, is_readable, is_traced, refuse_not_finite
 from ..schedulers.actuators import Schedule
-from ..schedulers.checks import Number, check_number, is_readable, is_traced, refuse_not_finite
 from ..schedulers.scheduler import Fixed, Scheduler, in_single, neutral_schedule
 from .gather import gather_pairs
 

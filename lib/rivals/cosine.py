@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..schedulers._checks import Number
 from ..schedulers.actuators import Schedule
-from ..schedulers.checks import Number
 from ..schedulers.scheduler import neutral_schedule
-from .base import Rival, require
+from ._base import Rival, require
 
 
 class CosineTemperature(Rival):

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..schedulers.checks import Number, check_finite
-from .base import Rival, require
+from ..schedulers._checks import Number, check_finite
+from ._base import Rival, require
 
 LEAST_WEIGHT = 1e-3
 """A weight is put back to this where a step would take it below."""

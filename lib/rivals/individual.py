@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..schedulers.checks import Number, as_constant, is_readable
-from .base import Rival, require
+from ..schedulers._checks import Number, as_constant, is_readable
+from ._base import Rival, require
 
 
 class IndividualTemperatures(Rival):

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ..losses import info_nce
+from ..schedulers._checks import Number
 from ..schedulers.actuators import Schedule
-from ..schedulers.checks import Number
 from ..schedulers.scheduler import neutral_schedule
-from .base import Rival, require
+from ._base import Rival, require
 
 LEAST_LOSS = 1e-8
 """A loss under this counts as this, so that no ratio of losses divides by zero."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ._checks import Number, as_constant, check_similarity, check_temperature, is_readable
 from .actuators import ACTUATORS, Schedule, Smoothed
-from .checks import Number, as_constant, check_similarity, check_temperature, is_readable
 from .signals import SIGNALS, mean_variances, mean_variances_on_host
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .checks import Number, check_similarity, check_temperature
+from ._checks import Number, check_similarity, check_temperature
 
 
 @dataclass(frozen=True)

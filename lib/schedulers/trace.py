@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ._checks import Number, check_similarity
 from .actuators import Schedule
-from .checks import Number, check_similarity
 from .scheduler import neutral_schedule
 
 

@@ -21,8 +21,8 @@ from lib.schedulers import (
     spread,
     variance,
 )
+from lib.schedulers._checks import is_traced
 from lib.schedulers.actuators import powers
-from lib.schedulers.checks import is_traced
 from lib.schedulers.signals import mean_variances_on_host, temperature_at_entropy
 
 TAU = torch.tensor(0.1)

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from ..schedulers.checks import Number, as_constant, check_similarity
+from ..schedulers._checks import Number, as_constant, check_similarity
 
 
 class Rival(nn.Module):
