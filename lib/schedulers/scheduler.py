@@ -204,12 +204,9 @@ class Scheduler(nn.Module):
             if target is None:
                 raise ValueError(f"target must be given: the signal {signal!r} has no default")
         self.batch_shape = tuple(batch_shape)
-        low, high = bounds
-        constants = {"gamma": gamma, "beta": beta, "warmup": warmup, "low": low, "high": high}
-        for name, value in constants.items():
-            self.register_buffer(name, as_constant(name, value, batch_shape), persistent=False)
-        held = None if target is None else as_constant("target", target, batch_shape)
-        self.register_buffer("target", held, persistent=False)
+        for name, value in zip(_CONSTANTS, (gamma, beta, warmup, target, *bounds), strict=True):
+            constant = None if value is None else as_constant(name, value, batch_shape)
+            self.register_buffer(name, constant, persistent=False)
         for name in _CONSTANTS:
             self._check_constant(name, getattr(self, name))
         state = torch.zeros(*batch_shape, self._actuator.channels)
@@ -221,7 +218,7 @@ class Scheduler(nn.Module):
         """Set an attribute; a constant's new value is checked and copied into its buffer."""
         if name not in _CONSTANTS:
             return super().__setattr__(name, value)
-        constant = as_constant(name, value, self.batch_shape)
+        constant = as_constant(name, value, self.batch_shape).detach()
         self._check_constant(name, constant)
         buffer = getattr(self, name)
         return super().__setattr__(name, constant if buffer is None else buffer.copy_(constant))
@@ -329,8 +326,8 @@ class Scheduler(nn.Module):
         """Take one step of ``variance × direction`` for a single run on the CPU.
 
         It does what :meth:`_advance` does, in numbers: some thirty operations on tensors of two
-        numbers would add a third to the loss at B = 128. None means weights of 1; similarities that
-        are not finite leave the state as it was.
+        numbers would add a quarter to the loss at B = 128. None means weights of 1; similarities
+        that are not finite leave the state as it was.
         """
         i2t, t2i = mean_variances_on_host(similarity)
         if not math.isfinite(i2t + t2i):

@@ -375,6 +375,9 @@ from lib.schedulers import Fixed, Schedule, Scheduler, Trace
 similarity = torch.eye(3)
 schedule = Scheduler("variance", "direction", gamma=2.0)(similarity, 0.1)
 assert_type(schedule, Schedule)
+scheduler = Scheduler()
+scheduler.gamma = 2.0
+assert_type(scheduler.gamma, Tensor)
 assert_type(Fixed()(similarity, torch.tensor(0.1)), Schedule)
 assert_type(Trace(torch.ones(1, 2))(similarity, 0.1), Schedule)
 assert_type(UncertaintyWeights()(similarity, 0.1), Schedule)
@@ -395,6 +398,7 @@ assert_type(spread(similarity.numpy()), Tensor)
 Scheduler()(similarity)  # type: ignore[call-arg]
 Scheduler(gama=2.0)  # type: ignore[call-arg]
 Scheduler(gamma="high")  # type: ignore[arg-type]
+scheduler.gamma = "high"  # type: ignore[assignment]
 ScheduledContrastiveLoss()(similarity)  # type: ignore[call-arg]
 info_nce(similarity, None)  # type: ignore[arg-type]
 retrieval_metrics(3.0, [0])  # type: ignore[arg-type]

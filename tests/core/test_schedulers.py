@@ -419,9 +419,10 @@ def test_a_scheduler_keeps_its_state_and_not_its_constants():
 def test_a_constant_is_assigned_into_its_buffer_or_refused(name, value, bad, rule, batch_shape):
     scheduler = Scheduler("entropy", "sharpness", batch_shape=batch_shape).double()
     buffer = getattr(scheduler, name)
-    for new in (value, torch.full(batch_shape, value)):
+    for new in (value, torch.full(batch_shape, float(value), requires_grad=True)):
         buffer.fill_(1.0)
         setattr(scheduler, name, new)
+        assert not buffer.requires_grad
         assert getattr(scheduler, name) is buffer
         assert buffer.dtype == torch.float64
         assert (buffer == value).all()
