@@ -3,7 +3,7 @@
 import altair as alt
 import pandas as pd
 
-from lib.chapters.shared.charts import INK
+from lib.chapters.shared import charts
 
 
 def tuning_curve(table: pd.DataFrame) -> alt.LayerChart:
@@ -28,15 +28,12 @@ def tuning_curve(table: pd.DataFrame) -> alt.LayerChart:
     bars = base.mark_rule().encode(alt.Y("low:Q"), alt.Y2("high:Q"))
     ring = (
         alt.Chart(table[table["chosen"]])
-        .mark_point(size=220, filled=False, color=INK, strokeWidth=2)
+        .mark_point(size=220, filled=False, color=charts.INK, strokeWidth=2)
         .encode(alt.X("temperature:Q"), alt.Y("validation_rsum:Q"), tooltip=tooltip)
     )
-    layers: alt.LayerChart = line + bars + ring
-    return layers.properties(
-        width="container",
-        height=300,
-        title=alt.Title(
-            "Tuning the fixed baseline on validation",
-            subtitle="mean over tuning seeds ± one standard error; the ring is what was chosen",
-        ),
+    return charts.page_wide(
+        [line, bars, ring],
+        300,
+        "Tuning the fixed baseline on validation",
+        "mean over tuning seeds ± one standard error; the ring is what was chosen",
     )

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from lib.chapters.shared.figures import difference_layers, signed
+from lib.chapters.shared import charts
+from lib.chapters.shared.figures import signed
 from lib.chapters.shared.tuning import scheduled
 from lib.chapters.shared.verdicts import against_each
 from lib.runs import ConstantConfig, ReplayConfig, RunConfig
@@ -166,19 +167,16 @@ def attribution_chart(table: pd.DataFrame, margin: float) -> alt.FacetChart:
         table: Rows of :func:`lib.chapters.controls.attribution`.
         margin: Half-width of the band inside which a difference counts as none.
     """
-    layers = difference_layers(
+    layers = charts.difference_layers(
         table, margin, "part", "points", named=("scheduler", "method", "baseline")
     )
-    layers = layers.properties(width=215, height=alt.Step(22))
-    return layers.facet(
+    row = alt.Row("scheduler:N").title(None).sort(list(dict.fromkeys(table["scheduler"])))
+    return charts.difference_panels(
+        layers,
+        charts.difference_title(
+            "Where the gain of a scheduled temperature comes from", f"±{margin:g} points"
+        ),
+        (215, alt.Step(22)),
         column=alt.Column("metric:N").title(None),
-        row=alt.Row("scheduler:N")
-        .title(None)
-        .sort(list(dict.fromkeys(table["scheduler"])))
-        .header(labelAngle=0, labelAlign="left", labelOrient="top"),
-    ).properties(
-        title=alt.Title(
-            "Where the gain of a scheduled temperature comes from",
-            subtitle=f"paired over seeds, 95 % intervals; grey band: ±{margin:g} points",
-        )
+        row=row.header(labelAngle=0, labelAlign="left", labelOrient="top"),
     )

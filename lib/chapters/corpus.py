@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 from IPython.display import HTML
 
-from lib.chapters.shared.charts import GREY
+from lib.chapters.shared import charts
 from lib.chapters.shared.figures import DIRECTIONS, show_html
 from lib.datasets import CORPORA, load_corpus
 
@@ -59,26 +59,21 @@ def learning_curve(table: pd.DataFrame, chance: float) -> alt.LayerChart:
     x = x.axis(values=sorted(named["images"].unique().tolist()), format="d")
     colour = alt.Color("direction:N").title(None)
     base = alt.Chart(named).encode(x=x, color=colour)
-    band = base.mark_area(opacity=0.2).encode(alt.Y("low:Q").title("test R@1, %"), alt.Y2("high:Q"))
-    line = base.mark_line(point=True).encode(
+    band, line = charts.mean_line(
+        base,
+        alt.Y("low:Q").title("test R@1, %"),
         alt.Y("mean:Q"),
-        tooltip=[
-            "images:Q",
-            "direction:N",
-            *(alt.Tooltip(f"{c}:Q", format=".2f") for c in ("mean", "low", "high")),
-        ],
+        ["images:Q", "direction:N", *charts.interval_tooltip()],
+        point=True,
     )
     floor = (
         alt.Chart(pd.DataFrame({"chance": [chance], "label": ["chance"]}))
-        .mark_rule(strokeDash=[4, 4], color=GREY)
+        .mark_rule(strokeDash=[4, 4], color=charts.GREY)
         .encode(alt.Y("chance:Q"), tooltip=["label:N", alt.Tooltip("chance:Q", format=".2f")])
     )
-    layers: alt.LayerChart = band + line + floor
-    return layers.properties(
-        width="container",
-        height=300,
-        title=alt.Title(
-            "What a training pair is worth",
-            subtitle="mean over seeds with its 95 % interval; dashed: chance",
-        ),
+    return charts.page_wide(
+        [band, line, floor],
+        300,
+        "What a training pair is worth",
+        "mean over seeds with its 95 % interval; dashed: chance",
     )

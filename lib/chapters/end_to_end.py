@@ -7,7 +7,7 @@ import altair as alt
 import pandas as pd
 
 from lib.chapters.parameters import EndToEndParameters
-from lib.chapters.shared.figures import leaderboard, signed
+from lib.chapters.shared.figures import leaderboard, with_interval
 from lib.chapters.shared.traces import furthest_weight, imbalance
 from lib.chapters.shared.tuning import Tuning, temperature_grid, tune
 from lib.chapters.shared.verdicts import PAPER_METHOD, against_each
@@ -272,8 +272,8 @@ def verdict(
     for setting in trained:
         rows = compared[(compared["towers"] == setting) & (compared["method"] == PAPER_METHOD)]
         said = [
-            f"{row.metric} against {row.baseline} {signed(row.estimate)} "
-            f"[{signed(row.low)}, {signed(row.high)}], {row.verdict}"
+            f"{row.metric} against {row.baseline} "
+            f"{with_interval(row.estimate, row.low, row.high)}, {row.verdict}"
             for row in rows.itertuples()
         ]
         seen = signals[(signals["towers"] == setting) & (signals["method"] == FIXED)]

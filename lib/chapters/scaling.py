@@ -15,7 +15,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from lib.chapters.shared.charts import BLUE, GREY, VERMILLION
+from lib.chapters.shared import charts
 from lib.runs import RunConfig, RunRecord, Store
 from lib.training import Lab, load_features
 from lib.training.executors import Processes, cores, opened
@@ -33,24 +33,20 @@ def speed_chart(times: pd.DataFrame) -> alt.LayerChart:
     x = alt.X("workers:Q").title("processes").axis(tickMinStep=1, format="d").scale(zero=False)
     y = alt.Y("rate:Q").title("runs a minute").scale(zero=True)
     tooltip = [alt.Tooltip("workers:Q"), alt.Tooltip("rate:Q", format=".1f", title="runs a minute")]
-    line = alt.Chart(spread).mark_line(color=BLUE).encode(x, y)
-    points = (
-        alt.Chart(spread).mark_point(color=BLUE, filled=True, size=70).encode(x, y, tooltip=tooltip)
-    )
-    level = alt.Chart(alone).mark_rule(color=VERMILLION).encode(y, tooltip=tooltip)
+    base = alt.Chart(spread).encode(x, y)
+    line = base.mark_line(color=charts.BLUE)
+    points = base.mark_point(color=charts.BLUE, filled=True, size=70).encode(tooltip=tooltip)
+    level = alt.Chart(alone).mark_rule(color=charts.VERMILLION).encode(y, tooltip=tooltip)
     name = (
         alt.Chart(alone)
-        .mark_text(align="left", dx=4, dy=-7, color=VERMILLION)
+        .mark_text(align="left", dx=4, dy=-7, color=charts.VERMILLION)
         .encode(y, alt.Text("label:N"), x=alt.value(0))
     )
-    layers: alt.LayerChart = level + name + line + points
-    return layers.properties(
-        width="container",
-        height=260,
-        title=alt.Title(
-            "What more processes gain on one machine",
-            subtitle=f"all of them share its {int(alone['cores'].iloc[0])} cores",
-        ),
+    return charts.page_wide(
+        [level, name, line, points],
+        260,
+        "What more processes gain on one machine",
+        f"all of them share its {int(alone['cores'].iloc[0])} cores",
     )
 
 
@@ -84,17 +80,14 @@ def plan_chart(planned: pd.DataFrame, runs: int, limit: int) -> alt.LayerChart:
     )
     end = (
         alt.Chart(pd.DataFrame({"workers": [limit]}))
-        .mark_rule(color=GREY, strokeDash=[4, 4])
+        .mark_rule(color=charts.GREY, strokeDash=[4, 4])
         .encode(alt.X("workers:Q"), tooltip=[alt.Tooltip("workers:Q", title="useful workers")])
     )
-    layers: alt.LayerChart = lines + end
-    return layers.properties(
-        width="container",
-        height=300,
-        title=alt.Title(
-            f"A sweep of {runs:,} runs, reckoned",
-            subtitle=f"dashed upright: beyond {limit:,} workers, more are no help",
-        ),
+    return charts.page_wide(
+        [lines, end],
+        300,
+        f"A sweep of {runs:,} runs, reckoned",
+        f"dashed upright: beyond {limit:,} workers, more are no help",
     )
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib.chapters.shared.charts import GREY
-from lib.chapters.shared.figures import signed
+from lib.chapters.shared import charts
+from lib.chapters.shared.figures import signed, with_interval
 from lib.chapters.shared.traces import furthest_weight, imbalance
 from lib.models import matmul
 from lib.runs import NoiseConfig, RunConfig, RunRecord
@@ -33,7 +33,7 @@ def identity_chart(table: pd.DataFrame) -> alt.LayerChart:
     ends = [float(table[["hubness", "signal"]].min().min()), float(table["signal"].max())]
     line = (
         alt.Chart(pd.DataFrame({"hubness": ends, "signal": ends}))
-        .mark_line(color=GREY, strokeDash=[4, 4])
+        .mark_line(color=charts.GREY, strokeDash=[4, 4])
         .encode(alt.X("hubness:Q"), alt.Y("signal:Q"))
     )
     points = (
@@ -46,14 +46,11 @@ def identity_chart(table: pd.DataFrame) -> alt.LayerChart:
             tooltip=["method:N", "seed:Q", "batch:Q", alt.Tooltip("signal:Q", format=".4f")],
         )
     )
-    layers: alt.LayerChart = line + points
-    return layers.properties(
-        width="container",
-        height=300,
-        title=alt.Title(
-            "The scheduler's signal is a difference in hubness",
-            subtitle="a point a batch of test pairs; dashed: equality",
-        ),
+    return charts.page_wide(
+        [line, points],
+        300,
+        "The scheduler's signal is a difference in hubness",
+        "a point a batch of test pairs; dashed: equality",
     )
 
 
@@ -64,21 +61,18 @@ def ratio_chart(table: pd.DataFrame) -> alt.LayerChart:
         table: ``condition``, ``step``, ``mean``, ``low``, ``high`` of the ratio − 1, in percent.
     """
     base = alt.Chart(table).encode(alt.X("step:Q").title("training step"))
-    zero = alt.Chart(table).mark_rule(color=GREY, strokeDash=[4, 4]).encode(y=alt.datum(0))
-    band = base.mark_area(opacity=0.2).encode(
-        alt.Y("low:Q").title("row variance ÷ column variance − 1, %"), alt.Y2("high:Q")
+    zero = alt.Chart(table).mark_rule(color=charts.GREY, strokeDash=[4, 4]).encode(y=alt.datum(0))
+    band, line = charts.mean_line(
+        base,
+        alt.Y("low:Q").title("row variance ÷ column variance − 1, %"),
+        alt.Y("mean:Q"),
+        ["step:Q", alt.Tooltip("mean:Q", format="+.2f")],
     )
-    line = base.mark_line().encode(
-        alt.Y("mean:Q"), tooltip=["step:Q", alt.Tooltip("mean:Q", format="+.2f")]
-    )
-    layers: alt.LayerChart = zero + band + line
-    return layers.properties(
-        width="container",
-        height=240,
-        title=alt.Title(
-            "How far the variances of the two directions differ",
-            subtitle="of the fixed loss's similarities, batch by batch; mean and range over seeds",
-        ),
+    return charts.page_wide(
+        [zero, band, line],
+        240,
+        "How far the variances of the two directions differ",
+        "of the fixed loss's similarities, batch by batch; mean and range over seeds",
     )
 
 
@@ -155,8 +149,8 @@ def condition_table(
                 "variances differ, typical batch": f"{seen.abs().mean():.2%}",
                 "weights moved by up to": f"{moved:.3f}",
                 **{
-                    f"{row.metric}, points": f"{signed(row.estimate)} [{signed(row.low)}, "
-                    f"{signed(row.high)}] {row.verdict}"
+                    f"{row.metric}, points": f"{with_interval(row.estimate, row.low, row.high)} "
+                    f"{row.verdict}"
                     for row in found.itertuples()
                 },
             }

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from lib.chapters.shared.charts import BLUE, GREY, INK, VERMILLION
+from lib.chapters.shared import charts
 
 OURS = (
     "scheduled loss",
@@ -49,19 +49,18 @@ def ratio_chart(
     x = x.scale(type="log", nice=False, domain=[0.8 * low, 1.6 * high])
     rows = alt.Y("way:N").sort(table["way"].tolist()).title(None).axis(labelLimit=320, grid=True)
     colour = alt.Color("whose:N").title(None)
-    colour = colour.scale(domain=["this package", "others"], range=[BLUE, GREY])
+    colour = colour.scale(domain=["this package", "others"], range=[charts.BLUE, charts.GREY])
     tooltip = ["way:N", alt.Tooltip(f"{value}:Q", format=",.4~r", title=x_title)]
     base = alt.Chart(table)
     points = base.mark_point(filled=True, size=90, opacity=1).encode(
         x, rows, colour, tooltip=tooltip
     )
-    labels = base.mark_text(align="left", dx=8, color=INK).encode(x, rows, text="label:N")
-    layers: alt.LayerChart = points + labels
+    labels = base.mark_text(align="left", dx=8, color=charts.INK).encode(x, rows, text="label:N")
+    layers = [points + labels]
     if target is not None:
-        rule = base.mark_rule(color=VERMILLION, strokeDash=[5, 3])
-        layers = rule.encode(x=alt.datum(target)) + layers
-    heading = alt.Title(f"{title}: {panel}" if panel else title, subtitle=subtitle)
-    return layers.properties(width="container", height=alt.Step(26), title=heading)
+        rule = base.mark_rule(color=charts.VERMILLION, strokeDash=[5, 3])
+        layers.insert(0, rule.encode(x=alt.datum(target)))
+    return charts.page_wide(layers, alt.Step(26), f"{title}: {panel}" if panel else title, subtitle)
 
 
 def line_chart(
@@ -108,9 +107,6 @@ def line_chart(
         )
     parts = [base.mark_line(), base.mark_point(filled=True, size=60)]
     if rule is not None:
-        dashed = alt.Chart(table).mark_rule(color=VERMILLION, strokeDash=[5, 3])
+        dashed = alt.Chart(table).mark_rule(color=charts.VERMILLION, strokeDash=[5, 3])
         parts.append(dashed.encode(y=alt.datum(rule)))
-    layers: alt.LayerChart = alt.layer(*parts)  # type: ignore[assignment]
-    return layers.properties(
-        width="container", height=240, title=alt.Title(title, subtitle=subtitle)
-    )
+    return charts.page_wide(parts, 240, title, subtitle)

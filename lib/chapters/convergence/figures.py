@@ -7,17 +7,17 @@ import numpy as np
 import pandas as pd
 
 from lib.chapters.convergence.speed import PRIMARY, SHARES, target_name
-from lib.chapters.shared.charts import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILLION
-from lib.chapters.shared.figures import difference_layers, signed, summarise
+from lib.chapters.shared import charts
+from lib.chapters.shared.figures import summarise, with_interval
 from lib.schedulers import ACTUATORS, SIGNALS
 
 COLOURS = {
-    "fixed": INK,
-    "learned τ": PURPLE,
-    "direction": BLUE,
-    "sharpness": VERMILLION,
-    "magnitude": ORANGE,
-    "sample": GREEN,
+    "fixed": charts.INK,
+    "learned τ": charts.PURPLE,
+    "direction": charts.BLUE,
+    "sharpness": charts.VERMILLION,
+    "magnitude": charts.ORANGE,
+    "sample": charts.GREEN,
 }
 """What a method turns, to its colour; any other actuator is grey."""
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3])
@@ -37,65 +37,39 @@ def convergence_curves(
     """
     set_by = curves[["method", "turns", "signal"]].drop_duplicates()
     means = summarise(curves, ["method", "epoch"], "rsum").merge(set_by, on="method")
-    known = [turned for turned in {**COLOURS, **ACTUATORS} if turned in set(means["turns"])]
-    colour = (
-        alt.Color("turns:N")
-        .scale(domain=known, range=[COLOURS.get(turned, GREY) for turned in known])
-        .legend(alt.Legend(title="what is set (click)", symbolOpacity=1, symbolSize=100))
-    )
-    # The fixed loss is drawn wide, so that it is seen beneath a method that does nothing.
-    width = (
-        alt.Size("turns:N")
-        .scale(type="ordinal", domain=known, range=[6 if t == "fixed" else 2 for t in known])
-        .legend(None)
-    )
-    dashes = {signal: DASHES[place % len(DASHES)] for place, signal in enumerate(SIGNALS)}
-    signals = [signal for signal in dashes if signal in set(means["signal"])]
-    dash = (
-        alt.StrokeDash("signal:N")
-        .scale(domain=["none", *signals], range=[DASHES[0], *(dashes[s] for s in signals)])
-        .legend(alt.Legend(title="by the signal", values=signals) if signals else None)
-    )
+    colour, width, dash = _method_channels(means)
     picked = alt.selection_point("picked", fields=["turns"], bind="legend")
-    faded = alt.when(picked).then(alt.value(1)).otherwise(alt.value(0.1))
     x = alt.X("epoch:Q").title("epoch").scale(nice=False)
-    base = alt.Chart(means).encode(x, colour, detail="method:N")
-    y = alt.Y("mean:Q").scale(zero=False).title("validation rSum")
-    band = base.mark_area().encode(
-        alt.Y("low:Q").scale(zero=False).title("validation rSum"),
-        alt.Y2("high:Q"),
-        opacity=alt.when(picked).then(alt.value(0.07)).otherwise(alt.value(0)),
+    rsum = "validation rSum"
+    band, line = charts.mean_line(
+        alt.Chart(means).encode(x, colour, detail="method:N"),
+        alt.Y("low:Q").scale(zero=False).title(rsum),
+        alt.Y("mean:Q").scale(zero=False).title(rsum),
+        ["method:N", "epoch:Q", *charts.interval_tooltip(".1f")],
+        opacity=0.07,
+        picked=picked,
     )
-    tooltip = [
-        "method:N",
-        "epoch:Q",
-        *(alt.Tooltip(f"{c}:Q", format=".1f") for c in ("mean", "low", "high")),
-    ]
-    line = base.mark_line().encode(y, dash, width, opacity=faded, tooltip=tooltip)
     level = alt.Chart(pd.DataFrame({"target": [target]})).encode(y=alt.Y("target:Q"))
-    rule = level.mark_rule(color=GREY, strokeDash=[5, 3])
-    words = level.mark_text(align="left", baseline="top", dy=4, color=INK).encode(
+    rule = level.mark_rule(color=charts.GREY, strokeDash=[5, 3])
+    words = level.mark_text(align="left", baseline="top", dy=4, color=charts.INK).encode(
         x=alt.value(100), text=alt.value(f"{100 * share:g} % of fixed's best, mean")
     )
-    steps = (
-        alt.Chart(reached)
-        .mark_line(interpolate="step-after")
-        .encode(
-            x,
-            alt.Y("reached:Q").title("runs there, %").scale(domain=[0, 100]),
-            colour,
-            dash,
-            width,
-            detail="method:N",
-            opacity=faded,
-            tooltip=[
-                "method:N",
-                alt.Tooltip("epoch:Q", format=".2f"),
-                alt.Tooltip("reached:Q", format=".0f"),
-            ],
-        )
+    steps = alt.Chart(reached).mark_line(interpolate="step-after")
+    steps = steps.encode(
+        x,
+        alt.Y("reached:Q").title("runs there, %").scale(domain=[0, 100]),
+        colour,
+        dash,
+        width,
+        detail="method:N",
+        opacity=alt.when(picked).then(alt.value(1)).otherwise(alt.value(0.1)),
+        tooltip=[
+            "method:N",
+            alt.Tooltip("epoch:Q", format=".2f"),
+            alt.Tooltip("reached:Q", format=".0f"),
+        ],
     )
-    left = alt.layer(band, rule, words, line.add_params(picked)).properties(
+    left = alt.layer(band, rule, words, line.encode(dash, width)).properties(
         width=330, height=300, title=alt.Title("How high by when?", fontSize=12)
     )
     right = steps.properties(
@@ -113,6 +87,30 @@ def convergence_curves(
     )
 
 
+def _method_channels(means: pd.DataFrame) -> tuple[alt.Color, alt.Size, alt.StrokeDash]:
+    """Return the colour and width that say what a method sets, and the dashes of its signal."""
+    known = [turned for turned in {**COLOURS, **ACTUATORS} if turned in set(means["turns"])]
+    colour = (
+        alt.Color("turns:N")
+        .scale(domain=known, range=[COLOURS.get(turned, charts.GREY) for turned in known])
+        .legend(alt.Legend(title="what is set (click)", symbolOpacity=1, symbolSize=100))
+    )
+    # The fixed loss is drawn wide, so that it is seen beneath a method that does nothing.
+    width = (
+        alt.Size("turns:N")
+        .scale(type="ordinal", domain=known, range=[6 if t == "fixed" else 2 for t in known])
+        .legend(None)
+    )
+    dashes = {signal: DASHES[place % len(DASHES)] for place, signal in enumerate(SIGNALS)}
+    signals = [signal for signal in dashes if signal in set(means["signal"])]
+    dash = (
+        alt.StrokeDash("signal:N")
+        .scale(domain=["none", *signals], range=[DASHES[0], *(dashes[s] for s in signals)])
+        .legend(alt.Legend(title="by the signal", values=signals) if signals else None)
+    )
+    return colour, width, dash
+
+
 def speed_differences(table: pd.DataFrame, margin: float, title: str) -> alt.FacetChart:
     """Paired differences in the time to the primary targets, a panel a target.
 
@@ -121,17 +119,10 @@ def speed_differences(table: pd.DataFrame, margin: float, title: str) -> alt.Fac
         margin: Half-width, in epochs, of the band inside which a difference counts as none.
         title: What is compared with what.
     """
-    metrics = [target_name(share) for share in PRIMARY]
-    table = table[table["metric"].isin(metrics)]
-    layers = difference_layers(table, margin, "method", "difference in epochs")
-    layers = layers.properties(width=205, height=alt.Step(24))
-    return layers.facet(column=alt.Column("metric:N").title(None).sort(metrics)).properties(
-        title=alt.Title(
-            title,
-            subtitle="left of zero: faster; paired over seeds, 95 % intervals; grey band: "
-            f"±{margin:g} epochs",
-        )
-    )
+    table = table[table["metric"].isin([target_name(share) for share in PRIMARY])]
+    layers = charts.difference_layers(table, margin, "method", "difference in epochs")
+    heading = charts.difference_title(title, f"±{margin:g} epochs", "left of zero: faster; ")
+    return charts.difference_panels(layers, heading)
 
 
 def speed_rows(summary: pd.DataFrame) -> pd.DataFrame:
@@ -159,9 +150,7 @@ def speed_rows(summary: pd.DataFrame) -> pd.DataFrame:
             ],
             "best epoch": summary["best_epoch"],
             "mean rSum − fixed": [
-                "–"
-                if method == "fixed"
-                else f"{signed(row.area)} [{signed(row.area_low)}, {signed(row.area_high)}]"
+                "–" if method == "fixed" else with_interval(row.area, row.area_low, row.area_high)
                 for method, row in zip(
                     summary["method"], summary.itertuples(index=False), strict=True
                 )

@@ -7,8 +7,9 @@ import pandas as pd
 
 from lib.chapters.embeddings.claim import PRIMARY
 from lib.chapters.embeddings.measures import MEASURES
+from lib.chapters.shared import charts
 from lib.chapters.shared.charts import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILLION
-from lib.chapters.shared.figures import difference_layers, summarise
+from lib.chapters.shared.figures import rounded_p, summarise
 
 
 def cluster_differences(table: pd.DataFrame, title: str) -> alt.FacetChart:
@@ -18,12 +19,9 @@ def cluster_differences(table: pd.DataFrame, title: str) -> alt.FacetChart:
         table: Of :func:`lib.chapters.embeddings.claim.compare_clusters`.
         title: What is compared with what.
     """
-    layers = difference_layers(table, table["margin"], "method", "difference", decimals=4)
-    layers = layers.properties(width=205, height=alt.Step(24))
-    facets = layers.facet(column=alt.Column("metric:N").title(None).sort(list(PRIMARY.values())))
-    chart: alt.FacetChart = facets.resolve_scale(x="independent").properties(
-        title=alt.Title(title, subtitle="paired over seeds, 95 % intervals; grey band: the margin")
-    )
+    layers = charts.difference_layers(table, table["margin"], "method", "difference", decimals=4)
+    panels = charts.difference_panels(layers, charts.difference_title(title, "the margin"))
+    chart: alt.FacetChart = panels.resolve_scale(x="independent")
     return chart
 
 
@@ -51,12 +49,14 @@ def temperature_chart(curve: pd.DataFrame, points: pd.DataFrame, title: str) -> 
             alt.Tooltip("temperature:Q", format=".3f"),
             alt.Tooltip("mean:Q", format=".4f", title=measure),
         ]
-        base = alt.Chart(line).encode(x)
-        band = base.mark_area(opacity=0.15, color=GREY).encode(
-            alt.Y("low:Q").title(heading), alt.Y2("high:Q")
-        )
-        path = base.mark_line(color=GREY, point=alt.OverlayMarkDef(color=GREY)).encode(
-            y, tooltip=tooltip
+        band, path = charts.mean_line(
+            alt.Chart(line).encode(x),
+            alt.Y("low:Q").title(heading),
+            y,
+            tooltip,
+            opacity=0.15,
+            color=GREY,
+            point=alt.OverlayMarkDef(color=GREY),
         )
         dot = (
             alt.Chart(dots)
@@ -95,7 +95,7 @@ def cluster_rows(table: pd.DataFrame) -> pd.DataFrame:
                 for row in table.itertuples()
             ],
             "margin": [f"±{margin:g}" for margin in table["margin"]],
-            "p (Holm)": ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in table["p_adjusted"]],
+            "p (Holm)": table["p_adjusted"].map(rounded_p),
             "verdict": table["verdict"],
         }
     )

@@ -1,12 +1,11 @@
 """Figures of the noise chapter: recall against noise, and what is lost against the fixed loss."""
 
-from collections.abc import Sequence
-
 import altair as alt
 import pandas as pd
 
 from lib.chapters.noise.robustness import JUDGED, condition_name, over_kinds
-from lib.chapters.shared.figures import DIRECTIONS, difference_layers, difference_table, summarise
+from lib.chapters.shared import charts
+from lib.chapters.shared.figures import DIRECTIONS, difference_table, summarise
 
 _PANELS = {
     "mismatched": "mismatched pairs",
@@ -21,9 +20,8 @@ def training_curves(table: pd.DataFrame) -> alt.FacetChart:
     Args:
         table: Of :func:`lib.chapters.noise.robustness.noise_in_training`.
     """
-    curves = _curves(table.assign(level=100 * table["level"]), ["what"])
     return _panels(
-        curves.assign(panel=curves["what"].map(_PANELS)),
+        table.assign(level=100 * table["level"]),
         "noisy training pairs, %",
         panel_width=150,
         title="How much recall does training noise cost?",
@@ -37,9 +35,8 @@ def severity_curves(table: pd.DataFrame) -> alt.FacetChart:
     Args:
         table: Of :func:`lib.chapters.noise.robustness.noise_at_test`.
     """
-    curves = _curves(over_kinds(table), ["what"])
     return _panels(
-        curves.assign(panel=curves["what"].map(_PANELS)),
+        over_kinds(table),
         "severity (0: clean)",
         panel_width=240,
         title="How much recall does noise at test time cost?",
@@ -75,22 +72,24 @@ def degradation_chart(table: pd.DataFrame, margin: float) -> alt.FacetChart:
         table: Of :func:`lib.chapters.noise.robustness.compare_degradation`.
         margin: Half-width of the band inside which a difference counts as none.
     """
-    layers = difference_layers(
+    layers = charts.difference_layers(
         table, margin, "method", "difference in points lost", named=["condition"]
     )
-    layers = layers.properties(width=170, height=alt.Step(18))
     conditions = list(dict.fromkeys(table["condition"]))
     row = alt.Row("condition:N").title(None).sort(conditions)
     row = row.header(labelAngle=0, labelAlign="left", labelExpr="split(datum.label, ', ')")
-    return layers.facet(
-        row=row, column=alt.Column("metric:N").title(None), spacing={"row": 10}
-    ).properties(
-        title=alt.Title(
+    panels = charts.difference_panels(
+        layers,
+        charts.difference_title(
             "Is less lost to noise than with the fixed loss?",
-            subtitle="left of zero: less; paired over seeds, 95 % intervals; grey band: "
             f"±{margin:g} points",
-        )
+            "left of zero: less; ",
+        ),
+        (170, alt.Step(18)),
+        column=alt.Column("metric:N").title(None),
+        row=row,
     )
+    return panels.properties(spacing={"row": 10})
 
 
 def loss_table(training: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
@@ -131,20 +130,18 @@ def degradation_table(table: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-def _curves(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Return R@1 of both directions in long form: mean and interval over seeds."""
-    return pd.concat(
+def _panels(
+    table: pd.DataFrame, axis: str, *, panel_width: int, title: str, subtitle: str
+) -> alt.FacetChart:
+    """Return R@1 against the level of noise: a row per direction, a column per place of noise."""
+    curves = pd.concat(
         [
-            summarise(table, ["method", *by, "level"], f"{direction}_r1").assign(direction=name)
+            summarise(table, ["method", "what", "level"], f"{direction}_r1").assign(direction=name)
             for direction, name in DIRECTIONS.items()
         ],
         ignore_index=True,
     )
-
-
-def _panels(
-    curves: pd.DataFrame, axis: str, *, panel_width: int, title: str, subtitle: str
-) -> alt.FacetChart:
+    curves["panel"] = curves["what"].map(_PANELS)
     layers = _lines(curves, "panel", axis, alt.Y("mean:Q"))
     return (
         layers.properties(width=panel_width, height=150)
@@ -162,27 +159,11 @@ def _lines(curves: pd.DataFrame, panel: str, axis: str, y: alt.Y) -> alt.LayerCh
     order = list(dict.fromkeys(curves["method"]))
     colour = alt.Color("method:N").sort(order).title("method (click)")
     colour = colour.legend(alt.Legend(columns=3, symbolOpacity=1))
-    base = alt.Chart(curves).encode(
-        alt.X("level:Q").title(axis).axis(values=_ticks(curves["level"])), colour
+    ticks = sorted(float(level) for level in curves["level"].unique())
+    base = alt.Chart(curves).encode(alt.X("level:Q").title(axis).axis(values=ticks), colour)
+    tooltip = ["method:N", f"{panel}:N", "level:Q", *charts.interval_tooltip()]
+    band, line = charts.mean_line(
+        base, alt.Y("low:Q"), y.title(None), tooltip, opacity=0.15, picked=picked, point=True
     )
-    band = base.mark_area().encode(
-        alt.Y("low:Q"),
-        alt.Y2("high:Q"),
-        opacity=alt.when(picked).then(alt.value(0.15)).otherwise(alt.value(0)),
-    )
-    line = base.mark_line(point=True).encode(
-        y.title(None),
-        opacity=alt.when(picked).then(alt.value(1)).otherwise(alt.value(0.1)),
-        tooltip=_tooltip(panel),
-    )
-    layers: alt.LayerChart = band + line.add_params(picked)
+    layers: alt.LayerChart = band + line  # type: ignore[assignment]
     return layers
-
-
-def _ticks(levels: pd.Series) -> list[float]:
-    return sorted(float(level) for level in levels.unique())
-
-
-def _tooltip(panel: str) -> list[alt.Tooltip]:
-    numbers = [alt.Tooltip(f"{c}:Q", format=".2f") for c in ("mean", "low", "high")]
-    return [alt.Tooltip("method:N"), alt.Tooltip(f"{panel}:N"), alt.Tooltip("level:Q"), *numbers]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from lib.chapters.parameters import RivalsParameters
-from lib.chapters.shared.figures import signed
+from lib.chapters.shared.figures import signed, with_interval
 from lib.chapters.shared.tuning import (
     MORE_CAPTIONS,
     Tuning,
@@ -285,8 +285,7 @@ def captions_verdict(table: pd.DataFrame) -> str:
         table: What :func:`compare_captions` returns.
     """
     said = ", ".join(
-        f"{row.metric} {signed(row.estimate)} [{signed(row.low)}, {signed(row.high)}] "
-        f"({row.verdict})"
+        f"{row.metric} {with_interval(row.estimate, row.low, row.high)} ({row.verdict})"
         for row in table.itertuples()
     )
     return f"Against the fixed loss on as many captions, the multi-positive loss changes: {said}."

@@ -4,10 +4,11 @@ import altair as alt
 import pandas as pd
 
 from lib.chapters.rivals.board import METRICS
-from lib.chapters.shared.figures import difference_layers, difference_table
+from lib.chapters.shared import charts
+from lib.chapters.shared.figures import difference_table
 
-PANEL = 140
-"""Width of a panel in pixels: three of them and the methods' names fit a page."""
+PANEL = (140, alt.Step(20))
+"""Width and height of a panel in pixels: three of them and the methods' names fit a page."""
 
 
 def leaderboard_chart(table: pd.DataFrame, margin: float) -> alt.VConcatChart:
@@ -23,9 +24,9 @@ def leaderboard_chart(table: pd.DataFrame, margin: float) -> alt.VConcatChart:
     ]
     chart: alt.VConcatChart = alt.vconcat(*blocks)
     return chart.properties(
-        title=alt.Title(
+        title=charts.difference_title(
             "Everything against the fixed loss, tuned with the same budget",
-            subtitle=f"paired over seeds, 95 % intervals; grey band: ±{margin:g} points",
+            f"±{margin:g} points",
         )
     )
 
@@ -33,7 +34,7 @@ def leaderboard_chart(table: pd.DataFrame, margin: float) -> alt.VConcatChart:
 def _block(table: pd.DataFrame, kind: str, margin: float, reach: float) -> alt.FacetChart:
     ranked = table[table["metric"] == METRICS["mean_recall"]].sort_values("estimate")
     order = ranked["method"].tolist()[::-1]
-    layers = difference_layers(
+    layers = charts.difference_layers(
         table.set_index("method").loc[order].reset_index(),
         margin,
         "method",
@@ -42,10 +43,8 @@ def _block(table: pd.DataFrame, kind: str, margin: float, reach: float) -> alt.F
         scale=alt.Scale(domain=[-reach, reach]),
         more=[alt.Tooltip("p_adjusted:Q", title="p (Holm)", format=".3f")],
     )
-    layers = layers.properties(width=PANEL, height=alt.Step(20))
-    return layers.facet(
-        column=alt.Column("metric:N").title(None).sort(list(METRICS.values()))
-    ).properties(title=alt.Title(f"sets the {kind}", fontSize=12, anchor="start"))
+    title = alt.Title(f"sets the {kind}", fontSize=12, anchor="start")
+    return charts.difference_panels(layers, title, PANEL)
 
 
 def leaderboard_table(compared: pd.DataFrame, field: pd.DataFrame) -> pd.DataFrame:

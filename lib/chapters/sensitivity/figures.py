@@ -3,8 +3,7 @@
 import altair as alt
 import pandas as pd
 
-from lib.chapters.shared.charts import GREY
-from lib.chapters.shared.figures import difference_layers
+from lib.chapters.shared import charts
 
 
 def size_chart(table: pd.DataFrame, margin: float) -> alt.FacetChart:
@@ -24,27 +23,26 @@ def size_chart(table: pd.DataFrame, margin: float) -> alt.FacetChart:
     )
     colour = alt.Color("method:N").title(None).sort(methods)
     colour = colour.legend(symbolOpacity=1, labelLimit=0)
-    band = base.mark_area(opacity=0.12, color=GREY).encode(
+    band = base.mark_area(opacity=0.12, color=charts.GREY).encode(
         alt.Y("mean(outside):Q").title("difference in points"), alt.Y2("mean(inside):Q")
     )
-    zero = base.mark_rule(color=GREY).encode(y=alt.datum(0))
-    spread = base.mark_area(opacity=0.2).encode(alt.Y("low:Q"), alt.Y2("high:Q"), colour)
-    line = base.mark_line(point=True).encode(
+    zero = base.mark_rule(color=charts.GREY).encode(y=alt.datum(0))
+    images = alt.Tooltip("train_images:Q", format=",d", title="training images")
+    lines = charts.mean_line(
+        base.encode(colour),
+        alt.Y("low:Q"),
         alt.Y("estimate:Q"),
-        colour,
-        tooltip=[
-            "method:N",
-            alt.Tooltip("train_images:Q", format=",d", title="training images"),
-            "verdict:N",
-            *(alt.Tooltip(f"{c}:Q", format="+.2f") for c in ("estimate", "low", "high")),
-        ],
+        ["method:N", images, "verdict:N", *charts.interval_tooltip("+.2f", "estimate")],
+        point=True,
     )
-    layers = alt.layer(band, zero, spread, line).properties(width=265, height=280)
-    return layers.facet(column=alt.Column("metric:N").title(None)).properties(
-        title=alt.Title(
+    return charts.difference_panels(
+        [band, zero, *lines],
+        charts.difference_title(
             "What each setting adds to the tuned fixed loss, by size of the training set",
-            subtitle=f"paired over seeds, 95 % intervals; grey band: ±{margin:g} points",
-        )
+            f"±{margin:g} points",
+        ),
+        (265, 280),
+        column=alt.Column("metric:N").title(None),
     )
 
 
@@ -57,17 +55,15 @@ def factor_chart(table: pd.DataFrame, margin: float) -> alt.FacetChart:
         margin: Half-width of the band inside which a difference counts as none.
     """
     table = table.assign(panel=table["method"] + " | " + table["metric"])
-    layers = difference_layers(table, margin, "level", "points", named=["method"])
-    layers = layers.properties(width=92, height=alt.Step(18))
+    layers = charts.difference_layers(table, margin, "level", "points", named=["method"])
     panels = list(
         dict.fromkeys(table.sort_values("method", kind="stable", ascending=False)["panel"])
     )
     column = alt.Column("panel:N").title(None).sort(panels)
     # A panel is narrower than the name of a method.
     column = column.header(labelExpr="split(replace(datum.label, ' × ', ' | × '), ' | ')")
-    return layers.facet(column=column).properties(
-        title=alt.Title(
-            "The same comparison under other settings",
-            subtitle=f"against the fixed loss under the same; grey band: ±{margin:g} points",
-        )
+    title = alt.Title(
+        "The same comparison under other settings",
+        subtitle=f"against the fixed loss under the same; grey band: ±{margin:g} points",
     )
+    return charts.difference_panels(layers, title, (92, alt.Step(18)), column=column)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from lib.chapters.parameters import SensitivityParameters
-from lib.chapters.shared.figures import signed
+from lib.chapters.shared.figures import signed, with_interval
 from lib.chapters.shared.findings import Recommendation
 from lib.chapters.shared.tuning import (
     MORE_CAPTIONS,
@@ -154,7 +154,7 @@ def constants_table(
                     "rSum": metrics["rsum"],
                     "rSum − fixed": ""
                     if method == FIXED
-                    else f"{signed(gain.estimate)} [{signed(gain.low)}, {signed(gain.high)}]",
+                    else with_interval(gain.estimate, gain.low, gain.high),
                 }
             )
     return pd.DataFrame(rows)

@@ -1,13 +1,18 @@
-"""The study's Altair theme, and a chart output that is seen without network or scripts.
+"""The study's Altair theme, the parts that its charts share, and their output in a notebook, which
+is seen without network or scripts.
 
 ``enable()``, called once in a notebook's first cell, makes every chart that the notebook displays
 carry its Vega-Lite specification, which the book draws, and a static picture of the same chart,
 which stands in wherever the specification isn't drawn.
 """
 
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
 from typing import Any
 
 import altair as alt
+import pandas as pd
 import vl_convert
 
 from lib.utils.text import printable
@@ -128,3 +133,137 @@ def description(spec: dict[str, Any]) -> str:
     if isinstance(title, list):
         title = " ".join(map(str, title))
     return str(spec.get("description") or title or "Chart")
+
+
+PANEL = (205, alt.Step(24))
+"""Width and height of a panel of differences: three fit a page, a row each method."""
+
+
+def page_wide(
+    layers: Sequence[alt.Chart | alt.LayerChart], height: int | alt.Step, title: str, subtitle: str
+) -> alt.LayerChart:
+    """Return a chart as wide as its page, under a title that says how to read it."""
+    layered: Any = reduce(add, layers)
+    heading = alt.Title(title, subtitle=subtitle)
+    chart: alt.LayerChart = layered.properties(width="container", height=height, title=heading)
+    return chart
+
+
+def interval_tooltip(digits: str = ".2f", centre: str = "mean") -> list[alt.Tooltip]:
+    """Return what a tooltip says of a value and its interval, in a number format."""
+    return [alt.Tooltip(f"{column}:Q", format=digits) for column in (centre, "low", "high")]
+
+
+def mean_line(
+    base: alt.Chart,
+    low: alt.Y,
+    centre: alt.Y,
+    tooltip: Sequence[Any],
+    *,
+    opacity: float = 0.2,
+    picked: alt.Parameter | None = None,
+    **mark: Any,
+) -> tuple[alt.Chart, alt.Chart]:
+    """Return the band from ``low`` to ``high`` and the line in it, as two layers.
+
+    Args:
+        base: The data, with the channels that both share.
+        low, centre: The lower end of the band; the line.
+        tooltip: Of the line.
+        opacity: Of the band.
+        picked: A selection; lines outside it fade, and their bands vanish.
+        **mark: Options of the line; the band takes its ``color``.
+    """
+    color = mark.get("color", alt.Undefined)
+    band = base.mark_area(color=color, opacity=alt.Undefined if picked else opacity)
+    band = band.encode(low, alt.Y2("high:Q"))
+    line = base.mark_line(**mark).encode(centre, tooltip=tooltip)
+    if picked is not None:
+        when = alt.when(picked)
+        band = band.encode(opacity=when.then(alt.value(opacity)).otherwise(alt.value(0)))
+        line = line.encode(opacity=when.then(alt.value(1)).otherwise(alt.value(0.1)))
+        return band, line.add_params(picked)
+    return band, line
+
+
+def verdict_colour() -> alt.Color:
+    """Return the encoding of a verdict as a colour, the same in every chart."""
+    colours = {"improves": GREEN, "worsens": VERMILLION, "equivalent": BLUE, "undecided": GREY}
+    encoding = alt.Color("verdict:N").title("verdict")
+    return encoding.scale(domain=list(colours), range=list(colours.values()))
+
+
+def difference_layers(
+    table: pd.DataFrame,
+    margin: float | pd.Series,
+    y: str,
+    x_title: str,
+    *,
+    named: Sequence[str] = (),
+    decimals: int = 2,
+    scale: alt.Scale | None = None,
+    more: Sequence[alt.Tooltip] = (),
+) -> list[alt.Chart]:
+    """Return a panel of paired differences with their intervals and the band of no difference.
+
+    Args:
+        table: ``estimate``, ``low``, ``high``, ``verdict``, and what ``y`` and ``named`` name.
+        margin: Half-width of the band inside which a difference counts as none, for all or by row.
+        y: The column whose values are the rows of the panel, in the table's order.
+        x_title: What is different, with its unit.
+        named: Further columns that the tooltip shows.
+        decimals: Of the tooltip's numbers.
+        scale: Of the differences; default, what they need.
+        more: What the tooltip ends with.
+    """
+    base = alt.Chart(table.assign(inside=margin, outside=-margin))
+    rows = alt.Y(f"{y}:N").sort(list(dict.fromkeys(table[y]))).title(None).axis(labelLimit=220)
+    tooltip = [
+        f"{y}:N",
+        *(f"{name}:N" for name in named),
+        "verdict:N",
+        *interval_tooltip(f"+.{decimals}f", "estimate"),
+        *more,
+    ]
+    x = alt.X("mean(outside):Q").title(x_title)
+    band = base.mark_rect(opacity=0.12, color=GREY).encode(
+        x if scale is None else x.scale(scale), alt.X2("mean(inside):Q")
+    )
+    zero = base.mark_rule(color=GREY).encode(x=alt.datum(0))
+    bars = base.mark_rule(strokeWidth=2).encode(
+        alt.X("low:Q"), alt.X2("high:Q"), rows, verdict_colour()
+    )
+    points = base.mark_point(size=60, opacity=1).encode(
+        alt.X("estimate:Q"), rows, verdict_colour(), tooltip=tooltip
+    )
+    return [band, zero, bars, points]
+
+
+def difference_title(title: str, band: str, lead: str = "") -> alt.Title:
+    """Return the title of paired differences, with what the grey ``band`` is, after a ``lead``."""
+    return alt.Title(title, subtitle=f"{lead}paired over seeds, 95 % intervals; grey band: {band}")
+
+
+def difference_panels(
+    layers: Sequence[alt.Chart],
+    title: alt.Title,
+    size: tuple[int, int | alt.Step] = PANEL,
+    *,
+    column: alt.Column | None = None,
+    row: Any = alt.Undefined,
+) -> alt.FacetChart:
+    """Return paired differences in panels.
+
+    Args:
+        layers: A panel, as of :func:`difference_layers`.
+        title: Of all panels.
+        size: Width and height of a panel.
+        column: What each column of panels shows; default, a metric, in the table's order.
+        row: What each row of panels shows, if there are several.
+    """
+    if column is None:
+        table: Any = layers[0].data
+        column = alt.Column("metric:N").title(None).sort(list(dict.fromkeys(table["metric"])))
+    panel: Any = alt.layer(*layers).properties(width=size[0], height=size[1])
+    panels: alt.FacetChart = panel.facet(row=row, column=column).properties(title=title)
+    return panels

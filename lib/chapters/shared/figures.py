@@ -7,7 +7,7 @@ import pandas as pd
 import scipy.stats
 from IPython.display import HTML
 
-from lib.chapters.shared.charts import BLUE, GREEN, GREY, VERMILLION
+from lib.chapters.shared import charts
 
 DIRECTIONS = {"i2t": "image → text", "t2i": "text → image"}
 
@@ -28,60 +28,6 @@ MAX_POINTS = 1500
 """Points of a series beyond which it is thinned: a page must stay light."""
 
 
-def verdict_colour() -> alt.Color:
-    """Return the encoding of a verdict as a colour, the same in every chart."""
-    colours = {"improves": GREEN, "worsens": VERMILLION, "equivalent": BLUE, "undecided": GREY}
-    encoding = alt.Color("verdict:N").title("verdict")
-    return encoding.scale(domain=list(colours), range=list(colours.values()))
-
-
-def difference_layers(
-    table: pd.DataFrame,
-    margin: float | pd.Series,
-    y: str,
-    x_title: str,
-    *,
-    named: Sequence[str] = (),
-    decimals: int = 2,
-    scale: alt.Scale | None = None,
-    more: Sequence[alt.Tooltip] = (),
-) -> alt.LayerChart:
-    """Return a panel of paired differences with their intervals and the band of no difference.
-
-    Args:
-        table: ``estimate``, ``low``, ``high``, ``verdict``, and what ``y`` and ``named`` name.
-        margin: Half-width of the band inside which a difference counts as none, for all or by row.
-        y: The column whose values are the rows of the panel, in the table's order.
-        x_title: What is different, with its unit.
-        named: Further columns that the tooltip shows.
-        decimals: Of the tooltip's numbers.
-        scale: Of the differences; default, what they need.
-        more: What the tooltip ends with.
-    """
-    base = alt.Chart(table.assign(inside=margin, outside=-margin))
-    rows = alt.Y(f"{y}:N").sort(list(dict.fromkeys(table[y]))).title(None).axis(labelLimit=220)
-    tooltip = [
-        f"{y}:N",
-        *(f"{name}:N" for name in named),
-        "verdict:N",
-        *(alt.Tooltip(f"{c}:Q", format=f"+.{decimals}f") for c in ("estimate", "low", "high")),
-        *more,
-    ]
-    x = alt.X("mean(outside):Q").title(x_title)
-    band = base.mark_rect(opacity=0.12, color=GREY).encode(
-        x if scale is None else x.scale(scale), alt.X2("mean(inside):Q")
-    )
-    zero = base.mark_rule(color=GREY).encode(x=alt.datum(0))
-    bars = base.mark_rule(strokeWidth=2).encode(
-        alt.X("low:Q"), alt.X2("high:Q"), rows, verdict_colour()
-    )
-    points = base.mark_point(size=60, opacity=1).encode(
-        alt.X("estimate:Q"), rows, verdict_colour(), tooltip=tooltip
-    )
-    layers: alt.LayerChart = band + zero + bars + points
-    return layers
-
-
 def difference_chart(
     table: pd.DataFrame, margin: float, gains: Mapping[str, float] | None, title: str
 ) -> alt.FacetChart:
@@ -96,26 +42,20 @@ def difference_chart(
     """
     if gains:
         table = table.assign(paper=table["metric"].map(gains))
-    layers = difference_layers(table, margin, "method", "difference in points")
+    layers = charts.difference_layers(table, margin, "method", "difference in points")
     if gains:
         claim = (
-            alt.Chart(layers.data)
-            .mark_rule(color=VERMILLION, strokeDash=[5, 3])
+            alt.Chart(layers[0].data)
+            .mark_rule(color=charts.VERMILLION, strokeDash=[5, 3])
             .encode(
                 alt.X("mean(paper):Q"),
                 tooltip=[alt.Tooltip("mean(paper):Q", title="the paper's gain")],
             )
         )
-        layers += claim
-    layers = layers.properties(width=205, height=alt.Step(24))
+        layers.append(claim)
     dashed = ", dashed: the paper's gain" if gains else ""
-    metrics = list(dict.fromkeys(table["metric"]))
-    return layers.facet(column=alt.Column("metric:N").title(None).sort(metrics)).properties(
-        title=alt.Title(
-            title,
-            subtitle=f"paired over seeds, 95 % intervals; grey band: ±{margin:g} points{dashed}",
-        )
-    )
+    heading = charts.difference_title(title, f"±{margin:g} points{dashed}")
+    return charts.difference_panels(layers, heading)
 
 
 def signed(value: float) -> str:
@@ -125,6 +65,24 @@ def signed(value: float) -> str:
     ('+0.00', '+0.57', '-0.25')
     """
     return f"{round(value, 2) + 0.0:+.2f}"
+
+
+def with_interval(estimate: float, low: float, high: float) -> str:
+    """Write a difference with its interval.
+
+    >>> with_interval(0.574, -0.001, 1.1)
+    '+0.57 [+0.00, +1.10]'
+    """
+    return f"{signed(estimate)} [{signed(low)}, {signed(high)}]"
+
+
+def rounded_p(p: float) -> str:
+    """Write a p-value with three decimals.
+
+    >>> rounded_p(0.0004), rounded_p(0.04)
+    ('< 0.001', '0.040')
+    """
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def difference_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -140,10 +98,9 @@ def difference_table(table: pd.DataFrame) -> pd.DataFrame:
             **({"against": table["baseline"]} if several else {}),
             "metric": table["metric"],
             "difference, points": [
-                f"{signed(row.estimate)} [{signed(row.low)}, {signed(row.high)}]"
-                for row in table.itertuples()
+                with_interval(row.estimate, row.low, row.high) for row in table.itertuples()
             ],
-            "p (Holm)": ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in table["p_adjusted"]],
+            "p (Holm)": table["p_adjusted"].map(rounded_p),
             "verdict": table["verdict"],
         }
     )
@@ -164,20 +121,14 @@ def path_chart(table: pd.DataFrame, y: str, title: str) -> alt.LayerChart:
         alt.X("step:Q").title("training step"),
         alt.Color("method:N").sort(list(dict.fromkeys(table["method"]))).title(None),
     )
-    band = base.mark_area(opacity=0.2).encode(
-        alt.Y("low:Q").scale(zero=False).title(y), alt.Y2("high:Q")
-    )
-    line = base.mark_line().encode(
+    band, line = charts.mean_line(
+        base,
+        alt.Y("low:Q").scale(zero=False).title(y),
         alt.Y("mean:Q"),
-        tooltip=["method:N", "step:Q", alt.Tooltip("mean:Q", format=".4f")],
+        ["method:N", "step:Q", alt.Tooltip("mean:Q", format=".4f")],
     )
     thinned = f"; every {keep}th step" if keep > 1 else ""
-    layers: alt.LayerChart = band + line
-    return layers.properties(
-        width="container",
-        height=260,
-        title=alt.Title(title, subtitle=f"mean and range over seeds{thinned}"),
-    )
+    return charts.page_wide([band, line], 260, title, f"mean and range over seeds{thinned}")
 
 
 def show_table(
@@ -266,24 +217,21 @@ def response_chart(
     order = [f"{value:g}" for value in sorted(table[x].unique())]
     table["place"] = table[x].map("{:g}".format)
     base = alt.Chart(table).encode(alt.X("place:O").sort(order).title(x_title).axis(labelAngle=0))
-    band = base.mark_area(opacity=0.12, color=GREY).encode(
+    band = base.mark_area(opacity=0.12, color=charts.GREY).encode(
         alt.Y("outside:Q").title("difference in points"), alt.Y2("inside:Q")
     )
-    zero = base.mark_rule(color=GREY).encode(y=alt.datum(0))
-    line = base.mark_line(color=GREY, strokeWidth=1).encode(alt.Y("estimate:Q"))
-    bars = base.mark_rule(strokeWidth=2).encode(alt.Y("low:Q"), alt.Y2("high:Q"), verdict_colour())
+    zero = base.mark_rule(color=charts.GREY).encode(y=alt.datum(0))
+    line = base.mark_line(color=charts.GREY, strokeWidth=1).encode(alt.Y("estimate:Q"))
+    colour = charts.verdict_colour()
+    bars = base.mark_rule(strokeWidth=2).encode(alt.Y("low:Q"), alt.Y2("high:Q"), colour)
     points = base.mark_point(size=60, opacity=1).encode(
         alt.Y("estimate:Q"),
-        verdict_colour(),
-        tooltip=[
-            "place:O",
-            "verdict:N",
-            *(alt.Tooltip(f"{c}:Q", format="+.2f") for c in ("estimate", "low", "high")),
-        ],
+        colour,
+        tooltip=["place:O", "verdict:N", *charts.interval_tooltip("+.2f", "estimate")],
     )
-    layers = alt.layer(band, zero, line, bars, points).properties(width=270, height=240)
-    return layers.facet(column=alt.Column("metric:N").title(None)).properties(
-        title=alt.Title(
-            title, subtitle=f"paired over seeds, 95 % intervals; grey band: ±{margin:g} points"
-        )
+    return charts.difference_panels(
+        [band, zero, line, bars, points],
+        charts.difference_title(title, f"±{margin:g} points"),
+        (270, 240),
+        column=alt.Column("metric:N").title(None),
     )
