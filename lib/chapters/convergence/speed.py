@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import integrate, stats
 
 from lib.chapters.shared.findings import Finding
-from lib.chapters.shared.verdicts import ANSWERS, PAPER_METHOD, detectable, estimates, overall
+from lib.chapters.shared.verdicts import PAPER_METHOD, answer_claim, detectable
 from lib.runs import RunConfig, RunRecord
 from lib.statistics import compare_methods, comparison_table, paired_comparison
 
@@ -325,27 +325,23 @@ def speed_finding(
         margin: Epochs within which a difference is none.
     """
     table = compared[compared["primary"]]
-    verdict = overall(table)
     method, baseline = table["method"].iloc[0], table["baseline"].iloc[0]
-    seeds = int(table["seeds"].min())
     missed = speeds[(speeds["share"] == PRIMARY[-1]) & ~speeds["reached"]]["method"].value_counts()
-    summary = (
-        f"{ANSWERS[verdict]}: epochs until validation rSum is at "
-        f"{' and '.join(f'{100 * share:g} %' for share in PRIMARY)} of the best of {baseline}, "
-        f"{method} against {baseline} on {corpus}, {train_images:,} training images, {seeds} "
-        f"paired seeds. Differences within ±{margin:g} epochs count as none. Runs that never "
-        f"reached {100 * PRIMARY[-1]:g} % in {speeds['horizon'].iloc[0]} epochs: "
+    targets = " and ".join(f"{100 * share:g} %" for share in PRIMARY)
+    remarks = (
+        f"Differences within ±{margin:g} epochs count as none. Runs that never reached "
+        f"{100 * PRIMARY[-1]:g} % in {speeds['horizon'].iloc[0]} epochs: "
         f"{missed.get(method, 0)} of {method}, {missed.get(baseline, 0)} of {baseline}."
     )
-    summary += detectable(table, "epochs")
-    return Finding(
-        claim=5,
-        verdict=verdict,
-        notebook=notebook,
-        estimates=estimates(table.assign(unit="epochs", margin=margin, lower_is_better=True)),
-        summary=summary,
+    return answer_claim(
+        5,
+        notebook,
+        table.assign(unit="epochs", margin=margin, lower_is_better=True),
+        remarks,
+        detectable(table, "epochs"),
         corpus=corpus,
         train_images=train_images,
+        measure=f"epochs until validation rSum is at {targets} of the best of {baseline}, ",
     )
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from lib.chapters.embeddings.measures import MEASURES
 from lib.chapters.shared.findings import Finding
-from lib.chapters.shared.verdicts import ANSWERS, PAPER_METHOD, claim_rows, estimates, overall
+from lib.chapters.shared.verdicts import answer_claim, claim_rows
 from lib.statistics import (
     compare_methods,
     comparison_table,
@@ -132,7 +132,6 @@ def cluster_finding(
         margin: As for :func:`compare_clusters`.
     """
     table = claim_rows(compared)
-    verdict = overall(table)
     headings = {heading: measure for measure, heading in PRIMARY.items()}
     effects = [
         f"{minimum_detectable_effect(row.deviation, row.seeds, alpha=0.05 / len(compared)):.2g} "
@@ -140,26 +139,20 @@ def cluster_finding(
         for row in table.itertuples()
         if row.deviation > 0
     ]
-    summary = (
-        f"{ANSWERS[verdict]}: {PAPER_METHOD} against {table['baseline'].iloc[0]} in the alignment "
-        f"of matched pairs and the silhouette of topics, on the test split of {corpus}, "
-        f"{train_images:,} training images, {table['seeds'].min()} paired seeds. Differences "
-        f"within {margin:g} % of the way from no structure to a perfect one count as none. "
+    rows = table.assign(
+        unit=[UNITS[headings[metric]] for metric in table["metric"]],
+        lower_is_better=[headings[m] in LOWER_IS_BETTER for m in table["metric"]],
+        train_images=train_images,
     )
-    if effects:
-        summary += f"A true difference of {' or '.join(effects)} is found with probability 0.8."
-    return Finding(
-        claim=4,
-        verdict=verdict,
-        notebook=notebook,
-        estimates=estimates(
-            table.assign(
-                unit=[UNITS[headings[metric]] for metric in table["metric"]],
-                lower_is_better=[headings[m] in LOWER_IS_BETTER for m in table["metric"]],
-                train_images=train_images,
-            )
-        ),
-        summary=summary,
+    return answer_claim(
+        4,
+        notebook,
+        rows,
+        f"Differences within {margin:g} % of the way from no structure to a perfect one count as "
+        "none.",
+        " or ".join(effects),
         corpus=corpus,
         train_images=train_images,
+        place="in the alignment of matched pairs and the silhouette of topics, on the test split "
+        "of",
     )

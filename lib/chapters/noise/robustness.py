@@ -19,14 +19,7 @@ from torch import Tensor
 
 from lib.chapters.shared.findings import Finding
 from lib.chapters.shared.tuning import replicate, results_table
-from lib.chapters.shared.verdicts import (
-    ANSWERS,
-    PAPER_METHOD,
-    PRIMARY,
-    detectable,
-    estimates,
-    overall,
-)
+from lib.chapters.shared.verdicts import PAPER_METHOD, PRIMARY, answer_claim, detectable
 from lib.encoders import extract_captions, extract_images
 from lib.metrics import retrieval_metrics_from_embeddings
 from lib.noise import Noise, corrupt
@@ -299,30 +292,22 @@ def robustness_finding(
         margin: Points within which a difference is none.
     """
     table = compared[compared["primary"]]
-    verdict = overall(table.assign(baseline=table["condition"]))
-    method, baseline = table["method"].iloc[0], table["baseline"].iloc[0]
-    seeds = int(table["seeds"].min())
     counts = table["verdict"].value_counts()
-    summary = (
-        f"{ANSWERS[verdict]}: R@1 lost to noise, {method} against {baseline} on {corpus}, "
-        f"{train_images:,} training images, {seeds} paired seeds. Of {len(table)} comparisons, "
+    remarks = (
+        f"Of {len(table)} comparisons, "
         f"{table['condition'].nunique()} kinds of noise in both directions, "
         f"{', '.join(f'{count} {name}' for name, count in counts.items())}. "
         f"Differences within ±{margin:g} points count as none."
     )
-    summary += detectable(table, "points")
-    return Finding(
-        claim=3,
-        verdict=verdict,
-        notebook=notebook,
-        estimates=estimates(
-            table.assign(
-                metric=table["metric"] + " lost with " + table["condition"],
-                margin=margin,
-                lower_is_better=True,
-            )
-        ),
-        summary=summary,
+    lost = table["metric"] + " lost with " + table["condition"]
+    return answer_claim(
+        3,
+        notebook,
+        table.assign(metric=lost, margin=margin, lower_is_better=True),
+        remarks,
+        detectable(table, "points"),
         corpus=corpus,
         train_images=train_images,
+        measure="R@1 lost to noise, ",
+        by="condition",
     )

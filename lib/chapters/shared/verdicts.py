@@ -81,19 +81,20 @@ def against_on_all(runs: pd.DataFrame, baseline: str, margin: float) -> pd.DataF
     return comparison_table(compared)
 
 
-def overall(table: pd.DataFrame) -> Verdict:
+def overall(table: pd.DataFrame, by: str = "baseline") -> Verdict:
     """Return one verdict for the rows of a claim.
 
     *equivalent* if every row is. *improves* if, against every baseline, at least one metric
-    improves and none worsens; *worsens* likewise. *undecided* otherwise.
+    improves and none worsens; *worsens* likewise. *undecided* otherwise. ``by`` names another
+    column whose every value must improve.
     """
     verdicts = set(table["verdict"])
     if verdicts == {"equivalent"}:
         return "equivalent"
-    by_baseline = [set(rows["verdict"]) for _, rows in table.groupby("baseline")]
-    if "worsens" not in verdicts and all("improves" in found for found in by_baseline):
+    groups = [set(rows["verdict"]) for _, rows in table.groupby(by)]
+    if "worsens" not in verdicts and all("improves" in found for found in groups):
         return "improves"
-    if "improves" not in verdicts and all("worsens" in found for found in by_baseline):
+    if "improves" not in verdicts and all("worsens" in found for found in groups):
         return "worsens"
     return "undecided"
 
@@ -119,28 +120,59 @@ def judge(
         margin: Points within which a difference is none.
         family: Comparisons that the p-values were adjusted for; default, the table's rows.
     """
-    answer = overall(table)
-    seeds = int(table["seeds"].min())
-    summary = (
-        f"{ANSWERS[answer]}: {', '.join(dict.fromkeys(table['method']))} against "
-        f"{' and '.join(dict.fromkeys(table['baseline']))} on {corpus}, {train_images:,} training "
-        f"images, {seeds} paired seeds. Differences within ±{margin:g} points count as none."
+    return answer_claim(
+        claim,
+        notebook,
+        table.assign(margin=margin),
+        f"Differences within ±{margin:g} points count as none.",
+        detectable(table, "points", family),
+        corpus=corpus,
+        train_images=train_images,
     )
-    summary += detectable(table, "points", family)
+
+
+def answer_claim(
+    claim: int,
+    notebook: str,
+    table: pd.DataFrame,
+    remarks: str,
+    found: str,
+    *,
+    corpus: str,
+    train_images: int,
+    measure: str = "",
+    place: str = "on",
+    by: str = "baseline",
+) -> Finding:
+    """Return a claim's finding: the verdict, the estimates, and the sentences that state them.
+
+    Args:
+        claim, notebook, corpus, train_images: As for :func:`judge`.
+        table: The rows that the claim is about, as :func:`estimates` takes them.
+        remarks: The sentences after the first.
+        found: The true difference found with probability 0.8; empty, nothing is said of it.
+        measure: What is compared, before the names of the methods.
+        place: What leads from these names to the corpus.
+        by: As for :func:`overall`.
+    """
+    verdict = overall(table, by)
+    power = f" A true difference of {found} is found with probability 0.8." if found else ""
     return Finding(
         claim=claim,
-        verdict=answer,
+        verdict=verdict,
         notebook=notebook,
-        estimates=estimates(table.assign(margin=margin)),
-        summary=summary,
+        estimates=estimates(table),
+        summary=f"{ANSWERS[verdict]}: {measure}{', '.join(dict.fromkeys(table['method']))} against "
+        f"{' and '.join(dict.fromkeys(table['baseline']))} {place} {corpus}, {train_images:,} "
+        f"training images, {table['seeds'].min()} paired seeds. {remarks}{power}",
         corpus=corpus,
         train_images=train_images,
     )
 
 
 def detectable(table: pd.DataFrame, unit: str, family: int | None = None) -> str:
-    """Return the sentence that says which true difference would have been found, even where runs
-    vary the most; empty where they do not vary at all.
+    """Return the true difference that is found with probability 0.8 even where runs vary the most;
+    empty where they do not vary at all.
 
     Args:
         table: Rows of :func:`against`.
@@ -148,7 +180,7 @@ def detectable(table: pd.DataFrame, unit: str, family: int | None = None) -> str
         family: Comparisons that the p-values were adjusted for; default, the table's rows.
 
     >>> detectable(pd.DataFrame({"deviation": [0.5, 0.1], "seeds": [20, 20]}), "points")
-    ' A true difference of 0.37 points is found with probability 0.8.'
+    '0.37 points'
     """
     deviation = float(table["deviation"].max())
     if deviation == 0:
@@ -156,7 +188,7 @@ def detectable(table: pd.DataFrame, unit: str, family: int | None = None) -> str
     alpha = 0.05 / (family or len(table))
     effect = minimum_detectable_effect(deviation, int(table["seeds"].min()), alpha=alpha)
     size = f"{effect:.2f}" if effect >= 0.01 else "less than 0.01"
-    return f" A true difference of {size} {unit} is found with probability 0.8."
+    return f"{size} {unit}"
 
 
 def estimates(table: pd.DataFrame) -> tuple[Estimate, ...]:
