@@ -4,16 +4,19 @@ import datetime
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-CASES = ("step", "training", "recall")
+Case = Literal["step", "training", "recall"]
+CASES: tuple[Case, ...] = get_args(Case)
+LOOP, STACKS = "plain loop", "ours, in stacks"
+"""How the measurements name two ways to train many seeds."""
 FOLDER = Path(__file__).parent / "measured"
 """What was measured last, a file a case: it comes with the package."""
 Value = str | float | int | None
-STATISTIC = {"step": "shortest", "training": "median", "recall": "shortest"}
+STATISTIC = {**dict.fromkeys(CASES, "shortest"), "training": "median"}
 """What a case's ratios are of. Among turns of milliseconds the shortest tell what the work costs. A
 turn of whole trainings lasts through better and worse moments of a machine; those of a round share
 them, so that it is the median of the rounds' ratios."""
@@ -50,7 +53,7 @@ class Measured(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    case: Literal["step", "training", "recall"]
+    case: Case
     date: datetime.date
     quick: bool
     machine: Machine
@@ -86,7 +89,7 @@ def read_measurements(folder: str = "") -> dict[str, Measured]:
         MeasurementError: A file is missing or malformed.
     """
     place = Path(folder).expanduser() if folder else FOLDER
-    found = {}
+    found: dict[str, Measured] = {}
     for case in CASES:
         path = place / f"{case}.json"
         try:
@@ -142,42 +145,34 @@ def targets(
     Returns:
         ``what``, ``target`` and ``measured`` in words, and ``met``: None where a peer was absent.
     """
-    rows = list(_targets(measured, overhead, products, speedup, recall_products, memory_mib))
+    rows = [
+        *_step_targets(measured["step"], overhead),
+        *_training_targets(measured["training"], products, speedup),
+        *_recall_targets(measured["recall"], recall_products),
+        _memory_target(measured["recall"], memory_mib),
+    ]
     return pd.DataFrame(rows, columns=["what", "target", "measured", "met"])
 
 
 Target = tuple[str, str, str, bool | None]
 
 
-def _targets(
-    measured: Mapping[str, Measured],
-    overhead: float,
-    products: float,
-    speedup: float,
-    recall_products: float,
-    memory_mib: int,
-) -> Iterator[Target]:
-    step = measured["step"].part("against peers")
-    for size, own in step.groupby("batch"):
-        alone = _ratio(own, "scheduler alone")
-        yield (
-            f"the scheduler at B = {size:,}, as a share of a plain step",
-            f"at most {overhead:.0%}",
-            f"{alone:.1%}",
-            alone <= overhead,
-        )
-        share = _ratio(own, "scheduled loss") - 1
-        yield (
-            f"the whole scheduled step at B = {size:,}, beyond the plain one",
-            f"at most {overhead:.0%}",
-            f"{share:+.1%}",
-            share <= overhead,
-        )
-    training = measured["training"]
+def _step_targets(step: Measured, overhead: float) -> Iterator[Target]:
+    target = f"at most {overhead:.0%}"
+    for size, ways in step.part("against peers").groupby("batch"):
+        alone = _ratio(ways, "scheduler alone")
+        what = f"the scheduler at B = {size:,}, as a share of a plain step"
+        yield what, target, f"{alone:.1%}", alone <= overhead
+        share = _ratio(ways, "scheduled loss") - 1
+        what = f"the whole scheduled step at B = {size:,}, beyond the plain one"
+        yield what, target, f"{share:+.1%}", share <= overhead
+
+
+def _training_targets(training: Measured, products: float, speedup: float) -> Iterator[Target]:
     whole, alone = training.part("whole runs"), training.part("training alone")
-    study = _of_shape(alone, whole["shape"].iloc[0])
+    study = alone[alone["shape"] == whole["shape"].iloc[0]]
     for name, table in (("training", study), ("whole runs", whole)):
-        ratio = _ratio(table, "ours, in stacks")
+        ratio = _ratio(table, STACKS)
         yield (
             f"{_only(table, 'runs')} seeds, {name}, B = {_only(table, 'batch')}, in times of the "
             "matrix products",
@@ -185,44 +180,35 @@ def _targets(
             f"{ratio:.2f}",
             ratio <= products,
         )
-    for shape in dict.fromkeys(alone["shape"]):
-        if shape in set(whole["shape"]):
-            continue
-        small = _of_shape(alone, shape)
-        gain = _ratio(small, "plain loop") / _ratio(small, "ours, in stacks")
-        yield (
-            f"{_only(small, 'runs')} seeds, training, {shape}, times as fast as a plain loop",
-            f"at least {speedup:g}",
-            f"{gain:.2f}",
-            gain >= speedup,
-        )
-    recall = measured["recall"].part("against peers")
-    ratio = _ratio(recall, "recall_at_k")
-    gallery = f"recall, {_only(recall, 'images'):,} × {_only(recall, 'captions'):,}"
-    yield (
-        f"{gallery}, in times of the matrix product",
-        f"at most {recall_products:g}",
-        f"{ratio:.2f}",
-        ratio <= recall_products,
-    )
+    small = alone[~alone["shape"].isin(whole["shape"])]
+    for shape, gain in _gains(small, STACKS).items():
+        runs = _only(small[small["shape"] == shape], "runs")
+        what = f"{runs} seeds, training, {shape}, times as fast as a plain loop"
+        yield what, f"at least {speedup:g}", f"{gain:.2f}", gain >= speedup
+
+
+def _recall_targets(recall: Measured, products: float) -> Iterator[Target]:
+    ways = recall.part("against peers")
+    ratio = _ratio(ways, "recall_at_k")
+    gallery = f"recall, {_only(ways, 'images'):,} × {_only(ways, 'captions'):,}"
+    what = f"{gallery}, in times of the matrix product"
+    yield what, f"at most {products:g}", f"{ratio:.2f}", ratio <= products
     what = f"{gallery}, in times of exact faiss, k = 10"
-    if "faiss, exact search" in set(recall["way"]):
-        ratio /= _ratio(recall, "faiss, exact search")
+    if "faiss, exact search" in set(ways["way"]):
+        ratio /= _ratio(ways, "faiss, exact search")
         yield what, "at most 1", f"{ratio:.2f}", ratio <= 1
     else:
         yield what, "at most 1", "faiss was absent", None
-    memory = measured["recall"].part("growth, memory")
+
+
+def _memory_target(recall: Measured, memory_mib: int) -> Target:
+    memory = recall.part("growth, memory")
     large = memory[(memory["images"] == 20_000) & (memory["captions"] == 100_000)]
+    what, target = "recall, 20,000 × 100,000", f"under {memory_mib:,} MiB"
     if large.empty:
-        yield "recall, 20,000 × 100,000", f"under {memory_mib:,} MiB", "not measured", None
-        return
+        return what, target, "not measured", None
     peak = float(large.iloc[0]["peak_mib"])
-    yield (
-        "recall, 20,000 × 100,000, peak memory of the process",
-        f"under {memory_mib:,} MiB",
-        f"{peak:,.0f} MiB",
-        peak < memory_mib,
-    )
+    return f"{what}, peak memory of the process", target, f"{peak:,.0f} MiB", peak < memory_mib
 
 
 def speedups(curve: pd.DataFrame) -> pd.DataFrame:
@@ -235,7 +221,7 @@ def speedups(curve: pd.DataFrame) -> pd.DataFrame:
         ``shape``, ``runs``, ``speedup``; shapes in the order that they were measured.
     """
     wide = curve.pivot(index=["shape", "runs"], columns="way", values="ratio")
-    gain = wide["plain loop"] / wide["ours, in stacks"]
+    gain = wide[LOOP] / wide[STACKS]
     order = list(dict.fromkeys(curve["shape"]))
     return gain.rename("speedup").reindex(order, level="shape").reset_index()
 
@@ -295,7 +281,7 @@ def fastest(alone: pd.DataFrame) -> str:
     trained = alone[~alone["way"].str.startswith("matrix products")]
     for shape, table in trained.groupby("shape", sort=False):
         first = table.loc[table["ratio"].idxmin()]
-        behind = _ratio(table, "ours, in stacks") / float(first["ratio"])
+        behind = _ratio(table, STACKS) / float(first["ratio"])
         ours = "" if behind == 1 else f", ours takes {behind:.2f} of its time"
         said.setdefault(str(first["way"]), []).append(f"{shape}{ours}")
     ways = [f"{way} ({'; '.join(shapes)})" for way, shapes in said.items()]
@@ -309,13 +295,11 @@ def limits(alone: pd.DataFrame) -> str:
     Args:
         alone: The part ``training alone`` of the case ``training``.
     """
-    said = []
-    for shape, table in alone.groupby("shape", sort=False):
-        most = _ratio(table, "plain loop") / _ratio(table, "matrix products and AdamW, fused")
-        said.append(f"{most:.1f} times ({shape})")
+    gains = _gains(alone, "matrix products and AdamW, fused")
+    listed = "; ".join(f"{gain:.1f} times ({shape})" for shape, gain in gains.items())
     return (
         "A way that did nothing beside PyTorch's matrix products and its fused AdamW, run by run, "
-        f"would be faster than the plain loop by {'; '.join(said)}."
+        f"would be faster than the plain loop by {listed}."
     )
 
 
@@ -329,15 +313,11 @@ def by_shortest_turns(training: Measured) -> str:
         table.assign(ratio=table["shortest"])
         for table in (training.part("whole runs"), training.part("training alone"))
     )
-    gains = [
-        f"{_ratio(table, 'plain loop') / _ratio(table, 'ours, in stacks'):.2f} times ({shape})"
-        for shape, table in alone.groupby("shape", sort=False)
-    ]
-    products = _ratio(whole, "ours, in stacks")
+    gains = [f"{gain:.2f} times ({shape})" for shape, gain in _gains(alone, STACKS).items()]
     return (
         f"By the shortest turns of {int(whole['rounds'].min())} or more, whole runs as stacks take "
-        f"{products:.2f} times their matrix products, and training is faster than the plain loop "
-        f"by {'; '.join(gains)}."
+        f"{_ratio(whole, STACKS):.2f} times their matrix products, and training is faster than the "
+        f"plain loop by {'; '.join(gains)}."
     )
 
 
@@ -352,5 +332,7 @@ def _only(table: pd.DataFrame, column: str) -> int:
     return int(table[column].iloc[0])
 
 
-def _of_shape(table: pd.DataFrame, shape: str) -> pd.DataFrame:
-    return table[table["shape"] == shape]
+def _gains(alone: pd.DataFrame, way: str) -> dict[str, float]:
+    """Return how many times as fast as the plain loop a way trains, shape by shape."""
+    shapes = alone.groupby("shape", sort=False)
+    return {str(shape): _ratio(table, LOOP) / _ratio(table, way) for shape, table in shapes}

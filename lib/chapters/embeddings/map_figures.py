@@ -1,5 +1,6 @@
 """t-SNE maps in a page: two to compare and play with, and how far the settings make them."""
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,38 +27,11 @@ def map_chart(maps: pd.DataFrame, baseline: str = "fixed") -> alt.HConcatChart:
         maps: Of :func:`lib.chapters.embeddings.maps.map_table`.
         baseline: The method on the left.
     """
-    # An item a row, with its coordinates in every map: long form would repeat its name in each.
-    # They are text, since a notebook's file puts each number of a list on a line of its own.
     settings = {name: list(maps[name].unique()) for name in ("seed", "perplexity", "start")}
     others = [method for method in maps["method"].unique() if method != baseline]
-    methods = [baseline, *others]
-    places = {
-        setting: row
-        for row, setting in enumerate(
-            (method, seed, perplexity, start)
-            for method in methods
-            for seed in settings["seed"]
-            for perplexity in settings["perplexity"]
-            for start in settings["start"]
-        )
-    }
-    keys = zip(*(maps[name] for name in ("method", *settings)), strict=True)
-    ordered = maps.assign(place=[places[key] for key in keys]).sort_values("place", kind="stable")
-    items = [
-        {
-            "image": image,
-            "topic": topic,
-            "modality": modality,
-            **({"link": points["link"].iloc[0]} if points["link"].notna().all() else {}),
-            **{axis: " ".join(f"{value:g}" for value in points[axis]) for axis in "xy"},
-        }
-        for (image, topic, modality), points in ordered.groupby(
-            ["image", "topic", "modality"], sort=False
-        )
-    ]
-    topics = sorted(maps["topic"].unique())
+    items = _items(maps, {"method": [baseline, *others], **settings})
     base = alt.Chart({"name": "items", "values": items})
-    shared = _place_expression(settings)
+    shared, stride = _place_expression(settings)
     chosen = alt.selection_point("topics", fields=["topic"], bind="legend")
     kinds = alt.selection_point("modalities", fields=["modality"], bind="legend")
     pointed = [
@@ -66,27 +40,16 @@ def map_chart(maps: pd.DataFrame, baseline: str = "fixed") -> alt.HConcatChart:
         )
         for side in ("left", "right")
     ]
-    scale = alt.Scale(domain=[-EXTENT, EXTENT], nice=False, padding=6)
-    colours = [TOPIC_COLOURS[row % len(TOPIC_COLOURS)] for row in range(len(topics))]
-    legend = alt.Legend(columns=5, symbolOpacity=1, padding=8)
-    channels: dict[str, Any] = {
-        "x": alt.X("px:Q", axis=None, scale=scale),
-        "y": alt.Y("py:Q", axis=None, scale=scale),
-        "color": alt.Color("topic:N", legend=legend)
-        .title("topic (click)")
-        .scale(domain=topics, range=colours),
-        "shape": alt.Shape("modality:N", legend=alt.Legend(symbolOpacity=1, padding=8))
-        .title("modality (click)")
-        .scale(domain=["image", "caption"], range=["circle", "triangle-up"]),
+    channels = {
+        **_point_channels(sorted(maps["topic"].unique())),
         "opacity": alt.when(chosen & kinds).then(alt.value(0.8)).otherwise(alt.value(0.05)),
         "size": alt.when(pointed[0] | pointed[1]).then(alt.value(220)).otherwise(alt.value(28)),
-        "tooltip": ["image:N", "topic:N", "modality:N"],
     }
     if any("link" in item for item in items):
         channels["href"] = alt.Href("link:N")
 
     def panel(method: str, title: Any) -> alt.Chart:
-        place = f"{method} * {len(places) // len(methods)} + {shared}"
+        place = f"{method} * {stride} + {shared}"
         points = base.transform_calculate(
             **{f"p{axis}": f"toNumber(split(datum.{axis}, ' ')[{place}])" for axis in "xy"}
         ).mark_point(aria=False)
@@ -124,14 +87,56 @@ def map_chart(maps: pd.DataFrame, baseline: str = "fixed") -> alt.HConcatChart:
     return chart
 
 
-def _place_expression(settings: Mapping[str, Sequence[Any]]) -> str:
-    """Return the Vega expression of where a map's coordinates stand among those of its method."""
+def _items(maps: pd.DataFrame, settings: Mapping[str, Sequence[Any]]) -> list[dict[str, str]]:
+    """Return one row per item, with its coordinates in the maps of all settings, in their order.
+
+    Long form would repeat the item's name in each map. The coordinates are text, since a notebook's
+    file puts each number of a list on a line of its own.
+    """
+    places = {setting: place for place, setting in enumerate(itertools.product(*settings.values()))}
+    keys = zip(*(maps[name] for name in settings), strict=True)
+    ordered = maps.assign(place=[places[key] for key in keys]).sort_values("place", kind="stable")
+    return [
+        {
+            "image": image,
+            "topic": topic,
+            "modality": modality,
+            **({"link": points["link"].iloc[0]} if points["link"].notna().all() else {}),
+            **{axis: " ".join(f"{value:g}" for value in points[axis]) for axis in "xy"},
+        }
+        for (image, topic, modality), points in ordered.groupby(
+            ["image", "topic", "modality"], sort=False
+        )
+    ]
+
+
+def _point_channels(topics: Sequence[str]) -> dict[str, Any]:
+    """Return the channels of a point that no selection changes."""
+    scale = alt.Scale(domain=[-EXTENT, EXTENT], nice=False, padding=6)
+    colours = [TOPIC_COLOURS[row % len(TOPIC_COLOURS)] for row in range(len(topics))]
+    legend = alt.Legend(columns=5, symbolOpacity=1, padding=8)
+    return {
+        "x": alt.X("px:Q", axis=None, scale=scale),
+        "y": alt.Y("py:Q", axis=None, scale=scale),
+        "color": alt.Color("topic:N", legend=legend)
+        .title("topic (click)")
+        .scale(domain=topics, range=colours),
+        "shape": alt.Shape("modality:N", legend=alt.Legend(symbolOpacity=1, padding=8))
+        .title("modality (click)")
+        .scale(domain=["image", "caption"], range=["circle", "triangle-up"]),
+        "tooltip": ["image:N", "topic:N", "modality:N"],
+    }
+
+
+def _place_expression(settings: Mapping[str, Sequence[Any]]) -> tuple[str, int]:
+    """Return the Vega expression of where a map's coordinates stand among those of its method, and
+    how many maps a method has."""
     place, stride = [], 1
     for name, values in reversed(list(settings.items())):
         if len(values) > 1:
             place.append(f"{name} * {stride}")
         stride *= len(values)
-    return " + ".join(place) or "0"
+    return " + ".join(place) or "0", stride
 
 
 def _menu(name: str, heading: str, labels: Sequence[str], first: int = 0) -> alt.Parameter:
