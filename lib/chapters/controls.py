@@ -94,7 +94,7 @@ def attribution(runs: pd.DataFrame, methods: Sequence[str], margin: float) -> pd
     return named.merge(table, on=["method", "baseline"], sort=False)
 
 
-def verdict(
+def conclusion(
     constant: pd.DataFrame, weights: pd.DataFrame, parts: pd.DataFrame, decays: pd.DataFrame
 ) -> str:
     """Say what the gains are due to, in sentences made from the comparisons.

@@ -257,7 +257,7 @@ def chance_rsum(images: int, captions: int) -> float:
     return total
 
 
-def verdict(
+def conclusion(
     compared: pd.DataFrame, signals: pd.DataFrame, powers: pd.DataFrame, trained: Sequence[str]
 ) -> str:
     """Say whether trained towers show what frozen ones do not, from the comparisons.

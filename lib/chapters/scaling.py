@@ -245,7 +245,7 @@ def travel_table(costs: Mapping[str, float], runs: int) -> pd.DataFrame:
     )
 
 
-def verdict(
+def conclusion(
     times: pd.DataFrame, planned: pd.DataFrame, runs: int, seconds: float, limit: int
 ) -> str:
     """Say in a few sentences what was measured and what is reckoned."""

@@ -225,7 +225,7 @@ def hubness_table(lab: Lab, configs: Sequence[RunConfig], *, batches: int = 4) -
     return lab.store.table("hubness", key, compute)
 
 
-def verdict(typical: float, response: pd.DataFrame, differences: pd.DataFrame) -> str:
+def conclusion(typical: float, response: pd.DataFrame, differences: pd.DataFrame) -> str:
     """Say what the scheduler sees and whether it ever mattered, from the comparisons.
 
     Args:

@@ -21,30 +21,30 @@ DECODING_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Inspection:
     """On an image file: the SHA-256 of its bytes, and what is wrong with it (empty: nothing)."""
 
     sha256: str
     fault: str = ""
 
 
-def inspect_image(path: Path) -> Verdict:
+def inspect_image(path: Path) -> Inspection:
     """Read and decode an image file completely, to know now what would fail later."""
     try:
         size = path.stat().st_size
         if size == 0:
-            return Verdict("", "the file is empty")
+            return Inspection("", "the file is empty")
         if size > MAX_FILE_BYTES:
-            return Verdict("", f"the file has {size:,} bytes, more than {MAX_FILE_BYTES:,}")
+            return Inspection("", f"the file has {size:,} bytes, more than {MAX_FILE_BYTES:,}")
         data = path.read_bytes()
     except OSError as error:
-        return Verdict("", f"cannot be read: {error.strerror or error}")
+        return Inspection("", f"cannot be read: {error.strerror or error}")
     digest = hashlib.sha256(data).hexdigest()
     try:
         decode_rgb(data)
     except Exception as error:  # damaged bytes make the decoders raise errors of any kind
-        return Verdict(digest, _one_line(error))
-    return Verdict(digest)
+        return Inspection(digest, _one_line(error))
+    return Inspection(digest)
 
 
 def decode_rgb(data: bytes) -> Image.Image:

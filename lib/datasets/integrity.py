@@ -29,7 +29,7 @@ import PIL
 
 from lib.datasets.captions import CaptionFile
 from lib.datasets.corpus import Sample, Split
-from lib.datasets.images import DECODING_VERSION, Verdict, inspect_image
+from lib.datasets.images import DECODING_VERSION, Inspection, inspect_image
 from lib.datasets.report import CorpusError, IntegrityError, IntegrityReport, Problem, list_problems
 from lib.utils.files import home, write_atomic
 from lib.utils.progress import track
@@ -85,14 +85,14 @@ def check_corpus(
     wanted = sorted(texts.keys() | splits.keys())
     present = _visible_files(folder)
     files, missing = match_files(present, wanted)
-    verdicts = inspect_images(folder, sorted(set(files.values())))
-    digests = {image: verdicts[path].sha256 for image, path in files.items()}
+    inspections = inspect_images(folder, sorted(set(files.values())))
+    digests = {image: inspections[path].sha256 for image, path in files.items()}
     if not split_lists:
         splits = _hashed_splits(wanted, digests)
 
     dropped: set[str] = set()
     for image in wanted:
-        unreadable = verdicts[files[image]].fault if image in files else ""
+        unreadable = inspections[files[image]].fault if image in files else ""
         fatal = splits.get(image, "none") != "none"
         faults = _faults(image, len(texts[image]), missing.get(image), unreadable, fatal)
         if faults:
@@ -194,26 +194,26 @@ def match_files(
     return found, missing
 
 
-def inspect_images(folder: Path, paths: Sequence[Path]) -> dict[Path, Verdict]:
-    """Decode images on all cores; a second time, take the verdicts from the cache.
+def inspect_images(folder: Path, paths: Sequence[Path]) -> dict[Path, Inspection]:
+    """Decode images on all cores; a second time, take the inspections from the cache.
 
     The cache is keyed by the folder and by every file's name, size and times, so any change to a
     file has all of them looked at again.
     """
     cache = home() / "integrity" / f"{_cache_key(folder, paths)}.json"
-    verdicts = _read_cache(cache, len(paths))
-    if verdicts is None:
+    inspections = _read_cache(cache, len(paths))
+    if inspections is None:
         workers = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
         # Damaged metadata make Pillow warn, by the thousand; what matters is in the verdict.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 results = workers.map(inspect_image, paths)
-                verdicts = list(track(results, "checking images", total=len(paths)))
+                inspections = list(track(results, "checking images", total=len(paths)))
             finally:
                 workers.shutdown(cancel_futures=True)
-        write_atomic(cache, json.dumps([asdict(verdict) for verdict in verdicts]))
-    return dict(zip(paths, verdicts, strict=True))
+        write_atomic(cache, json.dumps([asdict(one) for one in inspections]))
+    return dict(zip(paths, inspections, strict=True))
 
 
 def hashed_split(name: str) -> Split:
@@ -309,9 +309,9 @@ def _cache_key(folder: Path, paths: Sequence[Path]) -> str:
     return digest.hexdigest()[:32]
 
 
-def _read_cache(path: Path, count: int) -> list[Verdict] | None:
+def _read_cache(path: Path, count: int) -> list[Inspection] | None:
     try:
-        verdicts = [Verdict(**entry) for entry in json.loads(path.read_text("utf-8"))]
+        inspections = [Inspection(**entry) for entry in json.loads(path.read_text("utf-8"))]
     except (OSError, ValueError, TypeError):
         return None
-    return verdicts if len(verdicts) == count else None
+    return inspections if len(inspections) == count else None

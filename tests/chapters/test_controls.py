@@ -93,7 +93,7 @@ NOTHING = pd.DataFrame({"method": ["w = 0.5"], "metric": ["i2t R@1"], "estimate"
     ],
 )
 def test_the_verdict_names_the_part_that_gains(levels, said):
-    text = controls.verdict(
+    text = controls.conclusion(
         NOTHING, NOTHING, controls.attribution(chain(*levels), ["s"], 0.3), decays()
     )
     assert said in text
@@ -106,14 +106,14 @@ def test_the_verdict_names_the_part_that_gains(levels, said):
 def test_a_helpful_constant_is_named():
     better = NOTHING.assign(verdict="improves", estimate=0.7)
     parts = controls.attribution(chain(0, 0, 0), ["s"], 0.3)
-    text = controls.verdict(better, NOTHING, parts, decays())
+    text = controls.conclusion(better, NOTHING, parts, decays())
     assert "Better than the fixed loss: w = 0.5 (i2t R@1 +0.70)." in text
 
 
 def test_the_verdict_tells_what_a_decaying_rate_does_and_what_is_left_beside_it():
     parts = controls.attribution(chain(0, 0, 0), ["s"], 0.3)
-    text = controls.verdict(NOTHING, NOTHING, parts, decays("improves"))
+    text = controls.conclusion(NOTHING, NOTHING, parts, decays("improves"))
     assert "changes the fixed loss by +0.40 in i2t R@1 (improves)" in text
     assert "With that decay no scheduled temperature is better than the fixed one." in text
-    text = controls.verdict(NOTHING, NOTHING, parts, decays(scheduled="improves"))
+    text = controls.conclusion(NOTHING, NOTHING, parts, decays(scheduled="improves"))
     assert "With that decay, still better than the fixed loss: s, decay (i2t R@1 +0.20)." in text

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.chapters.embeddings.claim import PRIMARY, at_equal_temperature
+from lib.chapters.embeddings.claim import PRIMARY_MEASURES, at_equal_temperature
 from lib.chapters.embeddings.figures import (
     change_rows,
     cluster_differences,
@@ -42,7 +42,7 @@ def differences():
                 "low": 0.001, "high": 0.009, "margin": margin, "verdict": "equivalent",
             }
             for method in METHODS[1:]
-            for metric, margin in zip(PRIMARY.values(), (0.02, 0.01), strict=True)
+            for metric, margin in zip(PRIMARY_MEASURES.values(), (0.02, 0.01), strict=True)
         ]
     )  # fmt: skip
 
@@ -116,7 +116,7 @@ def test_changes_are_marked_where_they_are_sure():
 def test_equal_temperature_is_shown_beside_the_tuned_one():
     table = at_equal_temperature(runs(), runs(["a", "b", "c"]))
     shown = equal_temperature_rows(table)
-    assert shown["measure"].tolist() == [MEASURES[measure] for measure in PRIMARY]
+    assert shown["measure"].tolist() == [MEASURES[measure] for measure in PRIMARY_MEASURES]
     assert shown["mean τ"].tolist() == ["0.150"] * 2
     assert shown["minus fixed as tuned"].str.match(r"[+-]\d\.\d+ ± ").all()
 

@@ -141,12 +141,12 @@ def test_the_verdict_says_what_was_found(compared):
         ]
     )
     powers = end_to_end.power(compared, {"i2t R@1": 2.3, "t2i R@1": 1.5})
-    said = end_to_end.verdict(compared, signals, powers, ["from scratch", "last blocks"])
+    said = end_to_end.conclusion(compared, signals, powers, ["from scratch", "last blocks"])
     assert "**From scratch.**" in said
     assert "differ by 1.23%" in said
     assert "leave 1 by 0.050 at most, at γ = 10" in said
     assert "More than chance: last blocks, variance × direction improves i2t R@1 against" in said
-    calm = end_to_end.verdict(compared, signals, powers, ["from scratch"])
+    calm = end_to_end.conclusion(compared, signals, powers, ["from scratch"])
     assert "no difference is more than chance" in calm
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lib.chapters.noise.robustness import (
     JUDGED,
-    METRICS,
+    RECALLS,
     compare_degradation,
     condition_name,
     degradation,
@@ -51,10 +51,10 @@ def table_of(losses, *, seeds=6, clean=40.0, kind=None):
     for (method, what, level), lost in losses.items():
         for seed in range(seeds):
             base = {"method": method, "seed": seed, "what": what} | ({"kind": kind} if kind else {})
-            values = np.full(len(METRICS), clean + seed)
-            rows.append(base | {"level": 0.0} | dict(zip(METRICS, values, strict=True)))
+            values = np.full(len(RECALLS), clean + seed)
+            rows.append(base | {"level": 0.0} | dict(zip(RECALLS, values, strict=True)))
             points = np.broadcast_to(lost, seeds)[seed]
-            rows.append(base | {"level": level} | dict(zip(METRICS, values - points, strict=True)))
+            rows.append(base | {"level": level} | dict(zip(RECALLS, values - points, strict=True)))
     return pd.DataFrame(rows)
 
 
@@ -80,7 +80,7 @@ def test_degradation_by_hand():
             {"method": "fixed", "seed": 1, "what": "images", "level": 0.8, "i2t_r1": 11.0},
         ]
     )
-    table = table.assign(**dict.fromkeys(METRICS[1:], 0.0))
+    table = table.assign(**dict.fromkeys(RECALLS[1:], 0.0))
     lost = degradation(table)
     assert lost["i2t_r1"].tolist() == [2.5, 2.0, -1.0]
     assert lost["level"].tolist() == [0.4, 0.8, 0.8]
@@ -100,7 +100,7 @@ def test_the_difference_in_degradation_is_the_methods_loss_minus_the_fixed_losss
     lost = np.array([5.5, 6.5, 6.0, 6.0, 5.5, 6.5])
     training, test = both_tables({PAPER_METHOD: lost})
     raised = training["method"] == PAPER_METHOD
-    training.loc[raised, list(METRICS)] += 2
+    training.loc[raised, list(RECALLS)] += 2
     compared = compare_degradation(training, test, 0.3)
     assert compared["estimate"].tolist() == pytest.approx([1.0] * 10)
     expected = paired_comparison(dict(enumerate(lost)), dict.fromkeys(range(6), 5.0))
@@ -199,7 +199,7 @@ def test_training_noise_runs_each_method_at_each_rate(small):
             & (table["what"] == "mismatched")
             & (table["level"] == level)
         ]
-        assert row[list(METRICS)].to_numpy().tolist() == [[record.test[name] for name in METRICS]]
+        assert row[list(RECALLS)].to_numpy().tolist() == [[record.test[name] for name in RECALLS]]
 
 
 def test_test_noise_replaces_the_gallery_of_one_modality(small):

@@ -11,7 +11,7 @@ from lib.chapters.noise.figures import (
     severity_curves,
     training_curves,
 )
-from lib.chapters.noise.robustness import JUDGED, METRICS, compare_degradation
+from lib.chapters.noise.robustness import JUDGED, RECALLS, compare_degradation
 from lib.chapters.shared import charts
 from lib.chapters.shared.verdicts import PAPER_METHOD
 
@@ -22,7 +22,7 @@ SLOPES = {"fixed": 2.0, PAPER_METHOD: 2.0, "other": 3.0}
 def rows(method, seed, what, level, **extra):
     """20 at seed 0 and 22 at seed 1, less the method's slope times the level."""
     value = 20.0 + 2 * seed - SLOPES[method] * level
-    metrics = dict.fromkeys(METRICS, value)
+    metrics = dict.fromkeys(RECALLS, value)
     return {"method": method, "seed": seed, "what": what, "level": level, **extra, **metrics}
 
 

@@ -13,12 +13,12 @@ from lib.chapters.rivals.board import (
     ENTRANTS,
     SETS,
     STUDY,
-    captions_verdict,
+    captions_conclusion,
     compare,
     compare_captions,
+    conclusion,
     tune_field,
     tuned_constants,
-    verdict,
 )
 from lib.chapters.rivals.figures import leaderboard_chart, leaderboard_table
 from lib.chapters.rivals.step_cost import cost_key, step_costs
@@ -145,7 +145,7 @@ def test_the_verdict_names_what_is_better_and_by_setting_what():
     gains = {"cosine temperature": 0.8, "GradNorm": 0.0, "sigmoid loss": -2.0, "learned τ": 1.5}
     table = compare(board(**gains), margin=0.3)
     assert set(table["metric"]) == {"i2t R@1", "t2i R@1", "mean recall"}
-    text = verdict(table)
+    text = conclusion(table)
     assert "the gain in mean recall: learned τ (temperature, +1." in text
     assert text.index("learned τ (") < text.index("cosine temperature (")
     assert "By what they set: of 2 that set the temperature, 2 better (the furthest: lea" in text
@@ -154,13 +154,13 @@ def test_the_verdict_names_what_is_better_and_by_setting_what():
 
 
 def test_the_verdict_says_a_thing_once():
-    text = verdict(compare(board(GradNorm=0.0, **{"sigmoid loss": 2.0}), margin=0.3))
+    text = conclusion(compare(board(GradNorm=0.0, **{"sigmoid loss": 2.0}), margin=0.3))
     assert text.count("sigmoid loss") == 1
-    assert "By what they set" not in verdict(compare(board(**{"sigmoid loss": 2.0}), margin=0.3))
+    assert "By what they set" not in conclusion(compare(board(**{"sigmoid loss": 2.0}), margin=0.3))
 
 
 def test_the_verdict_says_so_if_nothing_is_better():
-    text = verdict(compare(board(GradNorm=0.0), margin=0.3))
+    text = conclusion(compare(board(GradNorm=0.0), margin=0.3))
     assert text.startswith("No method is shown to be better than the tuned fixed loss.")
 
 
@@ -172,7 +172,7 @@ def test_more_positives_are_compared_with_as_many_captions():
     assert len(table) == 3
     assert table["estimate"].to_numpy() == pytest.approx(0.6, abs=0.05)
     assert set(table["verdict"]) == {"improves"}
-    said = captions_verdict(table)
+    said = captions_conclusion(table)
     assert "as many captions" in said
     assert said.count("(improves)") == 3
 
@@ -193,7 +193,7 @@ def test_the_page_shows_the_whole_board_best_first(tuned, replicated):
     mean = compared[compared["metric"] == "mean recall"].set_index("method")["estimate"]
     assert mean[table["method"]].is_monotonic_decreasing
     assert set(table["cost of a step"]) == {"1.2 ×"}
-    assert verdict(compared)
+    assert conclusion(compared)
     chart = leaderboard_chart(compared, 0.3).to_dict()
     titles = [block["title"]["text"] for block in chart["vconcat"]]
     assert titles == [

@@ -8,6 +8,7 @@ from synthetic import synthetic_features
 
 from lib.chapters import scaling
 from lib.chapters.scaling import (
+    conclusion,
     plan,
     plan_chart,
     scaling_tables,
@@ -15,7 +16,6 @@ from lib.chapters.scaling import (
     speed_chart,
     travel_table,
     useful_workers,
-    verdict,
 )
 from lib.runs import Store
 from lib.training import Lab
@@ -63,13 +63,13 @@ def test_what_travels_in_all():
 
 def test_the_verdict_says_equality_gain_and_limit():
     planned = plan(2000, [1, 1000], 2.0, COSTS, 1e8)
-    said = verdict(TIMES, planned, 2000, 2.0, 400)
+    said = conclusion(TIMES, planned, 2000, 2.0, 400)
     assert "Every record is equal bit for bit" in said
     assert "2 processes took 0.80 of the time" in said
     assert "1.1 hours for one worker, would take 0.6 minutes on 1,000" in said
     assert "More than 400 workers are no help" in said
     worse = TIMES.assign(equal=[True, True, False])
-    assert "Some records differ" in verdict(worse, planned, 2000, 2.0, 1000)
+    assert "Some records differ" in conclusion(worse, planned, 2000, 2.0, 1000)
 
 
 def test_the_charts_hold_what_the_tables_say():

@@ -8,9 +8,9 @@ from lib.chapters.sensitivity.factors import (
     DEFAULT,
     FACTORS,
     compare_levels,
+    conclusion,
     level_table,
     levels,
-    verdict,
 )
 from lib.chapters.sensitivity.sizes import DECAY, FIXED
 from lib.chapters.shared.tuning import replicate
@@ -78,7 +78,7 @@ def test_levels_are_trained_and_compared(tmp_path):
     assert table["value"].tolist() == ["as tuned", "1", "−10", "1"]
     assert table.loc[0, "rSum"] == table.loc[2, "rSum"] != table.loc[1, "rSum"]
     sizes = compared.assign(train_images=40)
-    text = verdict(sizes, compared, table)
+    text = conclusion(sizes, compared, table)
     assert "variance × direction" in text
     assert f"{table['rSum'].max():.1f}" in text
 
@@ -95,8 +95,8 @@ def rows(verdicts):
 
 def test_the_sentence_names_where_the_scheduler_does_something():
     table = pd.DataFrame({"factor": ["a", "b"], "value": ["1", "2"], "rSum": [10.0, 20.0]})
-    quiet = verdict(rows(["equivalent"]), rows(["equivalent", "undecided"]), table)
+    quiet = conclusion(rows(["equivalent"]), rows(["equivalent", "undecided"]), table)
     assert "No setting was found" in quiet
-    loud = verdict(rows(["equivalent"]), rows(["equivalent", "worsens"]), table)
+    loud = conclusion(rows(["equivalent"]), rows(["equivalent", "worsens"]), table)
     assert "under: f: 1 (worsens)" in loud
     assert "from 10.0 (a: 1) to 20.0 (b: 2)" in loud

@@ -14,12 +14,12 @@ from lib.chapters.shared.verdicts import against
 from lib.chapters.signals import (
     CONDITIONS,
     Compared,
+    conclusion,
     condition_table,
     gamma_for,
     hubness_table,
     ratio_table,
     under,
-    verdict,
     weight_at,
 )
 from lib.runs import (
@@ -147,10 +147,10 @@ def test_the_verdict_names_what_is_not_chance_and_nothing_else():
             ]
         )  # fmt: skip
 
-    quiet = verdict(0.01, rows(["equivalent", "undecided"]), rows(["equivalent", "undecided"]))
+    quiet = conclusion(0.01, rows(["equivalent", "undecided"]), rows(["equivalent", "undecided"]))
     assert "nothing that is more than chance" in quiet
     assert "1 of 2 comparisons" in quiet
     assert "none is more than chance" in quiet
-    loud = verdict(0.01, rows(["improves", "worsens"]), rows(["undecided", "worsens"]))
+    loud = conclusion(0.01, rows(["improves", "worsens"]), rows(["undecided", "worsens"]))
     assert "γ = 0 improves i2t R@1 (+0.50); γ = 10 worsens i2t R@1 (-0.50)" in loud
     assert "not chance: m1, i2t R@1 worsens (-0.50)" in loud

@@ -13,10 +13,10 @@ import pytest
 from scipy import stats
 
 from lib.chapters.main_comparison import against_rivals
-from lib.chapters.shared.verdicts import PAPER_METHOD, PRIMARY, against, claim_rows, overall
+from lib.chapters.shared.verdicts import PAPER_METHOD, PRIMARY_METRICS, against, claim_rows, overall
 from lib.statistics import Verdict, compare_methods, minimum_detectable_effect, paired_comparison
 
-SEEDS, METHODS, METRICS = 20, 12, list(PRIMARY)
+SEEDS, METHODS, METRICS = 20, 12, list(PRIMARY_METRICS)
 CELLS = METHODS * len(METRICS)
 SEED_SD = np.array([1.19, 0.44])  # Of the fixed loss's R@1 over seeds, i2t and t2i, on Flickr8k.
 DIFFERENCE_SD = np.array([0.87, 0.33])  # Of (method − fixed), where a method differs at all.

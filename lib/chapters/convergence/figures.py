@@ -6,7 +6,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from lib.chapters.convergence.speed import PRIMARY, SHARES, target_name
+from lib.chapters.convergence.speed import PRIMARY_SHARES, SHARES, target_name
 from lib.chapters.shared import charts
 from lib.chapters.shared.figures import summarise, with_interval
 from lib.schedulers import ACTUATORS, SIGNALS
@@ -119,7 +119,7 @@ def speed_differences(table: pd.DataFrame, margin: float, title: str) -> alt.Fac
         margin: Half-width, in epochs, of the band inside which a difference counts as none.
         title: What is compared with what.
     """
-    table = table[table["metric"].isin([target_name(share) for share in PRIMARY])]
+    table = table[table["metric"].isin([target_name(share) for share in PRIMARY_SHARES])]
     layers = charts.difference_layers(table, margin, "method", "difference in epochs")
     heading = charts.difference_title(title, f"±{margin:g} epochs", "left of zero: faster; ")
     return charts.difference_panels(layers, heading)

@@ -27,7 +27,7 @@ from lib.statistics import compare_methods, comparison_table, paired_comparison
 
 SHARES = (0.90, 0.95, 0.99)
 """Targets, as shares of the baseline's best validation rSum."""
-PRIMARY = (0.95, 0.99)
+PRIMARY_SHARES = (0.95, 0.99)
 """The targets on which the claim is judged; 90 % is passed while every curve is at its steepest."""
 OWN_BEST = "epoch of its own best"
 """The paper's wording of speed. A flat maximum makes it noisy, so it is no primary measure."""
@@ -267,8 +267,8 @@ def compare_speed(
 ) -> pd.DataFrame:
     """Compare every method's restricted mean time to target with the baseline's.
 
-    Two families of comparisons, Holm's adjustment in each: the claim's, ``claimed`` at the
-    :data:`PRIMARY` targets; and everything, which the claim's rows are then taken out of: all
+    Two families of comparisons, Holm's adjustment in each: the claim's, ``claimed`` at
+    :data:`PRIMARY_SHARES`; and everything, which the claim's rows are then taken out of: all
     methods at all targets, and the epoch of each run's own best.
 
     Args:
@@ -294,7 +294,7 @@ def compare_speed(
     table = times.join(own).reset_index()
     table = table.sort_values("method", key=lambda names: names.map(order.index), kind="stable")
     metrics = [*times.columns, OWN_BEST]
-    primary = [target_name(share) for share in PRIMARY]
+    primary = [target_name(share) for share in PRIMARY_SHARES]
     claim = _family(table[table["method"].isin([baseline, claimed])], baseline, primary, margin)
     rest = _family(table, baseline, metrics, margin)
     rest = rest[~((rest["method"] == claimed) & rest["metric"].isin(primary))]
@@ -326,12 +326,13 @@ def speed_finding(
     """
     table = compared[compared["primary"]]
     method, baseline = table["method"].iloc[0], table["baseline"].iloc[0]
-    missed = speeds[(speeds["share"] == PRIMARY[-1]) & ~speeds["reached"]]["method"].value_counts()
-    targets = " and ".join(f"{100 * share:g} %" for share in PRIMARY)
+    missed = speeds[(speeds["share"] == PRIMARY_SHARES[-1]) & ~speeds["reached"]]
+    counts = missed["method"].value_counts()
+    targets = " and ".join(f"{100 * share:g} %" for share in PRIMARY_SHARES)
     remarks = (
         f"Differences within ±{margin:g} epochs count as none. Runs that never reached "
-        f"{100 * PRIMARY[-1]:g} % in {speeds['horizon'].iloc[0]} epochs: "
-        f"{missed.get(method, 0)} of {method}, {missed.get(baseline, 0)} of {baseline}."
+        f"{100 * PRIMARY_SHARES[-1]:g} % in {speeds['horizon'].iloc[0]} epochs: "
+        f"{counts.get(method, 0)} of {method}, {counts.get(baseline, 0)} of {baseline}."
     )
     return answer_claim(
         5,

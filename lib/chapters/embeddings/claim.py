@@ -21,7 +21,7 @@ from lib.statistics import (
     paired_comparison,
 )
 
-PRIMARY: Mapping[str, str] = {
+PRIMARY_MEASURES: Mapping[str, str] = {
     "alignment": "alignment (lower is better)",
     "silhouette": "silhouette (higher is better)",
 }
@@ -49,9 +49,10 @@ def compare_clusters(runs: pd.DataFrame, margin: float, baseline: str = "fixed")
     """
     margins = {measure: margin / 100 * scale for measure, scale in SCALES.items()}
     compared = compare_methods(
-        runs, baseline, list(PRIMARY), margin=margins, lower_is_better=LOWER_IS_BETTER
+        runs, baseline, list(PRIMARY_MEASURES), margin=margins, lower_is_better=LOWER_IS_BETTER
     )
-    return comparison_table(compared, PRIMARY).assign(margin=[one.margin for one in compared])
+    table = comparison_table(compared, PRIMARY_MEASURES)
+    return table.assign(margin=[one.margin for one in compared])
 
 
 def compare_measures(runs: pd.DataFrame, baseline: str = "fixed") -> pd.DataFrame:
@@ -84,7 +85,7 @@ def at_equal_temperature(
         baseline: The fixed loss as tuned, among ``runs``.
 
     Returns:
-        A row a method and measure of :data:`PRIMARY`, over the curve's seeds: ``method``,
+        A row a method and measure of :data:`PRIMARY_MEASURES`, over the curve's seeds: ``method``,
         ``temperature`` (mean), ``measure``, ``tuned`` and ``tuned_half``, ``equal`` and
         ``equal_half``: the mean paired differences and half-widths of their 95 % intervals. A
         temperature outside the curve's is compared with the curve's end.
@@ -96,7 +97,7 @@ def at_equal_temperature(
     found = []
     for method, rows in shared[shared["method"] != baseline].groupby("method", sort=False):
         own = rows.set_index("seed")
-        for measure in PRIMARY:
+        for measure in PRIMARY_MEASURES:
             equal = {
                 seed: float(
                     np.interp(
@@ -132,7 +133,7 @@ def cluster_finding(
         margin: As for :func:`compare_clusters`.
     """
     table = claim_rows(compared)
-    headings = {heading: measure for measure, heading in PRIMARY.items()}
+    headings = {heading: measure for measure, heading in PRIMARY_MEASURES.items()}
     effects = [
         f"{minimum_detectable_effect(row.deviation, row.seeds, alpha=0.05 / len(compared)):.2g} "
         f"in {headings[row.metric]}"

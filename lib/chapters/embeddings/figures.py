@@ -5,7 +5,7 @@ import math
 import altair as alt
 import pandas as pd
 
-from lib.chapters.embeddings.claim import PRIMARY
+from lib.chapters.embeddings.claim import PRIMARY_MEASURES
 from lib.chapters.embeddings.measures import MEASURES
 from lib.chapters.shared import charts
 from lib.chapters.shared.charts import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILLION
@@ -37,7 +37,7 @@ def temperature_chart(curve: pd.DataFrame, points: pd.DataFrame, title: str) -> 
     methods = list(dict.fromkeys(points["method"]))
     colours = [INK, PURPLE, BLUE, ORANGE, GREEN, VERMILLION, GREY][: len(methods)]
     panels = []
-    for measure, heading in PRIMARY.items():
+    for measure, heading in PRIMARY_MEASURES.items():
         line = summarise(curve, ["temperature"], measure)
         dots = summarise(points, ["method"], measure).merge(
             points.groupby("method", as_index=False)["temperature"].mean()

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lib.chapters.shared.findings import Finding
 from lib.chapters.shared.tuning import replicate, results_table
-from lib.chapters.shared.verdicts import PAPER_METHOD, PRIMARY, answer_claim, detectable
+from lib.chapters.shared.verdicts import PAPER_METHOD, PRIMARY_METRICS, answer_claim, detectable
 from lib.encoders import extract_captions, extract_images
 from lib.metrics import retrieval_metrics_from_embeddings
 from lib.noise import Noise, corrupt
@@ -29,7 +29,7 @@ from lib.statistics import compare_methods, comparison_table
 from lib.training import Lab
 from lib.utils.progress import track
 
-METRICS = EPOCH_COLUMNS[1:]
+RECALLS = EPOCH_COLUMNS[1:]
 """The six recalls in percent and their sum."""
 
 JUDGED: Mapping[tuple[str, str], float] = {
@@ -86,7 +86,7 @@ def noise_in_training(
         rates: ``"mismatched"``, ``"captions"``, ``"images"`` to shares above 0 of noisy pairs.
 
     Returns:
-        One row per run: ``method``, ``seed``, ``what``, ``level`` (the rate) and :data:`METRICS`,
+        One row per run: ``method``, ``seed``, ``what``, ``level`` (the rate) and :data:`RECALLS`,
         on the clean test split. Each key of ``rates`` has the clean runs once, at level 0.
     """
     cells: dict[TrainedWith, RunConfig] = {}
@@ -98,7 +98,7 @@ def noise_in_training(
                 noisy = config.model_copy(update={"noise": noise})
                 cells[TrainedWith(method, what, level)] = noisy
     runs = results_table(replicate(lab, cells, seeds))
-    return runs[["method", "seed", "what", "level", *METRICS]]
+    return runs[["method", "seed", "what", "level", *RECALLS]]
 
 
 def noise_at_test(
@@ -121,7 +121,7 @@ def noise_at_test(
 
     Returns:
         ``method``, ``seed``, ``what`` (``"captions"`` or ``"images"``), ``kind``, ``level`` (the
-        severity) and :data:`METRICS`. The clean gallery stands in it once for each kind, at 0.
+        severity) and :data:`RECALLS`. The clean gallery stands in it once for each kind, at 0.
 
     Raises:
         ValueError: A kind or a severity is unknown.
@@ -185,13 +185,13 @@ def _noisy_features(lab: Lab, run: RunConfig, noises: Sequence[Noise]) -> dict[N
 def _measure(image: Tensor, text: Tensor, owner: Tensor) -> dict[str, float]:
     measured = retrieval_metrics_from_embeddings(image, text, owner)
     values = [float(value) for value in (*measured.recalls, measured.rsum)]
-    return dict(zip(METRICS, [round(value, 9) for value in values], strict=True))
+    return dict(zip(RECALLS, [round(value, 9) for value in values], strict=True))
 
 
 def over_kinds(table: pd.DataFrame) -> pd.DataFrame:
     """Return the mean over the kinds of a table of :func:`noise_at_test`, without ``kind``."""
     grouped = table.groupby(["method", "seed", "what", "level"], sort=False)
-    return grouped[list(METRICS)].mean().reset_index()
+    return grouped[list(RECALLS)].mean().reset_index()
 
 
 def degradation(table: pd.DataFrame) -> pd.DataFrame:
@@ -204,15 +204,15 @@ def degradation(table: pd.DataFrame) -> pd.DataFrame:
         The noisy rows, with what is lost in place of the metrics.
 
     >>> rows = {"method": "fixed", "seed": [0, 0], "what": "images", "level": [0.0, 0.8]}
-    >>> lost = degradation(pd.DataFrame(rows).assign(**dict.fromkeys(METRICS, [40.0, 34.5])))
+    >>> lost = degradation(pd.DataFrame(rows).assign(**dict.fromkeys(RECALLS, [40.0, 34.5])))
     >>> lost[["level", "rsum"]].to_numpy().tolist()
     [[0.8, 5.5]]
     """
     keys = [name for name in ("method", "seed", "what", "kind") if name in table]
-    clean = table[table["level"] == 0].set_index(keys)[list(METRICS)]
+    clean = table[table["level"] == 0].set_index(keys)[list(RECALLS)]
     noisy = table[table["level"] > 0].set_index(keys)
-    lost = clean.loc[noisy.index].to_numpy() - noisy[list(METRICS)].to_numpy()
-    noisy[list(METRICS)] = lost
+    lost = clean.loc[noisy.index].to_numpy() - noisy[list(RECALLS)].to_numpy()
+    noisy[list(RECALLS)] = lost
     return noisy.reset_index()
 
 
@@ -251,7 +251,7 @@ def compare_degradation(
         lost = lost[(lost["what"] == what) & (lost["level"] == level)]
         if lost.empty:
             raise ValueError(f"there are no runs with {condition}")
-        judged.append(lost[["method", "seed", *PRIMARY]].assign(condition=condition))
+        judged.append(lost[["method", "seed", *PRIMARY_METRICS]].assign(condition=condition))
     table = pd.concat(judged, ignore_index=True)
     order = training["method"].unique().tolist()
     for method in (baseline, claimed):
@@ -264,12 +264,12 @@ def compare_degradation(
             compared = compare_methods(
                 table[table["method"].isin([baseline, *methods])],
                 baseline,
-                list(PRIMARY),
+                list(PRIMARY_METRICS),
                 margin=margin,
-                lower_is_better=list(PRIMARY),
+                lower_is_better=list(PRIMARY_METRICS),
                 within="condition",
             )
-            family = comparison_table(compared, PRIMARY, within="condition")
+            family = comparison_table(compared, PRIMARY_METRICS, within="condition")
             families.append(family.assign(primary=primary))
     found = pd.concat(families, ignore_index=True)
     place_in_order = found["method"].map(order.index)

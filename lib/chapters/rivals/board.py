@@ -16,7 +16,7 @@ from lib.chapters.shared.tuning import (
     tune,
     tune_methods,
 )
-from lib.chapters.shared.verdicts import PRIMARY, overall
+from lib.chapters.shared.verdicts import PRIMARY_METRICS, overall
 from lib.runs import RunConfig
 from lib.runs.schedules import (
     AnalyticUncertaintyConfig,
@@ -50,7 +50,7 @@ STUDY: dict[str, Scheduled] = {
 
 MULTI_POSITIVE = "multi-positive loss"
 
-METRICS = {**PRIMARY, "mean_recall": "mean recall"}
+BOARD_METRICS = {**PRIMARY_METRICS, "mean_recall": "mean recall"}
 """What is compared: the two R@1 of the paper's claims, and rSum divided by its six recalls."""
 
 
@@ -244,7 +244,7 @@ def tuned_constants(candidates: Sequence[RunConfig]) -> list[str]:
 
 
 def compare(runs: pd.DataFrame, margin: float, baseline: str = "fixed") -> pd.DataFrame:
-    """Compare every method with the fixed loss on :data:`METRICS`, one Holm family.
+    """Compare every method with the fixed loss on :data:`BOARD_METRICS`, one Holm family.
 
     Args:
         runs: A row a run: ``method``, ``seed`` and the metrics.
@@ -255,7 +255,7 @@ def compare(runs: pd.DataFrame, margin: float, baseline: str = "fixed") -> pd.Da
         Rows as :func:`lib.chapters.shared.verdicts.against` gives them, with ``sets``.
     """
     table = comparison_table(
-        compare_methods(averaged(runs), baseline, list(METRICS), margin=margin), METRICS
+        compare_methods(averaged(runs), baseline, list(BOARD_METRICS), margin=margin), BOARD_METRICS
     )
     return table.assign(sets=table["method"].map(SETS))
 
@@ -278,7 +278,7 @@ def compare_captions(runs: pd.DataFrame, margin: float) -> pd.DataFrame:
     return compare(pair, margin, MORE_CAPTIONS)
 
 
-def captions_verdict(table: pd.DataFrame) -> str:
+def captions_conclusion(table: pd.DataFrame) -> str:
     """Say what the multi-positive loss adds to the captions that it brings.
 
     Args:
@@ -291,7 +291,7 @@ def captions_verdict(table: pd.DataFrame) -> str:
     return f"Against the fixed loss on as many captions, the multi-positive loss changes: {said}."
 
 
-def verdict(table: pd.DataFrame) -> str:
+def conclusion(table: pd.DataFrame) -> str:
     """Say what beats the fixed loss and what that sets, in sentences made from the comparisons.
 
     A method is better if some metric improves and none worsens, and so on with worse.
@@ -300,7 +300,7 @@ def verdict(table: pd.DataFrame) -> str:
         table: What :func:`compare` returns.
     """
     found = {method: overall(rows) for method, rows in table.groupby("method", sort=False)}
-    scores = table[table["metric"] == METRICS["mean_recall"]].set_index("method")["estimate"]
+    scores = table[table["metric"] == BOARD_METRICS["mean_recall"]].set_index("method")["estimate"]
     better = sorted(
         (name for name, answer in found.items() if answer == "improves"),
         key=lambda name: -scores[name],

@@ -3,7 +3,7 @@
 import altair as alt
 import pandas as pd
 
-from lib.chapters.rivals.board import METRICS
+from lib.chapters.rivals.board import BOARD_METRICS
 from lib.chapters.shared import charts
 from lib.chapters.shared.figures import difference_table
 
@@ -32,7 +32,7 @@ def leaderboard_chart(table: pd.DataFrame, margin: float) -> alt.VConcatChart:
 
 
 def _block(table: pd.DataFrame, kind: str, margin: float, reach: float) -> alt.FacetChart:
-    ranked = table[table["metric"] == METRICS["mean_recall"]].sort_values("estimate")
+    ranked = table[table["metric"] == BOARD_METRICS["mean_recall"]].sort_values("estimate")
     order = ranked["method"].tolist()[::-1]
     layers = charts.difference_layers(
         table.set_index("method").loc[order].reset_index(),
@@ -62,14 +62,14 @@ def leaderboard_table(compared: pd.DataFrame, field: pd.DataFrame) -> pd.DataFra
             "cell": shown["difference, points"] + ", " + compared["verdict"],
         }
     ).pivot(index="method", columns="metric", values="cell")
-    mean = compared[compared["metric"] == METRICS["mean_recall"]].set_index("method")
+    mean = compared[compared["metric"] == BOARD_METRICS["mean_recall"]].set_index("method")
     ranked = mean.sort_values("estimate", ascending=False)
     about = field.set_index("method").loc[ranked.index]
     return pd.DataFrame(
         {
             "method": ranked.index,
             "sets": about["sets"].to_numpy(),
-            **{name: cells.loc[ranked.index, name].to_numpy() for name in METRICS.values()},
+            **{name: cells.loc[ranked.index, name].to_numpy() for name in BOARD_METRICS.values()},
             "least p (Holm)": [
                 compared[compared["method"] == method]["p_adjusted"].min()
                 for method in ranked.index

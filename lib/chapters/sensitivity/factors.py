@@ -134,7 +134,7 @@ def _sets_temperature(config: RunConfig) -> bool:
     return config.scheduler is not None and config.scheduler.actuator == "sharpness"
 
 
-def verdict(sizes: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFrame) -> str:
+def conclusion(sizes: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFrame) -> str:
     """Say what the size and the factors change, in sentences made from the comparisons.
 
     Args:

@@ -18,7 +18,7 @@ from lib.chapters.shared.tuning import (
     tune,
     tune_methods,
 )
-from lib.chapters.shared.verdicts import PAPER_METHOD, PRIMARY, against, estimates
+from lib.chapters.shared.verdicts import PAPER_METHOD, PRIMARY_METRICS, against, estimates
 from lib.runs import RunConfig, RunRecord
 from lib.statistics import compare_pairs, paired_comparison
 from lib.training import Lab
@@ -130,7 +130,7 @@ def constants_table(
         tuned: Size to method to its configuration.
         runs: What :func:`size_runs` returns.
     """
-    reached = runs.groupby(["train_images", "method"])[[*PRIMARY, "rsum"]].mean()
+    reached = runs.groupby(["train_images", "method"])[[*PRIMARY_METRICS, "rsum"]].mean()
     rsum = runs.set_index(["train_images", "method", "seed"])["rsum"].sort_index()
     rows = []
     for size, methods in tuned.items():
@@ -150,7 +150,7 @@ def constants_table(
                     else f"{scheduled(config).target if sharp else scheduled(config).gamma:g}",
                     "learning rate": f"{config.learning_rate:g}",
                     "epochs": config.epochs,
-                    **{name: metrics[column] for column, name in PRIMARY.items()},
+                    **{name: metrics[column] for column, name in PRIMARY_METRICS.items()},
                     "rSum": metrics["rsum"],
                     "rSum − fixed": ""
                     if method == FIXED

@@ -17,7 +17,7 @@ from lib.utils.files import write_atomic
 MIME_TYPE = "application/vnd.study.finding+json"
 RECOMMENDATION_MIME_TYPE = "application/vnd.study.recommendation+json"
 
-Verdict = Literal["improves", "worsens", "equivalent", "undecided", "open"]
+ClaimVerdict = Literal["improves", "worsens", "equivalent", "undecided", "open"]
 Edition = Literal["quick", "published"]
 Text = Annotated[str, Field(min_length=1)]
 
@@ -109,7 +109,7 @@ class Estimate(BaseModel):
     train_images: int | None = Field(None, ge=1)
     seeds: int = Field(ge=1)
     p_adjusted: float | None = Field(None, ge=0, le=1)
-    verdict: Verdict
+    verdict: ClaimVerdict
 
     @model_validator(mode="after")
     def _interval_is_ordered(self) -> Self:
@@ -130,7 +130,7 @@ class Finding(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     claim: int = Field(ge=1, le=len(CLAIMS))
-    verdict: Verdict
+    verdict: ClaimVerdict
     notebook: Text
     estimates: tuple[Estimate, ...] = ()
     summary: Text

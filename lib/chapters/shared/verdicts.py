@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from lib.chapters.shared.findings import Estimate, Finding, Verdict
+from lib.chapters.shared.findings import ClaimVerdict, Estimate, Finding
 from lib.runs import TEST_COLUMNS
 from lib.statistics import (
     compare_methods,
@@ -13,13 +13,13 @@ from lib.statistics import (
     minimum_detectable_effect,
 )
 
-PRIMARY = {"i2t_r1": "i2t R@1", "t2i_r1": "t2i R@1"}
+PRIMARY_METRICS = {"i2t_r1": "i2t R@1", "t2i_r1": "t2i R@1"}
 """The metrics that the paper's claims on retrieval are about; Holm's adjustment spans them."""
 
 PAPER_METHOD = "variance × direction"
 """Our reconstruction of the paper's scheduler."""
 
-ANSWERS: dict[Verdict, str] = {
+ANSWERS: dict[ClaimVerdict, str] = {
     "improves": "It does",
     "worsens": "It does not: it is worse",
     "equivalent": "It makes no difference that matters",
@@ -43,8 +43,8 @@ def against(
         ``high``, ``deviation`` (standard deviation of the paired differences), ``seeds``,
         ``p_adjusted``, ``verdict``, and the column of settings.
     """
-    compared = compare_methods(runs, baseline, list(PRIMARY), margin=margin, within=within)
-    return comparison_table(compared, PRIMARY, within)
+    compared = compare_methods(runs, baseline, list(PRIMARY_METRICS), margin=margin, within=within)
+    return comparison_table(compared, PRIMARY_METRICS, within)
 
 
 def against_each(
@@ -56,8 +56,8 @@ def against_each(
 ) -> pd.DataFrame:
     """Compare chosen pairs, (method, baseline), on the primary metrics as one Holm family; columns
     as in :func:`against`."""
-    compared = compare_pairs(runs, pairs, list(PRIMARY), margin=margin, within=within)
-    return comparison_table(compared, PRIMARY, within)
+    compared = compare_pairs(runs, pairs, list(PRIMARY_METRICS), margin=margin, within=within)
+    return comparison_table(compared, PRIMARY_METRICS, within)
 
 
 def against_on_all(runs: pd.DataFrame, baseline: str, margin: float) -> pd.DataFrame:
@@ -81,7 +81,7 @@ def against_on_all(runs: pd.DataFrame, baseline: str, margin: float) -> pd.DataF
     return comparison_table(compared)
 
 
-def overall(table: pd.DataFrame, by: str = "baseline") -> Verdict:
+def overall(table: pd.DataFrame, by: str = "baseline") -> ClaimVerdict:
     """Return one verdict for the rows of a claim.
 
     *equivalent* if every row is. *improves* if, against every baseline, at least one metric

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from html import escape
 from itertools import groupby
 
-from lib.chapters.shared.findings import Estimate, Verdict
+from lib.chapters.shared.findings import ClaimVerdict, Estimate
 from lib.study.book.values import format_number
 
-SYMBOLS: dict[Verdict, str] = {
+SYMBOLS: dict[ClaimVerdict, str] = {
     "improves": "▲",
     "worsens": "▼",
     "equivalent": "=",

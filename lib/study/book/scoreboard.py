@@ -12,11 +12,11 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from lib.chapters.shared.findings import Estimate, Verdict, claim
+from lib.chapters.shared.findings import ClaimVerdict, Estimate, claim
 from lib.study.book.forest import SYMBOLS, digits_of, forest, panels, scale_of
 from lib.study.book.values import FINDINGS, Entry, FindingsError, findings_of, format_number
 
-ANSWERS: dict[Verdict, str] = {
+ANSWERS: dict[ClaimVerdict, str] = {
     "improves": "Yes",
     "worsens": "No, it does worse",
     "equivalent": "No, it makes no difference that matters",
@@ -26,7 +26,7 @@ ANSWERS: dict[Verdict, str] = {
 """What each verdict answers to a claim."""
 
 _COUNTS = ("none", "one", "two", "three", "four", "five")
-_SUMS: dict[Verdict, tuple[str, str]] = {
+_SUMS: dict[ClaimVerdict, tuple[str, str]] = {
     "improves": ("{} is confirmed", "{} are confirmed"),
     "equivalent": ("in {} there is no difference that matters",) * 2,
     "worsens": ("in {} the opposite is found",) * 2,
@@ -81,7 +81,7 @@ class RecommendationDirective(SphinxDirective):
         return [nodes.container("", *parts, classes=["recommendation"])]
 
 
-def badge(verdict: Verdict) -> nodes.inline:
+def badge(verdict: ClaimVerdict) -> nodes.inline:
     """Return ``verdict`` as a badge, told apart by sign and word as well as by colour."""
     text = f"{SYMBOLS[verdict]} {verdict}"
     return nodes.inline(text, text, classes=["verdict", f"verdict-{verdict}"])

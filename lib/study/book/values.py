@@ -15,7 +15,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.errors import SphinxError
 from sphinx.util.docutils import SphinxRole
 
-from lib.chapters.shared.findings import Edition, Estimate, Recommendation, Verdict
+from lib.chapters.shared.findings import ClaimVerdict, Edition, Estimate, Recommendation
 
 FINDINGS = PurePosixPath("book/results/findings.json")
 """Where the findings lie in the book's sources; the chapters they name lie beside them."""
@@ -35,7 +35,7 @@ class Entry(BaseModel):
     claim: int
     title: str
     paper: str
-    verdict: Verdict
+    verdict: ClaimVerdict
     notebook: str | None
     estimates: tuple[Estimate, ...]
     summary: str | None
