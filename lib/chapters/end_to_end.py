@@ -10,7 +10,7 @@ from lib.chapters.parameters import EndToEndParameters
 from lib.chapters.shared.figures import leaderboard, with_interval
 from lib.chapters.shared.traces import furthest_weight, imbalance
 from lib.chapters.shared.tuning import Tuning, temperature_grid, tune
-from lib.chapters.shared.verdicts import PAPER_METHOD, against_each
+from lib.chapters.shared.verdicts import PAPER_METHOD, against_each, beyond_chance
 from lib.runs import RunConfig, RunRecord, ScheduleConfig, TowersConfig
 from lib.schedulers import SIGNALS
 from lib.statistics import minimum_detectable_effect
@@ -289,9 +289,7 @@ def conclusion(
             f"leave 1 by {own['furthest'].iloc[0]:.3f} at most, at γ = {own['gamma'].iloc[0]:g}. "
             f"These seeds would find, alone, a true difference of {reach} points."
         )
-    shown = compared[
-        compared["towers"].isin(trained) & compared["verdict"].isin(["improves", "worsens"])
-    ]
+    shown = beyond_chance(compared[compared["towers"].isin(trained)])
     if shown.empty:
         sentences.append("With trained towers no difference is more than chance.")
     else:

@@ -16,6 +16,7 @@ import torch
 from lib.chapters.shared import charts
 from lib.chapters.shared.figures import signed, with_interval
 from lib.chapters.shared.traces import furthest_weight, imbalance
+from lib.chapters.shared.verdicts import beyond_chance
 from lib.models import matmul
 from lib.runs import NoiseConfig, RunConfig, RunRecord
 from lib.training import Lab
@@ -235,13 +236,11 @@ def conclusion(typical: float, response: pd.DataFrame, differences: pd.DataFrame
     """
     swept = [
         f"γ = {row.gamma:g} {row.verdict} {row.metric} ({signed(row.estimate)})"
-        for row in response.itertuples()
-        if row.verdict in ("improves", "worsens")
+        for row in beyond_chance(response).itertuples()
     ]
     found = [
         f"{row.condition}, {row.metric} {row.verdict} ({signed(row.estimate)})"
-        for row in differences.itertuples()
-        if row.verdict in ("improves", "worsens")
+        for row in beyond_chance(differences).itertuples()
     ]
     alike = int((differences["verdict"] == "equivalent").sum())
     conditions = differences["condition"].nunique()

@@ -256,8 +256,7 @@ def test_the_claim_is_a_family_of_its_own():
     assert primary["metric"].tolist() == ["epochs to 95 %", "epochs to 99 %"]
     assert set(primary["method"]) == {PAPER_METHOD}
     times = speeds.pivot(index=["share", "seed"], columns="method", values="epochs")
-    pairs = [(times.loc[s, PAPER_METHOD], times.loc[s, "fixed"]) for s in PRIMARY_SHARES]
-    p = [ttest_rel(*pair).pvalue for pair in pairs]
+    p = [ttest_rel(times.loc[s, PAPER_METHOD], times.loc[s, "fixed"]).pvalue for s in (0.95, 0.99)]
     least = min(1, 2 * min(p))
     assert sorted(primary["p_adjusted"]) == pytest.approx(sorted([least, max(least, *p)]))
     alone = compare_speed(speeds[speeds["method"].isin(["fixed", PAPER_METHOD])], 0.25)

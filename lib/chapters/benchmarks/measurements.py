@@ -106,7 +106,6 @@ def read_measurements(folder: str = "") -> dict[str, Measured]:
 
 def conditions(measured: Mapping[str, Measured]) -> str:
     """Say where, when and with what the measurements were made."""
-    said = []
     groups: dict[str, list[str]] = {}
     for case, one in measured.items():
         m = one.machine
@@ -118,9 +117,7 @@ def conditions(measured: Mapping[str, Measured]) -> str:
             f"cores, {m.memory_gib:.0f} GiB. {peers}.{missing}{quick}"
         )
         groups.setdefault(text, []).append(case)
-    for text, cases in groups.items():
-        said.append(f"*{', '.join(cases)}*: {text}")
-    return "\n\n".join(said)
+    return "\n\n".join(f"*{', '.join(cases)}*: {text}" for text, cases in groups.items())
 
 
 def targets(

@@ -8,7 +8,7 @@ import pandas as pd
 from lib.chapters.sensitivity.sizes import FIXED
 from lib.chapters.shared.traces import furthest_weight, imbalance
 from lib.chapters.shared.tuning import results_table, scheduled
-from lib.chapters.shared.verdicts import PAPER_METHOD, against
+from lib.chapters.shared.verdicts import PAPER_METHOD, against, beyond_chance
 from lib.runs import RunConfig, RunRecord
 
 Changes = Mapping[str, Any]
@@ -147,9 +147,7 @@ def conclusion(sizes: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFrame)
         sentences.append(f"By size, `{method}` against the fixed loss: {_counts(rows)}.")
     for method, rows in compared.groupby("method", sort=False):
         sentences.append(f"Factor by factor, `{method}`: {_counts(rows)}.")
-    odd = compared[
-        (compared["method"] == PAPER_METHOD) & compared["verdict"].isin(["improves", "worsens"])
-    ]
+    odd = beyond_chance(compared[compared["method"] == PAPER_METHOD])
     if odd.empty:
         sentences.append("No setting was found in which the paper's scheduler does something.")
     else:

@@ -164,15 +164,10 @@ def mean_line(
     picked: alt.Parameter | None = None,
     **mark: Any,
 ) -> tuple[alt.Chart, alt.Chart]:
-    """Return the band from ``low`` to ``high`` and the line in it, as two layers.
+    """Return two layers over ``base``: the band from ``low`` to ``high``, and the line in it.
 
-    Args:
-        base: The data, with the channels that both share.
-        low, centre: The lower end of the band; the line.
-        tooltip: Of the line.
-        opacity: Of the band.
-        picked: A selection; lines outside it fade, and their bands vanish.
-        **mark: Options of the line; the band takes its ``color``.
+    Outside the selection ``picked``, lines fade and bands vanish. ``mark`` holds options of the
+    line; the band takes its ``color``.
     """
     color = mark.get("color", alt.Undefined)
     band = base.mark_area(color=color, opacity=alt.Undefined if picked else opacity)
@@ -252,15 +247,8 @@ def difference_panels(
     column: alt.Column | None = None,
     row: Any = alt.Undefined,
 ) -> alt.FacetChart:
-    """Return paired differences in panels.
-
-    Args:
-        layers: A panel, as of :func:`difference_layers`.
-        title: Of all panels.
-        size: Width and height of a panel.
-        column: What each column of panels shows; default, a metric, in the table's order.
-        row: What each row of panels shows, if there are several.
-    """
+    """Return panels of ``layers``: a column per metric, in the table's order, or per value of
+    ``column``; a row per value of ``row``."""
     if column is None:
         table: Any = layers[0].data
         column = alt.Column("metric:N").title(None).sort(list(dict.fromkeys(table["metric"])))

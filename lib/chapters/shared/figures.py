@@ -145,14 +145,10 @@ def show_table(
     """
     names = names or {column: column for column in table.columns}
     decimals = digits or {}
-    formats = {
-        column: _formatter(decimals.get(column, 2))
-        for column in names
-        if pd.api.types.is_float_dtype(table[column])
-    }
     shown = table[list(names)].copy()
-    for column, write in formats.items():
-        shown[column] = shown[column].map(write)
+    for column in names:
+        if pd.api.types.is_float_dtype(table[column]):
+            shown[column] = shown[column].map(_formatter(decimals.get(column, 2)))
     page = shown.rename(columns=dict(names)).to_html(index=False, border=0, na_rep="–")
     return show_html(page)
 

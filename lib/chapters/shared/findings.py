@@ -239,18 +239,14 @@ def write_findings(paths: Iterable[Path], target: Path, edition: Edition = "publ
 
 def _entry(claim: Claim, answers: Mapping[int, Finding]) -> dict[str, Any]:
     finding = answers.get(claim.number)
-    entry: dict[str, Any] = {
+    known: dict[str, Any] = dict.fromkeys(Finding.model_fields) | {
         "claim": claim.number,
-        "title": claim.title,
-        "paper": claim.paper,
         "verdict": "open",
-        "notebook": None,
         "estimates": [],
-        "summary": None,
-        "corpus": None,
-        "train_images": None,
     }
-    return entry if finding is None else {**entry, **finding.model_dump(mode="json")}
+    if finding is not None:
+        known = finding.model_dump(mode="json")
+    return {"claim": claim.number, "title": claim.title, "paper": claim.paper, **known}
 
 
 def _read_outputs(path: Path) -> list[Mapping[str, Any]]:

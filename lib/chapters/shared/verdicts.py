@@ -81,12 +81,16 @@ def against_on_all(runs: pd.DataFrame, baseline: str, margin: float) -> pd.DataF
     return comparison_table(compared)
 
 
+def beyond_chance(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a comparison whose method improves or worsens."""
+    return table[table["verdict"].isin(["improves", "worsens"])]
+
+
 def overall(table: pd.DataFrame, by: str = "baseline") -> ClaimVerdict:
     """Return one verdict for the rows of a claim.
 
-    *equivalent* if every row is. *improves* if, against every baseline, at least one metric
-    improves and none worsens; *worsens* likewise. *undecided* otherwise. ``by`` names another
-    column whose every value must improve.
+    *equivalent* if every row is. *improves* if, against every baseline (or value of ``by``), at
+    least one metric improves and none worsens; *worsens* likewise. *undecided* otherwise.
     """
     verdicts = set(table["verdict"])
     if verdicts == {"equivalent"}:
@@ -148,12 +152,10 @@ def answer_claim(
 
     Args:
         claim, notebook, corpus, train_images: As for :func:`judge`.
-        table: The rows that the claim is about, as :func:`estimates` takes them.
+        table, by: The rows that the claim is about, for :func:`estimates` and :func:`overall`.
         remarks: The sentences after the first.
-        found: The true difference found with probability 0.8; empty, nothing is said of it.
-        measure: What is compared, before the names of the methods.
-        place: What leads from these names to the corpus.
-        by: As for :func:`overall`.
+        found: Of :func:`detectable`; empty, nothing is said of it.
+        measure, place: What stands before the methods' names, and between them and the corpus.
     """
     verdict = overall(table, by)
     power = f" A true difference of {found} is found with probability 0.8." if found else ""

@@ -3,16 +3,19 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from lib.chapters.main_comparison import against_rivals
+from lib.chapters.main_comparison import against_rivals, power_table
 from lib.chapters.shared.verdicts import (
     PAPER_METHOD,
     against,
+    against_on_all,
     claim_rows,
     estimates,
     judge,
     overall,
 )
+from lib.runs import TEST_COLUMNS
 
 CONDITIONS = {"corpus": "scenes", "train_images": 800, "margin": 0.3}
 
@@ -137,10 +140,6 @@ def test_a_claim_about_a_method_that_was_not_run_is_refused():
 
 
 def test_power_is_told_for_one_test_and_for_the_table():
-    from scipy import stats
-
-    from lib.chapters.main_comparison import power_table
-
     table = pd.DataFrame(
         {"method": ["a", "b"], "metric": ["i2t R@1", "t2i R@1"], "deviation": [1.0, 0.5],
          "seeds": [20, 20]}
@@ -156,9 +155,6 @@ def test_power_is_told_for_one_test_and_for_the_table():
 
 
 def test_all_metrics_are_one_family_and_a_lower_rank_is_better():
-    from lib.chapters.shared.verdicts import against_on_all
-    from lib.runs import TEST_COLUMNS
-
     runs = pd.DataFrame(
         [
             {"method": method, "seed": seed}
