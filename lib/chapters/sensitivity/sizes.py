@@ -224,6 +224,17 @@ def recommend(
         BOTH: "A learning rate that decays and a scheduled temperature",
         CAPTIONS: "Fixed weights, several captions of each image in every step",
     }
+    return Recommendation(
+        name=titles[name],
+        notebook=notebook,
+        summary=_summary(rows, compared, train_images),
+        settings=settings,
+        estimates=estimates(rows),
+    )
+
+
+def _summary(rows: pd.DataFrame, compared: pd.DataFrame, train_images: int) -> str:
+    """Say what a setting gains, from its rows; without any, that no setting tried is better."""
     if rows.empty:
         tried = compared[compared["method"].isin(CANDIDATES)]
         wins = (tried["verdict"] == "improves").groupby(tried["method"], sort=False).sum()
@@ -234,27 +245,19 @@ def recommend(
             f"{row.metric} {signed(row.estimate)} at {row.train_images:,} images"
             for row in own[own["verdict"] == "improves"].itertuples()
         )
-        summary = (
+        return (
             "Of the settings tried at every size of the training set none beats it by the rule set "
             "beforehand: an improvement of R@1 in at least half of the comparisons over sizes, "
             f"nowhere a loss. The nearest (“{nearest}”) improves in {wins[nearest]} of {len(own)}"
             f"{': ' if gains else ''}{gains}; it loses in {losses[nearest]}. What pays is tuning "
             "the temperature and the learning rate."
         )
-    else:
-        won = int((rows["verdict"] == "improves").sum())
-        summary = (
-            f"It improves on the tuned fixed loss in {won} of {len(rows)} comparisons over "
-            f"{rows['train_images'].nunique()} sizes of the training set and is nowhere worse. "
-            f"The constants are those tuned at {train_images:,} images; tune the temperature and "
-            "the first learning rate on your own validation split."
-        )
-    return Recommendation(
-        name=titles[name],
-        notebook=notebook,
-        summary=summary,
-        settings=settings,
-        estimates=estimates(rows),
+    won = int((rows["verdict"] == "improves").sum())
+    return (
+        f"It improves on the tuned fixed loss in {won} of {len(rows)} comparisons over "
+        f"{rows['train_images'].nunique()} sizes of the training set and is nowhere worse. "
+        f"The constants are those tuned at {train_images:,} images; tune the temperature and "
+        "the first learning rate on your own validation split."
     )
 
 
