@@ -1,4 +1,8 @@
-"""Archives that are unpacked without trust."""
+"""Archives that are unpacked without trust.
+
+This is our own because pooch's ``Unzip`` has no limits: it renames hostile entries instead of
+refusing them, and unpacks archives of any size.
+"""
 
 import errno
 import stat

@@ -1,4 +1,7 @@
-"""Downloads that resume, and a record of what arrived."""
+"""Downloads that resume, and a record of what arrived.
+
+This is our own because pooch can neither resume a download nor bound its size.
+"""
 
 import hashlib
 import json

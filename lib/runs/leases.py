@@ -1,6 +1,8 @@
-"""Who is at work on what: two processes that share a folder do each piece of work once.
+"""Leases: of several processes that share a folder, one alone does each piece of work.
 
-A lease lives no longer than its process, so one that was killed holds nobody up.
+A lease ends with its process, so a killed process blocks no other. One lock per process and a note
+of its names, not one lock per name: a sweep on workers holds thousands of names at once, and each
+lock takes one of the 1,024 files that a process may usually open.
 """
 
 import json
@@ -16,7 +18,7 @@ class Leases:
     """Leases on names, such as run ids, that all processes with the same folder respect.
 
     Args:
-        folder: Where they are noted.
+        folder: The folder of the locks and notes.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -24,10 +26,10 @@ class Leases:
 
     @contextmanager
     def take(self, names: Sequence[str]) -> Iterator[set[str]]:
-        """Hold those of ``names`` that nobody else holds, for as long as the context lasts.
+        """Hold those of ``names`` that nobody else holds, until the context ends.
 
         Yields:
-            The names that are held, perhaps none.
+            The names that are now held, perhaps none.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         own = FileLock(self._folder / f"{uuid.uuid4().hex}.lock")
@@ -45,7 +47,7 @@ class Leases:
             Path(own.lock_file).unlink(missing_ok=True)
 
     def wait(self, names: Iterable[str]) -> None:
-        """Return when somebody who held one of ``names`` has let go of it, or nobody holds any."""
+        """Wait until a holder of one of ``names`` releases it; return at once if there is none."""
         wanted = set(names)
         with FileLock(self._folder / "mutex"):
             lock = next((lock for lock, others in self._live() if wanted & others), None)
@@ -55,7 +57,7 @@ class Leases:
             lock.unlink(missing_ok=True)
 
     def _live(self) -> Iterator[tuple[Path, set[str]]]:
-        """Yield the lock and the names of each lease whose holder lives; remove the others."""
+        """Yield the lock and the names of each lease whose holder is alive; remove the others."""
         for lock in sorted(self._folder.glob("*.lock")):
             try:
                 with FileLock(lock, timeout=0):
@@ -65,7 +67,7 @@ class Leases:
                 try:
                     yield lock, set(json.loads(_note(lock).read_text(encoding="utf-8")))
                 except (OSError, ValueError):
-                    # Its holder is letting go of it at this moment.
+                    # Its holder is releasing it at this moment.
                     continue
 
 

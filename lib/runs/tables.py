@@ -1,4 +1,8 @@
-"""Tables of numbers as Parquet files that tell whether they are as they were written."""
+"""Tables of numbers as Parquet files whose damage is found when they are read.
+
+The digest is our own: Parquet's page checksums leave out the footer, in which a flipped bit can
+change names, lengths and missing values unseen.
+"""
 
 import hashlib
 import io
@@ -11,20 +15,20 @@ import pandas as pd
 from lib.utils.files import atomic_path
 
 DIGEST, PURPOSE = b"study.sha256", b"study.purpose"
-"""What a file's schema carries: the SHA-256 of its content, and what it was written as."""
+"""Keys of a file's schema metadata: the SHA-256 of the content, and the table's purpose."""
 
 
 class DamagedTableError(ValueError):
-    """A file is no such table as was written there; the text names it and says why."""
+    """The file is not the table that was written to this path; the message says why."""
 
 
 def write_table(path: Path, table: pd.DataFrame, purpose: str = "") -> None:
-    """Write ``table``, whole or not at all; the same table gives the same bytes.
+    """Write ``table`` whole or not at all; the same table gives the same bytes.
 
     Args:
         path: The file.
         table: Its index is not kept.
-        purpose: What it is; :func:`read_table` refuses a file that was written as another.
+        purpose: What the table is; :func:`read_table` refuses a file of another purpose.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -39,11 +43,11 @@ def write_table(path: Path, table: pd.DataFrame, purpose: str = "") -> None:
 def read_table(path: Path, purpose: str = "") -> pd.DataFrame:
     """Read what :func:`write_table` wrote.
 
-    A Parquet file without a digest, as an older version of the study wrote them, is believed.
+    A Parquet file without a digest, as an older version of the study wrote it, is not checked.
 
     Raises:
-        FileNotFoundError: There is none.
-        DamagedTableError: It is damaged, or was written as something else.
+        FileNotFoundError: There is no such file.
+        DamagedTableError: The file is damaged, or was written for another purpose.
     """
     from pyarrow import parquet
 
@@ -64,11 +68,11 @@ def read_table(path: Path, purpose: str = "") -> pd.DataFrame:
 
 
 def table_purpose(path: Path) -> str:
-    """Return what a file was written as, "" where it doesn't tell.
+    """Return the purpose that a file was written for; "" if it holds none.
 
     Raises:
-        FileNotFoundError: There is none.
-        DamagedTableError: It is no Parquet file.
+        FileNotFoundError: There is no such file.
+        DamagedTableError: The file is not a Parquet file.
     """
     from pyarrow import parquet
 

@@ -1,11 +1,14 @@
-"""Where the study keeps what it computes, and how a file is written whole or not at all."""
+"""Where the study keeps what it computes, and how a file is written whole or not at all.
+
+The locks on partial files are our own: filelock needs a second file, which a kill would leave.
+"""
 
 import glob
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
@@ -17,7 +20,7 @@ if os.name == "posix":
 def home() -> Path:
     """Return the folder of everything computed on this machine: features, runs, downloads.
 
-    It is ``$STUDY_HOME`` where that is set, else the user's cache folder, so that a second clone of
+    It is ``$STUDY_HOME`` if that is set, else the user's cache folder, so that a second clone of
     the study finds what the first one computed.
     """
     configured = os.environ.get("STUDY_HOME")
@@ -31,22 +34,13 @@ def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a path beside ``target`` to write to, and move it onto ``target`` on success.
 
     A reader sees the old file or the whole new one, never a part: the data reach the disk before
-    the rename does. On an exception the partial file is removed and ``target`` left as it was; what
-    a killed process left is removed by the next one that writes ``target``.
+    the rename does. On an exception the partial file is removed and ``target`` left as it was. The
+    next writer of ``target`` removes what a killed process left.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(target)
-    handle, partial = _new_partial(target)
-    try:
+    with _partial(target) as partial:
         yield partial
         with partial.open("rb") as written:
             os.fsync(written.fileno())
-        partial.chmod(0o666 & ~_umask())
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-        if handle is not None:
-            os.close(handle)
 
 
 def write_atomic(target: Path, data: bytes | str) -> None:
@@ -61,67 +55,68 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
     On an exception it is removed. ``target`` must not exist, or be empty.
     """
+    with _partial(target, folder=True) as partial:
+        yield partial
+
+
+@contextmanager
+def _partial(target: Path, *, folder: bool = False) -> Iterator[Path]:
+    """Yield a new file or folder beside ``target``, and move it there on success.
+
+    A living writer holds a lock on its partial; a killed one's is free, and marks what to remove.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(target)
-    handle, partial = _new_partial(target, folder=True)
+    for abandoned in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
+        if (lock := _lock(abandoned, wait=False)) is not None:
+            _remove(abandoned)
+            os.close(lock)
+    partial, lock = _new_partial(target, folder)
     try:
         yield partial
-        partial.chmod(0o777 & ~_umask())
+        partial.chmod((0o777 if folder else 0o666) & ~_umask())
         partial.replace(target)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        if handle is not None:
-            os.close(handle)
+        _remove(partial)
+        if lock is not None:
+            os.close(lock)
 
 
-def _new_partial(target: Path, *, folder: bool = False) -> tuple[int | None, Path]:
-    """Make an empty file or folder beside ``target``; it is locked until its handle is closed."""
+def _new_partial(target: Path, folder: bool) -> tuple[Path, int | None]:
+    """Make an empty file or folder beside ``target``; return it and the handle of its lock."""
     while True:
         prefix, suffix = f".{target.name}.", ".partial"
-        if not folder:
-            handle, name = tempfile.mkstemp(dir=target.parent, prefix=prefix, suffix=suffix)
+        if folder:
+            partial = Path(tempfile.mkdtemp(suffix, prefix, target.parent))
         else:
-            name = tempfile.mkdtemp(dir=target.parent, prefix=prefix, suffix=suffix)
-            if os.name != "posix":
-                return None, Path(name)
-            handle = os.open(name, os.O_RDONLY)
-        # Between its making and its locking, another process may take it for an abandoned one.
-        if not _lock(handle, wait=True) or _is_at(handle, Path(name)):
-            return handle, Path(name)
-        os.close(handle)
+            handle, name = tempfile.mkstemp(suffix, prefix, target.parent)
+            os.close(handle)
+            partial = Path(name)
+        lock = _lock(partial, wait=True)
+        # Another writer may have removed it as abandoned before it was locked.
+        if lock is not None or partial.exists():
+            return partial, lock
 
 
-def _remove_abandoned(target: Path) -> None:
-    """Remove what writers of ``target`` left that were killed: their locks died with them."""
-    for path in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
-        with suppress(OSError):
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                if _lock(handle, wait=False) and _is_at(handle, path):
-                    if path.is_dir():
-                        shutil.rmtree(path)
-                    else:
-                        path.unlink()
-            finally:
-                os.close(handle)
+def _lock(path: Path, *, wait: bool) -> int | None:
+    """Lock a file or folder until the returned handle is closed.
 
-
-def _lock(handle: int, *, wait: bool) -> bool:
-    """Lock a file; False where another process holds it, or the system has no such locks."""
+    None if another process holds it, it is gone, or the system has no such locks.
+    """
     if os.name != "posix":
-        return False
-    try:
+        return None
+    with suppress(OSError), ExitStack() as stack:
+        handle = os.open(path, os.O_RDONLY)
+        stack.callback(os.close, handle)
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:
-        return False
-    return True
+        path.stat()  # It may have been removed, or moved to its target, before it was locked.
+        stack.pop_all()
+        return handle
+    return None
 
 
-def _is_at(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except OSError:
-        return False
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _umask() -> int:
