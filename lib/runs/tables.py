@@ -55,7 +55,8 @@ def read_table(path: Path, purpose: str = "") -> pd.DataFrame:
     try:
         content = parquet.read_table(io.BytesIO(data))
         own = content.schema.metadata or {}
-        table: pd.DataFrame = content.to_pandas()
+        # The metadata of pandas could rename columns, and the digest leaves metadata out.
+        table: pd.DataFrame = content.to_pandas(ignore_metadata=True)
         found = _digest(content).encode() if DIGEST in own else None
     except Exception as error:  # for damaged bytes pyarrow raises errors of any kind
         reason = " ".join(str(error).split())[:200]

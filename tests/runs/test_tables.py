@@ -34,7 +34,7 @@ def test_every_flipped_bit_is_found_or_changes_nothing(tmp_path, tried):
     write_table(path, TABLE, "numbers")
     whole, draw, found = path.read_bytes(), random.Random(0), 0
     expected = read_table(path, "numbers")
-    for place in draw.sample(range(len(whole)), 150):
+    for place in draw.sample(range(len(whole)), 900):
         damaged = bytearray(whole)
         damaged[place] ^= 1 << draw.randrange(8)
         path.write_bytes(damaged)
@@ -44,9 +44,9 @@ def test_every_flipped_bit_is_found_or_changes_nothing(tmp_path, tried):
             found += str(path) in str(error)
         else:
             pd.testing.assert_frame_equal(read, expected)
-    tried("corruption", 150)
+    tried("corruption", 900)
     # The rest are bits that nobody reads, such as statistics.
-    assert found > 75
+    assert found > 450
 
 
 @pytest.mark.tries("corruption")
