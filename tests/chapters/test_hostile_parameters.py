@@ -1,4 +1,4 @@
-"""Rows 14, 15 and 17 of the cases that broken projects of this kind left behind: notebooks.
+"""Parameters of notebooks: bad values and names, the parameters cell, the kernel, the sizes.
 
 The small notebooks run through papermill itself; the study's own are read, whichever there are.
 """
@@ -68,21 +68,21 @@ def run_papermill(notebook, *words):
     return "".join(o.text for c in cells for o in c.get("outputs", []) if o.output_type == "stream")
 
 
-def test_row_14_safe_values_of_the_wrong_type_are_converted(small):
+def test_safe_values_of_the_wrong_type_are_converted(small):
     words = ["-y", "{lr: 1e-3}", "-p", "use_amp", "false", "-p", "ks", "[1,5,10]"]
     *values, checked = json.loads(run_papermill(small, *words))
     assert values == [0.001, False, [1, 5, 10], "test", "off"]
     assert checked == {"lr": 0.001, "use_amp": False, "ks": [1, 5, 10], "split": "test"}
 
 
-def test_row_14_a_yaml_boolean_is_refused_with_the_flag_to_use(small):
+def test_a_yaml_boolean_is_refused_with_the_flag_to_use(small):
     said = run_papermill(small, "-y", "{split: no}")
     assert "split = False: expected one of 'test', 'no'" in said
     assert "YAML reads a bare no, off or false as False" in said
     assert "-y '{split: \"no\"}'" in said
 
 
-def test_row_14_every_bad_value_is_refused_before_the_notebooks_work(small):
+def test_every_bad_value_is_refused_before_the_notebooks_work(small):
     words = ["-p", "lr", "nan", "-p", "use_amp", "maybe", "-p", "ks", "1.5", "-r", "split", "yes"]
     said = run_papermill(small, *words)
     assert "lr = nan: expected a finite number; write -p lr 0.1" in said
@@ -93,7 +93,7 @@ def test_row_14_every_bad_value_is_refused_before_the_notebooks_work(small):
     assert cells[-1].execution_count is None
 
 
-def test_row_14_text_is_data_and_never_code(small, tmp_path):
+def test_text_is_data_and_never_code(small, tmp_path):
     trap = tmp_path / "trap"
     text = f'"; open({str(trap)!r}, "w"); "'
     said = run_papermill(small, "-r", "split", text, "-r", "ks", f"[open({str(trap)!r})]")
@@ -102,7 +102,7 @@ def test_row_14_text_is_data_and_never_code(small, tmp_path):
     assert not trap.exists()
 
 
-def test_row_15_a_mistyped_name_stops_papermill_and_the_study(small, tmp_path, monkeypatch):
+def test_a_mistyped_name_stops_papermill_and_the_study(small, tmp_path, monkeypatch):
     said = run_papermill(small, "-p", "lrr", "1")
     assert "unknown parameter 'lrr' (did you mean 'lr'?)" in said
     assert "The parameters of 'small' are: lr, use_amp, ks, split." in said
@@ -118,7 +118,7 @@ def test_row_15_a_mistyped_name_stops_papermill_and_the_study(small, tmp_path, m
     assert "unknown parameter 'epohcs' (did you mean 'epochs'?)" in result.stderr
 
 
-def test_row_15_a_notebook_that_lost_its_parameters_cell_is_refused(tmp_path):
+def test_a_notebook_that_lost_its_parameters_cell_is_refused(tmp_path):
     # Papermill would inject above the defaults, which would then overwrite what was given.
     study = write_study(tmp_path, corpus="1")
     path = study / "notebooks" / "corpus.ipynb"
@@ -140,7 +140,7 @@ def names_read(source):
 
 
 @each_source
-def test_row_15_one_parameters_cell_stands_before_any_use_and_is_checked_next(path):
+def test_one_parameters_cell_stands_before_any_use_and_is_checked_next(path):
     cells = code_cells(path)
     tagged = [i for i, cell in enumerate(cells) if "parameters" in cell.metadata.get("tags", [])]
     assert len(tagged) == 1
@@ -157,7 +157,7 @@ def test_row_15_one_parameters_cell_stands_before_any_use_and_is_checked_next(pa
 
 
 @each_source
-def test_row_15_parameters_are_plain_commented_literals_that_papermill_sees(path):
+def test_parameters_are_plain_commented_literals_that_papermill_sees(path):
     (cell,) = [c for c in code_cells(path) if "parameters" in c.metadata.get("tags", [])]
     assert " | " not in "".join(line.split("#")[0] for line in cell.source.splitlines())
     assert "Optional" not in cell.source
@@ -170,7 +170,7 @@ def test_row_15_parameters_are_plain_commented_literals_that_papermill_sees(path
 
 
 @each_source
-def test_row_15_help_lists_every_parameter(path):
+def test_help_lists_every_parameter(path):
     result = CliRunner().invoke(papermill_command, ["--help-notebook", str(path)])
     assert result.exit_code == 0
     for name in MODELS[path.stem].model_fields:
@@ -178,13 +178,13 @@ def test_row_15_help_lists_every_parameter(path):
 
 
 @each_source
-def test_row_15_the_kernel_is_python3(path):
+def test_the_kernel_is_python3(path):
     kernelspec = nbformat.read(path, as_version=4).metadata.kernelspec
     assert kernelspec.name == "python3"
     assert kernelspec.language == "python"
 
 
-def test_row_15_a_fresh_environment_with_only_python3_suffices(tmp_path, monkeypatch):
+def test_a_fresh_environment_with_only_python3_suffices(tmp_path, monkeypatch):
     """No kernel is registered anywhere: not by the user, the system or the environment."""
     for variable in ("JUPYTER_DATA_DIR", "JUPYTER_PATH", "JUPYTER_CONFIG_DIR"):
         monkeypatch.setenv(variable, str(tmp_path / "empty"))
@@ -197,7 +197,7 @@ def test_row_15_a_fresh_environment_with_only_python3_suffices(tmp_path, monkeyp
 
 
 @each_source
-def test_row_17_source_notebooks_are_small_and_carry_no_output(path):
+def test_source_notebooks_are_small_and_carry_no_output(path):
     assert path.stat().st_size <= SOURCE_BYTES
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
@@ -208,14 +208,14 @@ def test_row_17_source_notebooks_are_small_and_carry_no_output(path):
 
 
 @each_source
-def test_row_17_no_notebook_lifts_the_row_limit_or_shows_a_widget(path):
+def test_no_notebook_lifts_the_row_limit_or_shows_a_widget(path):
     source = "\n".join(cell.source for cell in code_cells(path))
     for word in ("disable_max_rows", "max_rows", "tqdm", "ipywidgets", "HBox"):
         assert word not in source
 
 
 @each_executed
-def test_row_17_executed_notebooks_are_bounded_and_carry_no_progress_or_trace(path):
+def test_executed_notebooks_are_bounded_and_carry_no_progress_or_trace(path):
     assert path.stat().st_size <= EXECUTED_BYTES
     notebook = nbformat.read(path, as_version=4)
     assert set(notebook.metadata) == {"kernelspec", "language_info"}

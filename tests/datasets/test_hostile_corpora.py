@@ -1,4 +1,4 @@
-"""The corpora rows of the table of inputs that broke projects of this kind."""
+"""Corpora with missing, damaged and oddly named files, and captions that are hard to parse."""
 
 import csv
 import io
@@ -19,13 +19,13 @@ def captions_by_image(corpus):
     return {sample.id: sample.captions for sample in corpus.samples}
 
 
-# Row 1: captions for files that are not there.
+# Captions for files that are not there.
 
-ROW_1 = "p1.jpg#0\tA red kite .\np2.jpg.1#0\tA wet dog .\np3.jpg#0\tTwo boats .\n"
+CAPTIONS = "p1.jpg#0\tA red kite .\np2.jpg.1#0\tA wet dog .\np3.jpg#0\tTwo boats .\n"
 
 
-def test_row_1_missing_images_are_named_before_any_work(tmp_path):
-    write_official(tmp_path, pictures("p1.jpg", "p2.jpg"), ROW_1)
+def test_missing_images_are_named_before_any_work(tmp_path):
+    write_official(tmp_path, pictures("p1.jpg", "p2.jpg"), CAPTIONS)
     with pytest.raises(IntegrityError, match="2 missing images") as caught:
         Flickr8k(tmp_path)
     assert caught.value.report.named("missing image") == ("p2.jpg.1", "p3.jpg")
@@ -34,15 +34,15 @@ def test_row_1_missing_images_are_named_before_any_work(tmp_path):
     assert "on_bad_sample='skip'" in str(caught.value)
 
 
-def test_row_1_skipping_drops_two_images_with_two_captions_and_moves_no_caption(tmp_path):
-    write_official(tmp_path, pictures("p1.jpg", "p2.jpg"), ROW_1)
+def test_skipping_drops_two_images_with_two_captions_and_moves_no_caption(tmp_path):
+    write_official(tmp_path, pictures("p1.jpg", "p2.jpg"), CAPTIONS)
     corpus = Flickr8k(tmp_path, on_bad_sample="skip")
     assert captions_by_image(corpus) == {"p1.jpg": ("A red kite .",)}
     assert (corpus.report.images_dropped, corpus.report.captions_dropped) == (2, 2)
     assert corpus.report.named("missing image") == ("p2.jpg.1", "p3.jpg")
 
 
-def test_row_1_a_missing_image_in_no_split_is_reported_and_stops_nothing(tmp_path):
+def test_a_missing_image_in_no_split_is_reported_and_stops_nothing(tmp_path):
     # As in the official distribution, whose one such entry is in no split file.
     splits = {"train": ["p1.jpg"], "val": ["p2.jpg"], "test": ["p3.jpg"]}
     text = "".join(f"p{k}.jpg#0\tCaption {k} .\n" for k in (1, 2, 3)) + "p9.jpg.1#0\tA wet dog .\n"
@@ -54,13 +54,13 @@ def test_row_1_a_missing_image_in_no_split_is_reported_and_stops_nothing(tmp_pat
 
 
 @pytest.mark.parametrize("policy", ["error", "skip"])
-def test_row_1_nothing_left_is_a_clear_error(tmp_path, policy):
-    write_official(tmp_path, {}, ROW_1)
+def test_nothing_left_is_a_clear_error(tmp_path, policy):
+    write_official(tmp_path, {}, CAPTIONS)
     with pytest.raises(IntegrityError, match="3 missing images"):
         Flickr8k(tmp_path, on_bad_sample=policy)
 
 
-# Row 1's kind: a name is a name, whatever it holds.
+# A name is a name, whatever it holds.
 
 NAMES = [
     "p2.jpg.1", "p2.jpg#0", "a#1#2.jpg", "a b.jpg", "a,b.jpg", "a|b.jpg", 'a"b".jpg', "-rf.jpg",
@@ -84,7 +84,7 @@ def lines_of(layout, captions):
 @pytest.mark.tries("bad input")
 @pytest.mark.parametrize("layout", ["official", "kaggle"])
 @pytest.mark.parametrize("name", NAMES)
-def test_row_1_a_file_may_have_any_name(tmp_path, monkeypatch, layout, name):
+def test_a_file_may_have_any_name(tmp_path, monkeypatch, layout, name):
     monkeypatch.chdir(tmp_path)
     images, captions = pictures("p1.jpg", name), {"p1.jpg": "A kite .", name: "A dog ."}
     write = write_official if layout == "official" else write_kaggle
@@ -100,9 +100,7 @@ def test_row_1_a_file_may_have_any_name(tmp_path, monkeypatch, layout, name):
 @pytest.mark.tries("bad input")
 @pytest.mark.parametrize("layout", ["official", "kaggle"])
 @pytest.mark.parametrize("name", NAMES)
-def test_row_1_a_missing_file_of_any_name_is_named_and_gives_its_captions_to_none(
-    tmp_path, layout, name
-):
+def test_a_missing_file_of_any_name_is_named_and_gives_its_captions_to_none(tmp_path, layout, name):
     write = write_official if layout == "official" else write_kaggle
     text = lines_of(layout, {"p1.jpg": "A kite .", "p2.jpg": "A bat .", name: "A dog ."})
     write(tmp_path, pictures("p1.jpg", "p2.jpg"), text)
@@ -118,7 +116,7 @@ def test_row_1_a_missing_file_of_any_name_is_named_and_gives_its_captions_to_non
 
 
 @pytest.mark.tries("bad input")
-def test_row_1_a_name_that_is_no_text_is_reported(tmp_path):
+def test_a_name_that_is_no_text_is_reported(tmp_path):
     write_official(tmp_path, pictures("p1.jpg"), tokens(p1="One ."))
     try:
         (tmp_path / "Flicker8k_Dataset" / os.fsdecode(b"\xff\xfe.jpg")).write_bytes(picture("red"))
@@ -130,10 +128,10 @@ def test_row_1_a_name_that_is_no_text_is_reported(tmp_path):
     assert str(problem).startswith(r"image without caption: \udcff\udcfe.jpg")
 
 
-# Row 2: a row of Flickr30k's results.csv lacks its second bar.
+# A row of Flickr30k's results.csv lacks its second bar.
 
 
-def test_row_2_a_row_without_its_second_bar_is_repaired_and_reported(tmp_path):
+def test_a_row_without_its_second_bar_is_repaired_and_reported(tmp_path):
     path = tmp_path / "results.csv"
     path.write_text(
         "image_name| comment_number| comment\np1.jpg| 0| A red kite .\np1.jpg| 1   Two kites .\n"
@@ -151,7 +149,7 @@ def test_row_2_a_row_without_its_second_bar_is_repaired_and_reported(tmp_path):
 @pytest.mark.parametrize(
     "row", ["p1.jpg| 1|", "p1.jpg| 1", "p1.jpg| one| A kite .", "p1.jpg", "|1|x"]
 )
-def test_row_2_what_cannot_be_repaired_is_no_caption(tmp_path, row):
+def test_what_cannot_be_repaired_is_no_caption(tmp_path, row):
     path = tmp_path / "results.csv"
     path.write_text(f"image_name| comment_number| comment\np1.jpg| 0| A red kite .\n{row}\n")
     read = read_captions(path)
@@ -159,10 +157,10 @@ def test_row_2_what_cannot_be_repaired_is_no_caption(tmp_path, row):
     assert [(p.kind, p.where) for p in read.problems] == [("malformed line", "results.csv:3")]
 
 
-# Row 3: commas and quotes in Kaggle's captions.txt.
+# Commas and quotes in Kaggle's captions.txt.
 
 
-def test_row_3_commas_and_quotes_stay_in_the_captions(tmp_path):
+def test_commas_and_quotes_stay_in_the_captions(tmp_path):
     text = 'image,caption\np1.jpg,"A dog , wet , runs ."\np2.jpg,"Sign says ""stop"" , in red ."\n'
     corpus = Flickr8k(write_kaggle(tmp_path, pictures("p1.jpg", "p2.jpg"), text))
     assert captions_by_image(corpus) == {
@@ -171,7 +169,7 @@ def test_row_3_commas_and_quotes_stay_in_the_captions(tmp_path):
     }
 
 
-def test_row_3_unquoted_commas_cut_nothing_either(tmp_path):
+def test_unquoted_commas_cut_nothing_either(tmp_path):
     text = 'image,caption\np1.jpg,A dog , wet , runs .\np2.jpg,A sign says "stop" , in red .\n'
     corpus = Flickr8k(write_kaggle(tmp_path, pictures("p1.jpg", "p2.jpg"), text))
     assert captions_by_image(corpus) == {
@@ -180,7 +178,7 @@ def test_row_3_unquoted_commas_cut_nothing_either(tmp_path):
     }
 
 
-# Row 4: images of every mode.
+# Images of every mode.
 
 
 def _half_transparent_palette() -> bytes:
@@ -210,7 +208,7 @@ MODES = {
 }
 
 
-def test_row_4_every_mode_becomes_rgb_over_white_without_a_warning(tmp_path):
+def test_every_mode_becomes_rgb_over_white_without_a_warning(tmp_path):
     text = "".join(f"{name}#0\tCaption of {name} .\n" for name in MODES)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -240,11 +238,11 @@ def test_row_4_every_mode_becomes_rgb_over_white_without_a_warning(tmp_path):
     assert torch.isfinite(model.weight.grad).all()
 
 
-# Row 5: damaged, hidden and upper-case files.
+# Damaged, hidden and upper-case files.
 
 
 @pytest.fixture
-def row_5(tmp_path):
+def damaged_files(tmp_path):
     images = {
         "p1.jpg": noisy_picture(1),
         "p2.jpg": noisy_picture(2)[:200],
@@ -257,27 +255,27 @@ def row_5(tmp_path):
     return write_official(tmp_path, images, text)
 
 
-def test_row_5_one_check_names_the_damaged_files_before_any_work(row_5):
+def test_one_check_names_the_damaged_files_before_any_work(damaged_files):
     with pytest.raises(IntegrityError, match="2 unreadable images") as caught:
-        Flickr8k(row_5)
+        Flickr8k(damaged_files)
     assert caught.value.report.named("unreadable image") == ("p2.jpg", "p3.jpg")
     details = {problem.where: problem.detail for problem in caught.value.report.problems}
     assert details["p3.jpg"] == "the file is empty"
 
 
-def test_row_5_skipping_keeps_pairs_aligned_and_uses_none_twice(row_5):
-    corpus = Flickr8k(row_5, on_bad_sample="skip")
+def test_skipping_keeps_pairs_aligned_and_uses_none_twice(damaged_files):
+    corpus = Flickr8k(damaged_files, on_bad_sample="skip")
     assert captions_by_image(corpus) == {"P4.JPG": ("Four .",), "p1.jpg": ("One .",)}
     report = corpus.report
     assert (report.images_kept, report.images_dropped) == (2, 2)
     assert (report.captions_kept, report.captions_dropped) == (2, 2)
     assert len({problem.where for problem in report.problems}) == 2  # hidden files: not a word
     for sample in corpus.samples:
-        expected = Image.open(row_5 / "Flicker8k_Dataset" / sample.id)
+        expected = Image.open(damaged_files / "Flicker8k_Dataset" / sample.id)
         assert np.array_equal(corpus.load_image(sample), expected)
 
 
-def test_row_5_an_upper_case_extension_is_found_from_a_lower_case_caption(tmp_path):
+def test_an_upper_case_extension_is_found_from_a_lower_case_caption(tmp_path):
     images = {"P4.JPG": picture("red")}
     corpus = Flickr8k(write_official(tmp_path, images, tokens(p4="Four .")))
     assert captions_by_image(corpus) == {"p4.jpg": ("Four .",)}
@@ -285,7 +283,7 @@ def test_row_5_an_upper_case_extension_is_found_from_a_lower_case_caption(tmp_pa
 
 
 @pytest.mark.skipif(os.path.normcase("A") == "a", reason="this system's file names have no case")
-def test_row_5_an_ambiguous_case_is_not_guessed(tmp_path):
+def test_an_ambiguous_case_is_not_guessed(tmp_path):
     images = pictures("P4.JPG", "p4.JPG", "p5.jpg")
     write_official(tmp_path, images, tokens(p4="Four .", p5="Five ."))
     report = Flickr8k(tmp_path, on_bad_sample="skip").report
@@ -293,17 +291,17 @@ def test_row_5_an_ambiguous_case_is_not_guessed(tmp_path):
     assert "ambiguous: P4.JPG, p4.JPG" in report.problems[0].detail
 
 
-def test_row_5_no_file_serves_two_captioned_names(tmp_path):
+def test_no_file_serves_two_captioned_names(tmp_path):
     text = tokens(p4="Lower .") + "P4.JPG#0\tUpper .\n"
     write_official(tmp_path, {"P4.JPG": picture("red")}, text)
     corpus = Flickr8k(tmp_path, on_bad_sample="skip")
     assert captions_by_image(corpus) == {"P4.JPG": ("Upper .",)}
 
 
-# Row 9, the corpus's part: an image is one sample, however many captions it has.
+# An image is one sample, however many captions it has.
 
 
-def test_row_9_a_subset_draws_images_so_none_comes_twice(tmp_path):
+def test_a_subset_draws_images_so_none_comes_twice(tmp_path):
     text = "".join(f"p{p}.jpg#{k}\tCaption {k} of {p} .\n" for p in (1, 2) for k in range(5))
     splits = {"train": ["p1.jpg", "p2.jpg"], "val": [], "test": []}
     corpus = Flickr8k(write_official(tmp_path, pictures("p1.jpg", "p2.jpg"), text, splits))
@@ -312,7 +310,7 @@ def test_row_9_a_subset_draws_images_so_none_comes_twice(tmp_path):
     assert [len(sample.captions) for sample in drawn] == [5, 5]
 
 
-def test_row_9_two_images_may_share_the_very_same_caption(tmp_path):
+def test_two_images_may_share_the_very_same_caption(tmp_path):
     write_official(tmp_path, pictures("p1.jpg", "p2.jpg"), tokens(p1="A dog .", p2="A dog ."))
     corpus = Flickr8k(tmp_path)
     assert captions_by_image(corpus) == {"p1.jpg": ("A dog .",), "p2.jpg": ("A dog .",)}

@@ -1,4 +1,4 @@
-"""One address, and all that follows from it: rows 19 and 20 of the cases."""
+"""The project's one address, and all that follows from it: links, and the set-up cell."""
 
 import json
 import re
@@ -92,7 +92,7 @@ def test_an_address_is_read_from_the_one_place(published):
     assert read_address(published) is None
 
 
-def test_row_19_every_link_names_a_notebook_that_exists_at_the_tag(published):
+def test_every_link_names_a_notebook_that_exists_at_the_tag(published):
     """Owner, repository and tag are the address's, and the path is a file that is published."""
     changed = write_links(published, names(published))
     assert {path.name for path in changed} == {*(p.name for p in NOTEBOOKS), "README.md"}
@@ -184,7 +184,7 @@ def alone(source, folder, site):
     )  # fmt: skip
 
 
-def test_row_20_without_an_address_the_cell_stops_with_the_line_to_run(tmp_path, platform):
+def test_without_an_address_the_cell_stops_with_the_line_to_run(tmp_path, platform):
     result = alone(setup_cell(None), tmp_path / "empty", platform)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith("ModuleNotFoundError: the study's package")
@@ -192,7 +192,7 @@ def test_row_20_without_an_address_the_cell_stops_with_the_line_to_run(tmp_path,
     assert not (platform / "asked.jsonl").exists()
 
 
-def test_row_20_alone_it_gets_the_version_once_and_replaces_nothing_heavy(tmp_path, platform):
+def test_alone_it_gets_the_version_once_and_replaces_nothing_heavy(tmp_path, platform):
     # A folder of that name beside the notebook is not the package.
     (tmp_path / "empty" / "lib").mkdir(parents=True)
     cell = setup_cell(ADDRESS)
@@ -232,7 +232,7 @@ def test_another_package_called_lib_is_named_by_its_path(tmp_path, platform, add
     assert not (platform / "asked.jsonl").exists()
 
 
-def test_row_20_a_platform_with_too_old_a_torch_is_left_as_it_is(tmp_path, platform):
+def test_a_platform_with_too_old_a_torch_is_left_as_it_is(tmp_path, platform):
     shutil.rmtree(platform / "torch-2.5.1+cu121.dist-info")
     distribution(platform, "torch", "2.0.0")
     result = alone(setup_cell(ADDRESS), tmp_path / "empty", platform)
@@ -240,7 +240,7 @@ def test_row_20_a_platform_with_too_old_a_torch_is_left_as_it_is(tmp_path, platf
     assert len((platform / "asked.jsonl").read_text().splitlines()) == 1
 
 
-def test_row_20_beside_the_package_the_cell_does_nothing_and_leaves_no_parameter(monkeypatch):
+def test_beside_the_package_the_cell_does_nothing_and_leaves_no_parameter(monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("something is installed"))
     for address in (None, ADDRESS):
         values = dict(defaults("corpus"))
@@ -255,7 +255,7 @@ def test_row_20_beside_the_package_the_cell_does_nothing_and_leaves_no_parameter
     check("corpus", values)
 
 
-def test_row_20_no_notebook_mounts_a_drive():
+def test_no_notebook_mounts_a_drive():
     for path in NOTEBOOKS:
         assert "google.colab" not in path.read_text()
 

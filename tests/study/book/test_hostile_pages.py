@@ -1,4 +1,4 @@
-"""Faults that other projects met, as far as they concern the book: rows 16, 17 and 18."""
+"""The book refuses sources that would make a broken page, and reads without a network."""
 
 import re
 import tomllib
@@ -15,7 +15,7 @@ from lib.study.book import BookError, build
 from lib.study.book.sources import check_sources
 
 
-def test_row_16_a_page_without_network_or_scripts_still_shows_its_charts(html):
+def test_a_page_without_network_or_scripts_still_shows_its_charts(html):
     # What a browser does with these pages is in test_browser.py.
     for name in tiny_book.CHAPTERS:
         text = (html / "book" / "results" / f"{name}.html").read_text(encoding="utf-8")
@@ -25,7 +25,7 @@ def test_row_16_a_page_without_network_or_scripts_still_shows_its_charts(html):
             assert (html / "book" / "results" / picture).is_file()
 
 
-def test_row_17_a_chart_of_too_many_rows_is_refused_and_the_limit_stands():
+def test_a_chart_of_too_many_rows_is_refused_and_the_limit_stands():
     charts.enable()
     many = pd.DataFrame({"step": range(5001), "loss": 0.0})
     drawn = alt.Chart(many).mark_line().encode(x="step", y="loss")
@@ -37,7 +37,7 @@ def test_row_17_a_chart_of_too_many_rows_is_refused_and_the_limit_stands():
         assert not re.search(r"max_rows\s*=", path.read_text(encoding="utf-8")), path
 
 
-def test_row_17_a_widget_bar_never_reaches_a_page(small_root):
+def test_a_widget_bar_never_reaches_a_page(small_root):
     path = small_root / "book" / "results" / "main-comparison.ipynb"
     bar = nbformat.v4.new_output(
         "display_data", data={"text/plain": "HBox(children=(HTML(value=''), FloatProgress()))"}
@@ -47,7 +47,7 @@ def test_row_17_a_widget_bar_never_reaches_a_page(small_root):
         build("published", small_root)
 
 
-def test_row_18_unquoted_off(small_root):
+def test_unquoted_off(small_root):
     config = small_root / "_config.yml"
     assert 'execute_notebooks: "off"' in config.read_text()
     config.write_text(config.read_text().replace('"off"', "off"))
@@ -55,33 +55,33 @@ def test_row_18_unquoted_off(small_root):
         build("published", small_root)
 
 
-def test_row_18_toc_entry_for_a_missing_file(small_root):
+def test_toc_entry_for_a_missing_file(small_root):
     toc = small_root / "_toc.yml"
     toc.write_text(toc.read_text() + "- file: book/appendix\n")
     with pytest.raises(BookError, match=r"_toc\.yml lists pages that don't exist: book/appendix"):
         build("published", small_root)
 
 
-def test_row_18_notebook_without_a_heading(small_root):
+def test_notebook_without_a_heading(small_root):
     path = small_root / "book" / "results" / "main-comparison.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=[tiny_book.code("1")]), path)
     with pytest.raises(BookError, match=r"main-comparison\.ipynb has no title"):
         build("published", small_root)
 
 
-def test_row_18_an_old_toc(small_root):
+def test_an_old_toc(small_root):
     (small_root / "_toc.yml").write_text("- file: book/index\n- file: book/method\n")
     with pytest.raises(BookError, match=r"_toc\.yml"):
         build("published", small_root)
 
 
-def test_row_18_a_page_that_nobody_listed(small_root):
+def test_a_page_that_nobody_listed(small_root):
     (small_root / "book" / "stray.md").write_text("# Stray\n")
     with pytest.raises(BookError, match=r"stray\.md is not in _toc\.yml"):
         build("published", small_root)
 
 
-def test_row_18_jupyter_book_is_the_first_program_of_that_name():
+def test_jupyter_book_is_the_first_program_of_that_name():
     project = tomllib.loads((tiny_book.ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]["book"]
     (wanted,) = [r for r in map(Requirement, extras) if r.name == "jupyter-book"]
@@ -89,7 +89,7 @@ def test_row_18_jupyter_book_is_the_first_program_of_that_name():
     assert not wanted.specifier.contains("2.0.0")
 
 
-def test_row_18_our_own_book_has_no_such_fault():
+def test_our_own_book_has_no_such_fault():
     results = tiny_book.ROOT / "book" / "results"
     if not (results / "findings.json").exists():
         pytest.skip("the published notebooks have not been executed yet")
