@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from plain_training import adamw, linear_heads, step
 from torch.nn import functional as F
 
 from lib.chapters.shared.findings import MIME_TYPE, RECOMMENDATION_MIME_TYPE, collect
 from lib.runs import RunConfig, Store
-from lib.utils.seeds import generator, torch_generator
+from lib.utils.seeds import generator
 
 TOC = Path(__file__).resolve().parent.parent / "_toc.yml"
 NAMES = re.findall(r"file: book/results/(\S+)", TOC.read_text(encoding="utf-8"))
@@ -224,29 +224,14 @@ def test_a_published_run_agrees_with_an_independent_implementation(records, flic
     n = len(subset)
     train_image, test_image = image[:n], image[n:]
     train_text, test_text = texts[: 5 * n], texts[5 * n :]
-    heads = nn.ModuleList(
-        nn.Linear(w, config.embedding_dim) for w in (image.shape[1], texts.shape[1])
-    )
-    with torch.no_grad():
-        for head, name in zip(heads, ("image", "text"), strict=True):
-            draw = torch.rand(
-                head.weight.T.shape, generator=torch_generator(config.seed, "initialisation", name)
-            )
-            head.weight.copy_(((2 * draw - 1) / head.in_features**0.5).T)
-            head.bias.zero_()
+    heads = linear_heads(config, image.shape[1], texts.shape[1])
     scale = [(t.mean(0), t.std(0, unbiased=False)) for t in (train_image, train_text)]
 
     def embed(side, features):
         mean, deviation = scale[side]
         return F.normalize(heads[side]((features - mean) / deviation), dim=-1)
 
-    optimiser = torch.optim.AdamW(
-        [
-            {"params": [h.weight for h in heads], "weight_decay": config.weight_decay},
-            {"params": [h.bias for h in heads], "weight_decay": 0.0},
-        ],
-        lr=config.learning_rate,
-    )
+    optimiser = adamw(config, heads)
     for epoch in range(1, record.best_epoch + 1):
         order = generator(config.seed, "batch order", epoch).permutation(subset)
         draw = generator(config.seed, "captions", epoch).random(n)
@@ -255,12 +240,7 @@ def test_a_published_run_agrees_with_an_independent_implementation(records, flic
             rows = torch.tensor([place[row] for row in order[part]])
             chosen = 5 * rows + torch.from_numpy((draw[part] * 5).astype(int))
             logits = embed(0, train_image[rows]) @ embed(1, train_text[chosen]).T
-            logits = logits / config.temperature
-            label = torch.arange(len(rows))
-            loss = (F.cross_entropy(logits, label) + F.cross_entropy(logits.T, label)) / 2
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+            step(optimiser, logits / config.temperature)
     with torch.no_grad():
         similarity = (embed(0, test_image) @ embed(1, test_text).T).numpy()
     owner = np.repeat(np.arange(len(test)), 5)

@@ -28,11 +28,6 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture(scope="module")
-def features():
-    return synthetic_features()
-
-
-@pytest.fixture(scope="module")
 def serial(features, tmp_path_factory):
     store = fresh(tmp_path_factory.mktemp("serial"), "runs")
     return train(MIXED, store=store, features=features, device="cpu", executor="serial")

@@ -5,17 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from synthetic import synthetic_features
 
 from lib.runs import NoiseConfig, RunConfig
 from lib.training.data import TrainingData
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def features():
-    return synthetic_features()
 
 
 @pytest.fixture(scope="module")

@@ -66,11 +66,6 @@ OTHERS = [
 
 
 @pytest.fixture(scope="module")
-def features():
-    return synthetic_features()
-
-
-@pytest.fixture(scope="module")
 def together(features, tmp_path_factory) -> dict[str, RunRecord]:
     # One of each next to one of the others, so that stacks hold every kind of neighbour.
     store = Store(folder=tmp_path_factory.mktemp("together") / "runs")

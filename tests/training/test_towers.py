@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from plain_training import adamw, linear_heads, step
 from torch import nn
 from torch.nn import functional as F
 
@@ -251,24 +252,8 @@ def test_a_fixed_run_from_scratch_is_a_plain_loop(material, corpus):
             weight.uniform_(
                 -(scratch.STATE_FEATURES**-0.5), scratch.STATE_FEATURES**-0.5, generator=draws
             )
-    heads = []
-    for name, width in (("image", 512), ("text", scratch.STATE_FEATURES)):
-        head = nn.Linear(width, one.embedding_dim)
-        draw = torch.rand(
-            width, one.embedding_dim, generator=torch_generator(0, "initialisation", name)
-        )
-        with torch.no_grad():
-            head.weight.copy_(((2 * draw - 1) / width**0.5).T)
-            head.bias.zero_()
-        heads.append(head)
-    parameters = [p for m in (image, embedding, text, *heads) for p in m.parameters()]
-    optimiser = torch.optim.AdamW(
-        [
-            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": one.weight_decay},
-            {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-        ],
-        lr=one.learning_rate,
-    )
+    heads = linear_heads(one, 512, scratch.STATE_FEATURES)
+    optimiser = adamw(one, image, embedding, text, heads)
     pixels = {
         row: torch.from_numpy(np.array(corpus.load_image(corpus.samples[row]))).permute(2, 0, 1)
         for row in pairs.image
@@ -285,13 +270,7 @@ def test_a_fixed_run_from_scratch_is_a_plain_loop(material, corpus):
                 states.append(text(embedding(ids))[0][0, -1])
             v = F.normalize(heads[0](image(seen)), dim=-1)
             t = F.normalize(heads[1](torch.stack(states)), dim=-1)
-            logits = v @ t.T / one.temperature
-            label = torch.arange(8)
-            loss = (F.cross_entropy(logits, label) + F.cross_entropy(logits.T, label)) / 2
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            losses.append(loss.item())
+            losses.append(step(optimiser, v @ t.T / one.temperature))
     # Rounding grows from step to step, by Adam's division above all: hence the small rate.
     seen = torch.cat(run.steps)[:, 0].numpy()
     np.testing.assert_allclose(seen[:2], losses[:2], rtol=1e-4)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import small_runs
 import torch
+from plain_training import adamw, linear_heads, step
 from small_runs import MIXED, assert_same_numbers, config, fresh, schedule
 from synthetic import synthetic_features
-from torch import nn
 from torch.nn import functional as F
 
 from lib.runs import (
@@ -27,11 +27,6 @@ from lib.training.data import TrainingData, batches
 from lib.training.stack import count_weights, drawn_heads
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def features():
-    return synthetic_features()
 
 
 @pytest.fixture(scope="module")
@@ -153,28 +148,8 @@ def plain_loop(one: RunConfig, data: TrainingData) -> tuple[list[float], list[fl
 
     scale_image = standardise(data.image, subset)
     scale_text = standardise(data.text, captions)
-    heads = nn.ModuleList(
-        [
-            nn.Linear(data.image.shape[1], one.embedding_dim),
-            nn.Linear(data.text.shape[1], one.embedding_dim),
-        ]
-    )
-    from lib.utils.seeds import torch_generator
-
-    with torch.no_grad():
-        for head, name in zip(heads, ("image", "text"), strict=True):
-            draw = torch.rand(
-                head.weight.T.shape, generator=torch_generator(one.seed, "initialisation", name)
-            )
-            head.weight.copy_(((2 * draw - 1) / head.in_features**0.5).T)
-            head.bias.zero_()
-    optimiser = torch.optim.AdamW(
-        [
-            {"params": [h.weight for h in heads], "weight_decay": one.weight_decay},
-            {"params": [h.bias for h in heads], "weight_decay": 0},
-        ],
-        lr=one.learning_rate,
-    )
+    heads = linear_heads(one, data.image.shape[1], data.text.shape[1])
+    optimiser = adamw(one, heads)
 
     def embed(head, scale, x):
         return F.normalize(head(scale(x)), dim=-1)
@@ -206,13 +181,7 @@ def plain_loop(one: RunConfig, data: TrainingData) -> tuple[list[float], list[fl
                 continue
             v = embed(heads[0], scale_image, data.image[torch.as_tensor(images[rows])])
             t = embed(heads[1], scale_text, data.text[torch.as_tensor(texts[rows])])
-            logits = v @ t.T / one.temperature
-            label = torch.arange(len(logits))
-            loss = (F.cross_entropy(logits, label) + F.cross_entropy(logits.T, label)) / 2
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            total.append(loss.item())
+            total.append(step(optimiser, v @ t.T / one.temperature))
         losses.append(float(np.mean(total)))
         validation = recalls(data.validation)[-1]
         if validation > best:
