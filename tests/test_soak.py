@@ -7,7 +7,6 @@ import json
 import os
 import signal
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ import pytest
 import torch
 from corpora import noisy_picture, tokens
 from disturbances import KINDS, contents, disturb, finish, undisturbed
-from download_site import Site, zipped
+from download_site import Site, server_of, zipped
 from notebook_maker import write_notebook
 from quick_towers import CountingTower, colour_tower
 from synthetic import synthetic_features
@@ -87,20 +86,12 @@ def mirror(archives):
     """The address of a server in a process of its own, which knows Range."""
     site = Site()
     site.files = archives
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            site.answer(self)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server, address = server_of(site)
     child = os.fork()
     if child == 0:
         server.serve_forever()
     server.socket.close()
-    yield f"http://127.0.0.1:{server.server_port}"
+    yield address
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
 

@@ -199,8 +199,8 @@ print(before, peak(), float(measured.rsum))
 
 
 def test_a_large_gallery_stays_within_its_memory(root):
-    """Row 13, smaller: the full matrix would take 1,280 MB. The row's own 20,000 × 100,000 peaks at
-    730 MB with the libraries, as the blocks are the same."""
+    """The full matrix would take 1,280 MB. 20,000 × 100,000 peaks at 730 MB with the libraries, as
+    the blocks are the same."""
     resource = pytest.importorskip("resource", reason="peak memory is read as on Unix")
     del resource
     images, captions = 8_000, 40_000

@@ -5,11 +5,10 @@ import json
 import struct
 import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from corpora import noisy_picture, tokens
-from download_site import BODY, Site, archive, zipped
+from download_site import BODY, Site, archive, server_of, zipped
 
 from lib.datasets import CorpusError, DownloadError, Flickr8k
 from lib.datasets.archives import Limits, extract
@@ -24,18 +23,9 @@ KEPT = 65_536
 def site():
     """A server on a free port of this machine."""
     state = Site()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            state.answer(self)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server, state.url = server_of(state)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    state.url = f"http://127.0.0.1:{server.server_port}"
     yield state
     server.shutdown()
     thread.join()

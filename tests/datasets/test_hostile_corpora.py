@@ -160,17 +160,16 @@ def test_what_cannot_be_repaired_is_no_caption(tmp_path, row):
 # Commas and quotes in Kaggle's captions.txt.
 
 
-def test_commas_and_quotes_stay_in_the_captions(tmp_path):
-    text = 'image,caption\np1.jpg,"A dog , wet , runs ."\np2.jpg,"Sign says ""stop"" , in red ."\n'
-    corpus = Flickr8k(write_kaggle(tmp_path, pictures("p1.jpg", "p2.jpg"), text))
-    assert captions_by_image(corpus) == {
-        "p1.jpg": ("A dog , wet , runs .",),
-        "p2.jpg": ('Sign says "stop" , in red .',),
-    }
-
-
-def test_unquoted_commas_cut_nothing_either(tmp_path):
-    text = 'image,caption\np1.jpg,A dog , wet , runs .\np2.jpg,A sign says "stop" , in red .\n'
+@pytest.mark.parametrize(
+    "rows",
+    [
+        'p1.jpg,"A dog , wet , runs ."\np2.jpg,"A sign says ""stop"" , in red ."\n',
+        'p1.jpg,A dog , wet , runs .\np2.jpg,A sign says "stop" , in red .\n',
+    ],
+    ids=["quoted", "unquoted"],
+)
+def test_commas_and_quotes_stay_in_the_captions(tmp_path, rows):
+    text = f"image,caption\n{rows}"
     corpus = Flickr8k(write_kaggle(tmp_path, pictures("p1.jpg", "p2.jpg"), text))
     assert captions_by_image(corpus) == {
         "p1.jpg": ("A dog , wet , runs .",),

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 BODY = bytes(range(256)) * 1600
 
@@ -50,6 +51,20 @@ class Site:
         request.end_headers()
         stop = self.break_after.pop(0) if self.break_after else len(body)
         request.wfile.write(body[start : start + stop])
+
+
+def server_of(site):
+    """A server of ``site`` on a free port of this machine, not yet started, and its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            site.answer(self)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    return server, f"http://127.0.0.1:{server.server_port}"
 
 
 def archive(path, entries):

@@ -1,4 +1,4 @@
-"""Text of files in a terminal and in a chart: it is read, and does nothing."""
+"""Text: of files in a terminal and in a chart it is read and does nothing; hints at names."""
 
 import unicodedata
 from xml.etree import ElementTree
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lib.chapters.shared import charts
 from lib.datasets import CorpusError
 from lib.datasets.report import Problem
-from lib.utils.text import printable
+from lib.utils.text import did_you_mean, nearest, printable
 
 HOSTILE = [
     "\x1b[2J\x1b[31mred", "\x9b31mred", "\x07\x08\r", "a\x00b", "\u202egpj.exe\u202c",
@@ -75,3 +75,14 @@ def test_a_chart_shows_any_text(text):
         assert f"title {printable(text)}" in words
     (rows,) = output[charts.MIME_TYPE]["datasets"].values()
     assert [row["caption"] for row in rows] == [printable(text), "A red kite ."]
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("epohcs", "epochs"), ("seed", "seeds"), ("epochs", "epochs"), ("xyz", None), ("", None)],
+)
+def test_the_nearest_name_and_its_hint(name, found):
+    for known, expected in (({"seeds": 1, "epochs": 2}, found), ([], None)):
+        assert nearest(name, known) == expected
+        hint = f" (did you mean '{expected}'?)" if expected else ""
+        assert did_you_mean(name, known) == hint
