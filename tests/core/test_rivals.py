@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from similarities import random_similarity
+from similarities import assert_resumed, random_similarity
 from torch.nn import functional as F
 
 from lib.losses import info_nce, weighted_mean
@@ -204,17 +204,7 @@ def test_weights_sum_to_two_and_stay_finite(name, value):
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_state_is_saved_and_restored(name):
-    steps = [random_similarity(seed, 5).float() for seed in range(8)]
-    whole, first, second = (SCHEDULERS[name]() for _ in range(3))
-    for step in steps:
-        expected = whole(step, 0.1)
-    for step in steps[:5]:
-        first(step, 0.1)
-    second.load_state_dict(first.state_dict())
-    for step in steps[5:]:
-        resumed = second(step, 0.1)
-    for a, b in zip(expected, resumed, strict=True):
-        assert torch.equal(a, b)
+    assert_resumed(SCHEDULERS[name])
 
 
 # GradNorm

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from similarities import assert_resumed, random_similarity
 
 from lib.schedulers import (
     ACTUATORS,
@@ -27,16 +28,6 @@ from lib.schedulers.signals import mean_variances_on_host, temperature_at_entrop
 
 TAU = torch.tensor(0.1)
 KINDS = [(signal, actuator) for signal in SIGNALS for actuator in ACTUATORS]
-
-
-def random_similarity(seed: int, size: int, leading: tuple[int, ...] = ()) -> torch.Tensor:
-    """Cosines of random unit vectors, in double precision for the identities."""
-    generator = torch.Generator().manual_seed(seed)
-    draws = torch.randn(2, *leading, size, 8, generator=generator, dtype=torch.float64)
-    image, text = torch.nn.functional.normalize(draws, dim=-1)
-    return image @ text.mT
-
-
 squares = st.builds(random_similarity, st.integers(0, 10**6), st.integers(2, 12))
 
 
@@ -314,17 +305,7 @@ def test_constants_of_each_run_of_a_stack(signal, actuator):
 
 @pytest.mark.parametrize(("signal", "actuator"), KINDS)
 def test_state_is_saved_and_restored(signal, actuator):
-    steps = [random_similarity(seed, 5).float() for seed in range(4)]
-    whole, first, second = (Scheduler(signal, actuator, warmup=1) for _ in range(3))
-    for step in steps:
-        expected = whole(step, 0.1)
-    for step in steps[:2]:
-        first(step, 0.1)
-    second.load_state_dict(first.state_dict())
-    for step in steps[2:]:
-        resumed = second(step, 0.1)
-    for a, b in zip(expected, resumed, strict=True):
-        assert torch.equal(a, b)
+    assert_resumed(lambda: Scheduler(signal, actuator, warmup=1))
 
 
 @pytest.mark.parametrize(("signal", "actuator"), KINDS)

@@ -36,6 +36,14 @@ def get(site, target, **options):
     return fetch(f"{site.url}/file", target, **({"pause": 0.0} | options))
 
 
+def interrupted(site, target):
+    """Let a download break off, in a start that is given up."""
+    site.break_after = [70_000, 0]
+    with pytest.raises(DownloadError, match="65,536 bytes are kept and the next start goes on"):
+        get(site, target, attempts=1)
+    assert not target.exists()
+
+
 class TestFetch:
     def test_a_whole_download_is_described(self, site, tmp_path):
         fetched = get(site, tmp_path / "a")
@@ -57,18 +65,13 @@ class TestFetch:
         ]
 
     def test_a_later_start_goes_on_from_what_is_kept(self, site, tmp_path):
-        site.break_after = [70_000, 0]
-        with pytest.raises(DownloadError, match="65,536 bytes are kept and the next start goes on"):
-            get(site, tmp_path / "a", attempts=1)
-        assert not (tmp_path / "a").exists()
+        interrupted(site, tmp_path / "a")
         get(site, tmp_path / "a", attempts=1)
         assert (tmp_path / "a").read_bytes() == BODY
         assert site.asked[-1][1] == f"bytes={KEPT}-"
 
     def test_a_file_that_changed_meanwhile_is_fetched_anew_not_joined(self, site, tmp_path):
-        site.break_after = [70_000, 0]
-        with pytest.raises(DownloadError):
-            get(site, tmp_path / "a", attempts=1)
+        interrupted(site, tmp_path / "a")
         site.files["/file"], site.etag = BODY[::-1], '"two"'
         get(site, tmp_path / "a", attempts=1)
         assert (tmp_path / "a").read_bytes() == BODY[::-1]
@@ -87,9 +90,7 @@ class TestFetch:
         assert [asked[1] for asked in site.asked] == [None, f"bytes={KEPT}-", None]
 
     def test_what_is_kept_under_an_unreadable_note_is_fetched_anew(self, site, tmp_path):
-        site.break_after = [70_000, 0]
-        with pytest.raises(DownloadError):
-            get(site, tmp_path / "a", attempts=1)
+        interrupted(site, tmp_path / "a")
         (note,) = (path for path in tmp_path.iterdir() if path.suffix == ".json")
         note.write_text("[]")
         get(site, tmp_path / "a", attempts=1)
@@ -102,9 +103,8 @@ class TestFetch:
         assert (tmp_path / "a").read_bytes() == BODY
 
     def test_a_part_of_another_address_is_not_continued(self, site, tmp_path):
-        site.files["/other"], site.break_after = BODY[::-1], [70_000, 0]
-        with pytest.raises(DownloadError):
-            get(site, tmp_path / "a", attempts=1)
+        site.files["/other"] = BODY[::-1]
+        interrupted(site, tmp_path / "a")
         fetch(f"{site.url}/other", tmp_path / "a", pause=0.0)
         assert (tmp_path / "a").read_bytes() == BODY[::-1]
 

@@ -47,6 +47,18 @@ def marks(tmp_path):
     return folder
 
 
+def assert_a_loss_changes_nothing(serial, features, tmp_path, executor, lost):
+    """Kill the worker of the stack with number ``lost``, once."""
+    folder = marks(tmp_path)
+    saboteur = Saboteur(executor, folder, lambda number, _: number == lost)
+    found = train(
+        MIXED, store=fresh(tmp_path, "x"), features=features, device="cpu", executor=saboteur
+    )
+    assert len(list(folder.iterdir())) == 1
+    for one, other in zip(serial, found, strict=True):
+        assert_same_numbers(one, other)
+
+
 class Immediate(Executor):
     """Does each call when it is submitted."""
 
@@ -73,14 +85,7 @@ def test_any_executor_gives_the_serial_numbers(serial, features, tmp_path):
 
 
 def test_processes_give_the_serial_numbers_though_one_dies(serial, features, tmp_path, processes):
-    folder = marks(tmp_path)
-    executor = Saboteur(processes, folder, lambda number, _: number == 3)
-    spread_out = train(
-        MIXED, store=fresh(tmp_path, "x"), features=features, device="cpu", executor=executor
-    )
-    assert len(list(folder.iterdir())) == 1
-    for one, other in zip(serial, spread_out, strict=True):
-        assert_same_numbers(one, other)
+    assert_a_loss_changes_nothing(serial, features, tmp_path, processes, 3)
 
 
 def test_runs_whose_worker_always_dies_are_named_and_the_others_kept(
@@ -329,14 +334,7 @@ def test_data_that_went_down_with_the_only_worker_are_sent_again(
     serial, features, cluster_of, tmp_path
 ):
     """The scheduler holds no copy of what it scatters, so the worker that replaces it has none."""
-    folder = marks(tmp_path)
-    executor = Saboteur(cluster_of(1), folder, lambda number, _: number == 2)
-    found = train(
-        MIXED, store=fresh(tmp_path, "x"), features=features, device="cpu", executor=executor
-    )
-    assert len(list(folder.iterdir())) == 1
-    for one, other in zip(serial, found, strict=True):
-        assert_same_numbers(one, other)
+    assert_a_loss_changes_nothing(serial, features, tmp_path, cluster_of(1), 2)
 
 
 def test_no_scheduler_is_said_in_words(monkeypatch):
