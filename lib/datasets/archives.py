@@ -1,7 +1,6 @@
 """Archives that are unpacked without trust.
 
-This is our own because pooch's ``Unzip`` has no limits: it renames hostile entries instead of
-refusing them, and unpacks archives of any size.
+pooch's ``Unzip`` has no limits, and renames hostile entries instead of refusing them.
 """
 
 import errno
@@ -55,11 +54,9 @@ def extract(archive: Path, target: Path, limits: Limits | None = None) -> None:
                     _copy(source, sink, entry)
     except DownloadError:
         raise
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError) as error:
-        raise DownloadError(f"{archive.name} is damaged: {error}") from error
     except Exception as error:
-        # A damaged stream also makes zlib, struct or EOFError speak up, and a damaged directory
-        # leads to a place that no file has; a full disk is no damage.
+        # zipfile, zlib and struct raise errors of many kinds for damaged bytes, EINVAL among them
+        # for a place before the file's start; a full disk is no damage.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
         raise DownloadError(f"{archive.name} is damaged: {error}") from error

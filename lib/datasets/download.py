@@ -1,6 +1,6 @@
 """Downloads that resume, and a record of what arrived.
 
-This is our own because pooch can neither resume a download nor bound its size.
+pooch can neither resume a download nor bound its size.
 """
 
 import hashlib
@@ -78,7 +78,9 @@ def fetch(
                     "there; or name another mirror."
                 ) from error
             time.sleep(pause * 2**failures)
-    found = Fetched(url, part.stat().st_size, _sha256(part), etag)
+    with part.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    found = Fetched(url, part.stat().st_size, digest, etag)
     wrong = [
         f"{name} {got}, expected {expected}"
         for name, got, expected in (("size", found.size, size), ("SHA-256", found.sha256, sha256))
@@ -174,11 +176,6 @@ def _content_range(response: requests.Response) -> tuple[int, int | None]:
         return int(told[1]), None if told[2] == "*" else int(told[2])
     length = response.headers.get("Content-Length", "")
     return 0, int(length) if length.isdecimal() else None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_lock(path: Path, arrived: list[Fetched]) -> None:

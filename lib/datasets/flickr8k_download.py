@@ -1,5 +1,6 @@
 """Where Flickr8k can be downloaded from, and how a download becomes a corpus on disk."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def download_flickr8k(
     with FileLock(downloads / "in-use"):
         if folder.is_dir():
             # A start may have been killed between its last two steps.
-            _discard(downloads, expected)
+            _discard(downloads, expected.archives)
             return folder
         with atomic_folder(folder) as staging:
             arrived = []
@@ -59,12 +60,12 @@ def download_flickr8k(
                 _unpack(downloads / name, staging)
             _check_counts(staging, expected)
             write_lock(lock, arrived)
-        _discard(downloads, expected)
+        _discard(downloads, expected.archives)
     return folder
 
 
-def _discard(downloads: Path, expected: Distribution) -> None:
-    for name in expected.archives:
+def _discard(downloads: Path, names: Iterable[str]) -> None:
+    for name in names:
         (downloads / name).unlink(missing_ok=True)
         _arrival(downloads / name).unlink(missing_ok=True)
 
@@ -101,11 +102,9 @@ def _unpack(archive: Path, staging: Path) -> None:
     try:
         extract(archive, unpacked)
     except DownloadError as error:
-        archive.unlink(missing_ok=True)
-        _arrival(archive).unlink(missing_ok=True)
-        raise DownloadError(
-            f"{error}. It was removed; start again, or name another mirror."
-        ) from error
+        _discard(archive.parent, [archive.name])
+        message = f"{error}. It was removed; start again, or name another mirror."
+        raise DownloadError(message) from error
     for entry in sorted(unpacked.iterdir()):
         entry.rename(staging / entry.name)
     unpacked.rmdir()

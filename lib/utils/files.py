@@ -71,9 +71,10 @@ def _partial(target: Path, *, folder: bool = False) -> Iterator[Path]:
             _remove(abandoned)
             os.close(lock)
     partial, lock = _new_partial(target, folder)
+    os.umask(mask := os.umask(0))  # The only way to read it is to set it.
     try:
         yield partial
-        partial.chmod((0o777 if folder else 0o666) & ~_umask())
+        partial.chmod((0o777 if folder else 0o666) & ~mask)
         partial.replace(target)
     finally:
         _remove(partial)
@@ -117,9 +118,3 @@ def _lock(path: Path, *, wait: bool) -> int | None:
 def _remove(path: Path) -> None:
     with suppress(OSError):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
