@@ -17,7 +17,7 @@ from lib.encoders import Features
 from lib.runs import RunConfig, ScheduleConfig, Store
 from lib.training import train
 from lib.training.data import TrainingData
-from lib.training.executors import opened
+from lib.training.executors import open_executor
 
 FLOOR = "matrix products and AdamW, fused"
 """What no way to train can do without."""
@@ -68,7 +68,7 @@ def measure(quick: bool) -> Iterator[Row]:
     seconds, rounds = (1.0, 1) if quick else (10.0, ROUNDS)
     parts = [("whole runs", STUDY, GALLERY // 10 if quick else GALLERY)]
     parts += [("training alone", shape, 8) for shape in (STUDY, SMALL_BATCHES, SMALL_HEADS)]
-    with tempfile.TemporaryDirectory() as folder, opened("processes") as workers:
+    with tempfile.TemporaryDirectory() as folder, open_executor("processes") as workers:
         for part, shape, gallery in parts:
             features = sized(shape, gallery)
             made = configs(shape, seeds, 1 if quick else shape.epochs)

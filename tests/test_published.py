@@ -13,8 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from plain_training import adamw, linear_heads, step
-from torch.nn import functional as F
+from plain_loop import PlainRun, info_nce, update
 
 from lib.chapters.shared.findings import MIME_TYPE, RECOMMENDATION_MIME_TYPE, collect
 from lib.runs import RunConfig, Store
@@ -224,14 +223,8 @@ def test_a_published_run_agrees_with_an_independent_implementation(records, flic
     n = len(subset)
     train_image, test_image = image[:n], image[n:]
     train_text, test_text = texts[: 5 * n], texts[5 * n :]
-    heads = linear_heads(config, image.shape[1], texts.shape[1])
-    scale = [(t.mean(0), t.std(0, unbiased=False)) for t in (train_image, train_text)]
-
-    def embed(side, features):
-        mean, deviation = scale[side]
-        return F.normalize(heads[side]((features - mean) / deviation), dim=-1)
-
-    optimiser = adamw(config, heads)
+    run = PlainRun(config, (train_image, train_text))
+    optimiser = run.optimiser()
     for epoch in range(1, record.best_epoch + 1):
         order = generator(config.seed, "batch order", epoch).permutation(subset)
         draw = generator(config.seed, "captions", epoch).random(n)
@@ -239,20 +232,12 @@ def test_a_published_run_agrees_with_an_independent_implementation(records, flic
             part = slice(start, start + config.batch_size)
             rows = torch.tensor([place[row] for row in order[part]])
             chosen = 5 * rows + torch.from_numpy((draw[part] * 5).astype(int))
-            logits = embed(0, train_image[rows]) @ embed(1, train_text[chosen]).T
-            step(optimiser, logits / config.temperature)
-    with torch.no_grad():
-        similarity = (embed(0, test_image) @ embed(1, test_text).T).numpy()
-    owner = np.repeat(np.arange(len(test)), 5)
-    top = np.argsort(-similarity, axis=1, kind="stable")[:, :10]
-    hits = owner[top] == np.arange(len(test))[:, None]
-    i2t = [100 * hits[:, :k].any(axis=1).mean() for k in (1, 5, 10)]
-    top = np.argsort(-similarity.T, axis=1, kind="stable")[:, :10]
-    hits = top == owner[:, None]
-    t2i = [100 * hits[:, :k].any(axis=1).mean() for k in (1, 5, 10)]
+            similarity = run.similarity(train_image[rows], train_text[chosen])
+            update(optimiser, info_nce(similarity, config.temperature))
+    again = run.recalls(test_image, test_text, np.repeat(np.arange(len(test)), 5))
     got = [record.test[f"{d}_r{k}"] for d in ("i2t", "t2i") for k in (1, 5, 10)]
     # The towers' last bits differ between batch shapes, and a near tie may fall the other way.
-    np.testing.assert_allclose(got, [*i2t, *t2i], atol=0.5)
+    np.testing.assert_allclose(got, again, atol=0.5)
 
 
 def image_features(paths):

@@ -168,10 +168,10 @@ def test_training(tmp_path, tried, monkeypatch):
 
 
 def test_end_to_end_training(tmp_path, scenes, tried, monkeypatch):
-    material = towers.load_material(scenes, "from scratch", "resnet18@32", "gru", CPU)
+    material = towers.load_inputs(scenes, "from scratch", "resnet18@32", "gru", CPU)
     monkeypatch.setattr(one_run, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     monkeypatch.setattr(trainer, "load_corpus", lambda *_, **__: scenes)
-    monkeypatch.setattr(trainer, "load_material", lambda *_: material)
+    monkeypatch.setattr(trainer, "load_inputs", lambda *_: material)
     config = RunConfig(
         image_tower="resnet18@32",
         text_tower="gru",

@@ -25,7 +25,7 @@ from lib.datasets import CorpusError, DownloadError, Flickr8k, read_captions
 from lib.datasets.archives import Limits, extract
 from lib.datasets.images import MAX_PIXELS, inspect_image
 from lib.study.catalogue import StudyError, parse_pairs
-from lib.training.distribute import Parcel, _read_parcel, _write_parcel
+from lib.training.distribute import Payload, read_payload, write_payload
 
 # What the code itself may call.
 
@@ -327,12 +327,12 @@ def test_a_yaml_tag_is_refused(tmp_path, monkeypatch, document):
 def test_what_workers_read_is_arrays_and_words(tmp_path):
     clean = synthetic_features()
     noisy = replace(clean, image=clean.image + 1, fingerprint="noisy")
-    for parcel in (Parcel(clean, None, "cpu"), Parcel(clean, noisy, "auto")):
+    for payload in (Payload(clean, None, "cpu"), Payload(clean, noisy, "auto")):
         path = tmp_path / "features.npz"
-        _write_parcel(parcel, path)
-        read = _read_parcel(path)
-        assert read.device == parcel.device
-        for one, other in ((read.clean, parcel.clean), (read.noisy, parcel.noisy)):
+        write_payload(payload, path)
+        read = read_payload(path)
+        assert read.device == payload.device
+        for one, other in ((read.clean, payload.clean), (read.noisy, payload.noisy)):
             if other is None:
                 assert one is None
                 continue

@@ -18,7 +18,7 @@ import pandas as pd
 from lib.chapters.shared import charts
 from lib.runs import RunConfig, RunRecord, Store
 from lib.training import Lab, load_features
-from lib.training.executors import Processes, cores, opened
+from lib.training.executors import Processes, cores, open_executor
 
 
 def speed_chart(times: pd.DataFrame) -> alt.LayerChart:
@@ -122,7 +122,7 @@ def measure_times(lab: Lab, configs: Sequence[RunConfig], workers: Sequence[int]
     lab.train([configs[0]])
     serial, rows = None, []
     for count in (0, *workers):
-        with opened(f"processes:{count}" if count else "serial") as pool:
+        with open_executor(f"processes:{count}" if count else "serial") as pool:
             if pool is not None:
                 _start(pool, count)
             records, seconds = _timed(partial(_train_anew, lab, configs, pool))

@@ -17,7 +17,12 @@ TRAINING_SEVERITY = 3
 
 
 def training_features(
-    corpus: Corpus, kind: str, image_tower: str, text_tower: str, device: str = "auto"
+    corpus: Corpus,
+    kind: str,
+    image_tower: str,
+    text_tower: str,
+    device: str = "auto",
+    clean: Features | None = None,
 ) -> Features:
     """Return a corpus's features with every train caption, or every train image, a noisy one.
 
@@ -30,6 +35,7 @@ def training_features(
         image_tower: As for :func:`lib.encoders.extract_features`.
         text_tower: As there.
         device: As there.
+        clean: The clean corpus's features, if they are loaded already.
 
     Returns:
         Features with the rows of the clean corpus's; those of other splits, and of what the noise
@@ -49,7 +55,8 @@ def training_features(
     """
     if kind not in ("captions", "images"):
         raise ValueError(f"kind = {kind!r}; use 'captions' or 'images'")
-    clean = extract_features(corpus, image_tower, text_tower, device)
+    if clean is None:
+        clean = extract_features(corpus, image_tower, text_tower, device)
     noisy = corrupt(corpus, Noise(kind, TRAINING_SEVERITY), ["train"])
     train = np.array(clean.splits) == "train"
     if kind == "captions":

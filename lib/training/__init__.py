@@ -2,6 +2,6 @@
 
 from lib.training.distribute import TrainingError
 from lib.training.lab import Lab
-from lib.training.trainer import load_features, train, trained
+from lib.training.trainer import load_features, retrain, train
 
-__all__ = ["Lab", "TrainingError", "load_features", "train", "trained"]
+__all__ = ["Lab", "TrainingError", "load_features", "retrain", "train"]

@@ -1,5 +1,6 @@
 """A corpus's features on the device that trains, and the draws that a run makes from them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -161,6 +162,18 @@ class TrainingData:
             chosen = np.take_along_axis(np.argsort(keys, axis=1), np.arange(copies) % count, axis=1)
             order, place = np.repeat(order, copies), chosen.ravel()
         return pairs.image[order], pairs.caption_rows(pairs.first_caption[order] + place)
+
+
+def draw_epoch(
+    configs: Sequence[RunConfig], data: TrainingData, pairs: Sequence[Pairs], epoch: int
+) -> list[Tensor]:
+    """Draw an epoch of runs, on the device: the rows of images and of captions, and which of its
+    run's images each pair has, (R, P) each."""
+    drawn = []
+    for config, own in zip(configs, pairs, strict=True):
+        images, captions = data.epoch(config, own, epoch)
+        drawn.append((images, captions, own.places(images)))
+    return [torch.from_numpy(np.stack(rows)).to(data.device) for rows in zip(*drawn, strict=True)]
 
 
 def batches(count: int, size: int, copies: int = 1) -> list[slice]:

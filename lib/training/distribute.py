@@ -16,21 +16,22 @@ from concurrent.futures import (
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from lib.encoders import Features, resolve_device
-from lib.runs import RunConfig, RunRecord
+from lib.runs import RunConfig
 from lib.training.data import TrainingData
 from lib.training.executors import workers_of
-from lib.training.schedules import Sources
+from lib.training.history import StackResult
+from lib.training.schedules import Replayed
 from lib.training.stack import train_stack
 from lib.utils.files import home
 from lib.utils.version import code_version
 
 RESUBMISSIONS = 2
-"""How often runs that went down with their worker are sent out again."""
+"""How often a stack that was lost with its worker is submitted again."""
 
 
 class TrainingError(RuntimeError):
@@ -38,7 +39,7 @@ class TrainingError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Parcel:
+class Payload:
     """What a worker needs to know of a corpus: neither corpus nor towers nor a store.
 
     Attributes:
@@ -56,70 +57,61 @@ class Parcel:
         return TrainingData.of(self.clean, resolve_device(self.device), self.noisy)
 
 
-class Outcome(NamedTuple):
-    """What became of a stack: its records, and what is to be said of the runs without one."""
+def distribute(
+    executor: Executor, payload: Payload, stacks: Sequence[list[RunConfig]], replayed: Replayed
+) -> Iterator[StackResult]:
+    """Train stacks on an executor and yield the result of each, as they end.
 
-    stack: list[RunConfig]
-    records: list[RunRecord]
-    diverged: list[str]
-    lost: bool = False
-
-
-def spread(
-    executor: Executor, parcel: Parcel, stacks: Sequence[list[RunConfig]], sources: Sources
-) -> Iterator[Outcome]:
-    """Train stacks on an executor and yield what became of each, as they end.
-
-    Stacks that go down with a worker are sent again, at most :data:`RESUBMISSIONS` times. When the
-    caller stops iterating or is interrupted, stacks that have not begun are cancelled.
+    Stacks that are lost with a worker are submitted again, at most :data:`RESUBMISSIONS` times.
+    When the caller stops iterating or is interrupted, stacks that have not begun are cancelled.
 
     Args:
         executor: Any; its workers must have this very package.
-        parcel: The data, sent once: through :class:`lib.training.executors.Cluster` to every
+        payload: The data, sent once: through :class:`lib.training.executors.Cluster` to every
             worker, else as a file, which the workers must see.
         stacks: Runs that train together.
-        sources: Finished runs that others replay; only those that a stack needs go with it.
+        replayed: Finished runs that others replay; only those that a stack needs go with it.
     """
     waiting = [(stack, 0) for stack in reversed(stacks)]
-    flying: dict[Future[Any], tuple[list[RunConfig], int]] = {}
-    with _sent(executor, parcel) as send:
+    submitted: dict[Future[Any], tuple[list[RunConfig], int]] = {}
+    with _sent(executor, payload) as send:
         place = send()
         try:
-            while waiting or flying:
-                # Few are out at a time: only those can go down with a worker. What went down once
-                # flies alone, so that it takes no other with it.
-                while waiting and len(flying) < 2 * workers_of(executor):
-                    suspects = waiting[-1][1] + sum(losses for _, losses in flying.values())
-                    if suspects and flying:
+            while waiting or submitted:
+                # Few are submitted at a time: only those can be lost with a worker. A stack lost
+                # once is submitted alone, so that it cannot take others down with it.
+                while waiting and len(submitted) < 2 * workers_of(executor):
+                    suspects = waiting[-1][1] + sum(losses for _, losses in submitted.values())
+                    if suspects and submitted:
                         break
                     stack, losses = waiting.pop()
-                    needed = {c.source: sources[c.source] for c in stack if c.source}
-                    flying[_submit(executor, place, stack, needed)] = stack, losses
-                done, _ = wait(flying, return_when=FIRST_COMPLETED)
+                    needed = {c.source: replayed[c.source] for c in stack if c.source}
+                    submitted[_submit(executor, place, stack, needed)] = stack, losses
+                done, _ = wait(submitted, return_when=FIRST_COMPLETED)
                 down = False
                 for future in done:
-                    stack, losses = flying.pop(future)
+                    stack, losses = submitted.pop(future)
                     error = _error_of(future)
                     if error is None:
-                        yield Outcome(stack, *future.result())
+                        yield future.result()
                     elif not _is_loss(error):
                         raise error
                     elif losses < RESUBMISSIONS and not _is_final(error):
                         down = True
                         waiting.append((stack, losses + 1))
                     else:
-                        yield Outcome(stack, [], [], lost=True)
+                        yield StackResult(stack, [], [], lost=True)
                 if down:
                     # The last worker that had the data may be gone.
                     place = send()
         finally:
-            for future in flying:
+            for future in submitted:
                 future.cancel()
 
 
 def train_elsewhere(
-    parcel: Parcel | Path, stack: Sequence[RunConfig], sources: Sources, code: str
-) -> tuple[list[RunRecord], list[str]]:
+    payload: Payload | Path, stack: Sequence[RunConfig], replayed: Replayed, code: str
+) -> StackResult:
     """Train a stack in this worker, as :func:`lib.training.stack.train_stack` does.
 
     Raises:
@@ -130,19 +122,19 @@ def train_elsewhere(
             f"the worker {platform.node()} has version {code_version()} of the package, and the "
             f"sweep comes from {code}: install the same there, and start the worker again"
         )
-    if isinstance(parcel, Path):
+    if isinstance(payload, Path):
         try:
-            parcel = _read_parcel(parcel)
+            payload = read_payload(payload)
         except OSError as error:
             raise TrainingError(
-                f"the worker {platform.node()} does not see {parcel}: let the machines share "
+                f"the worker {platform.node()} does not see {payload}: let the machines share "
                 "$STUDY_HOME, or pass lib.training.executors.Cluster, which sends the data"
             ) from error
-    return train_stack(stack, parcel.unpack(), sources)
+    return train_stack(stack, payload.unpack(), replayed)
 
 
 def _submit(
-    executor: Executor, place: Any, stack: list[RunConfig], needed: Sources
+    executor: Executor, place: Any, stack: list[RunConfig], needed: Replayed
 ) -> "Future[Any]":
     try:
         return executor.submit(train_elsewhere, place, stack, needed, code_version())
@@ -154,16 +146,16 @@ def _submit(
 
 
 @contextmanager
-def _sent(executor: Executor, parcel: Parcel) -> Iterator[Any]:
+def _sent(executor: Executor, payload: Payload) -> Iterator[Any]:
     """Yield a function that makes the data reachable and returns what stands for them."""
-    plain = replace(parcel, clean=_plain(parcel.clean))
+    plain = replace(payload, clean=_plain(payload.clean))
     if hasattr(executor, "send"):
         yield lambda: executor.send(plain)
         return
     home().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="sweep-", dir=home()) as folder:
         path = Path(folder) / "features.npz"
-        _write_parcel(plain, path)
+        write_payload(plain, path)
         yield lambda: path
 
 
@@ -175,11 +167,11 @@ def _plain(features: Features) -> Features:
 _ARRAYS = ("image", "text", "caption_owner")
 
 
-def _write_parcel(parcel: Parcel, path: Path) -> None:
+def write_payload(payload: Payload, path: Path) -> None:
     """Write arrays and JSON: what reads a file must not be told by it what to run."""
     arrays: dict[str, Any] = {}
-    words: dict[str, Any] = {"device": parcel.device}
-    for name, features in (("clean", parcel.clean), ("noisy", parcel.noisy)):
+    words: dict[str, Any] = {"device": payload.device}
+    for name, features in (("clean", payload.clean), ("noisy", payload.noisy)):
         if features is not None:
             own = {field.name: getattr(features, field.name) for field in fields(features)}
             arrays |= {f"{name}.{key}": own.pop(key) for key in _ARRAYS}
@@ -187,7 +179,8 @@ def _write_parcel(parcel: Parcel, path: Path) -> None:
     np.savez(path, words=np.array(json.dumps(words)), **arrays)
 
 
-def _read_parcel(path: Path) -> Parcel:
+def read_payload(path: Path) -> Payload:
+    """Read what :func:`write_payload` wrote."""
     with np.load(path, allow_pickle=False) as read:
         words = json.loads(str(read["words"]))
 
@@ -201,7 +194,7 @@ def _read_parcel(path: Path) -> Parcel:
 
         clean = features("clean")
         assert clean is not None  # it is always written
-        return Parcel(clean, features("noisy"), words["device"])
+        return Payload(clean, features("noisy"), words["device"])
 
 
 def _error_of(future: "Future[Any]") -> BaseException | None:

@@ -1,7 +1,7 @@
 """Where a sweep's runs are trained: in this process, in others of this machine, or on a cluster.
 
-A sweep takes any :class:`concurrent.futures.Executor`. Those that have a name here are opened,
-mended after a loss, and stopped with the sweep.
+A sweep takes any :class:`concurrent.futures.Executor`. Those that have a name here are
+opened, repaired after a loss, and stopped with the sweep.
 """
 
 import os
@@ -31,7 +31,7 @@ class ExecutorError(ValueError):
 
 
 def check_executor(name: str) -> str:
-    """Return ``name`` if :func:`opened` can open it.
+    """Return ``name`` if :func:`open_executor` can open it.
 
     Raises:
         ExecutorError: It is no such name, or a package is missing.
@@ -50,7 +50,7 @@ def check_executor(name: str) -> str:
 
 
 @contextmanager
-def opened(executor: Executor | str | None) -> Iterator[Executor | None]:
+def open_executor(executor: Executor | str | None) -> Iterator[Executor | None]:
     """Yield the executor that is meant, None for this very process.
 
     An executor that is given stays open; one that is named is stopped when the context ends in an

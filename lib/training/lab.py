@@ -9,7 +9,7 @@ from lib.encoders import Features
 from lib.models import DualEncoder
 from lib.runs import RunConfig, RunRecord, Store
 from lib.training.data import TrainingData
-from lib.training.trainer import train, trained
+from lib.training.trainer import retrain, train
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Lab:
     def retrain(
         self, configs: Sequence[RunConfig]
     ) -> Iterator[tuple[RunConfig, DualEncoder, TrainingData]]:
-        """Yield the heads of runs, as :func:`lib.training.trained` does."""
-        return trained(
+        """Yield the heads of runs, as :func:`lib.training.retrain` does."""
+        return retrain(
             configs,
             store=self.store,
             features=self.features,

@@ -10,10 +10,15 @@ from lib.losses import LOSSES, weighted_mean
 from lib.models import LearnedTemperature
 from lib.rivals import GradNorm, IndividualTemperatures
 from lib.runs import RunConfig
-from lib.runs.schedules import INDIVIDUAL_BOUNDS, GradNormConfig, IndividualTemperatureConfig
+from lib.runs.schedules import (
+    INDIVIDUAL_BOUNDS,
+    GradNormConfig,
+    IndividualTemperatureConfig,
+    constants,
+)
 from lib.schedulers import Schedule
 from lib.training.data import batches
-from lib.training.schedules import Schedulers, Sources, constants_of
+from lib.training.schedules import Replayed, Schedulers
 
 
 class Objective:
@@ -21,15 +26,15 @@ class Objective:
 
     Args:
         configs: The runs.
-        sources: Finished runs that some of them replay.
+        replayed: Finished runs that some of them replay.
         device: Where the similarities are.
     """
 
     def __init__(
-        self, configs: Sequence[RunConfig], sources: Sources, device: torch.device
+        self, configs: Sequence[RunConfig], replayed: Replayed, device: torch.device
     ) -> None:
         steps = len(batches(configs[0].train_images, configs[0].batch_size))
-        self._schedulers = Schedulers(configs, sources, steps, device)
+        self._schedulers = Schedulers(configs, replayed, steps, device)
         self._losses = Losses(configs, device)
         self._balance = _Balance(configs, device)
         self._learned = torch.tensor(
@@ -112,12 +117,12 @@ class Losses:
         self._with_own = torch.tensor(individual, device=device)
         if individual:
             members = [configs[run] for run in individual]
-            constants = constants_of(members)
+            rules = [config.schedule for config in members]
             self.individual = IndividualTemperatures(
                 members[0].train_images,
                 start=torch.tensor([config.temperature for config in members]),
-                rho=constants("rho"),
-                step=constants("step"),
+                rho=constants(rules, "rho"),
+                step=constants(rules, "step"),
                 bounds=INDIVIDUAL_BOUNDS,
                 batch_shape=(len(members),),
             ).to(device)

@@ -1,6 +1,6 @@
 """The schedulers of a stack of runs, and what is replayed from finished runs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,33 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lib.rivals import (
-    AnalyticUncertaintyWeights,
-    CosineTemperature,
-    DynamicWeightAverage,
-    UncertaintyWeights,
-)
-from lib.runs import (
-    STEP_COLUMNS,
-    ConstantConfig,
-    ReplayConfig,
-    RunConfig,
-    RunRecord,
-    ScheduleConfig,
-)
-from lib.runs.schedules import (
-    AnalyticUncertaintyConfig,
-    CosineConfig,
-    DynamicWeightAverageConfig,
-    GradNormConfig,
-    IndividualTemperatureConfig,
-    UncertaintyConfig,
-)
-from lib.schedulers import SIGNALS, Fixed, Schedule, Scheduler, Trace
+from lib.rivals import UncertaintyWeights
+from lib.runs import STEP_COLUMNS, ReplayConfig, RunConfig, RunRecord
+from lib.schedulers import Fixed, Schedule, Trace
 from lib.utils.seeds import generator
 
-Sources = Mapping[RunConfig, RunRecord]
-"""Finished runs that others replay, by configuration."""
+Replayed = Mapping[RunConfig, RunRecord]
+"""Finished runs whose schedules others replay, by configuration."""
 
 
 class Schedulers:
@@ -42,25 +22,27 @@ class Schedulers:
 
     Args:
         configs: The runs.
-        sources: Finished runs that some of them replay.
-        steps: Steps an epoch.
+        replayed: Finished runs that some of them replay.
+        steps: Steps per epoch.
         device: Where the similarities are.
     """
 
     def __init__(
-        self, configs: Sequence[RunConfig], sources: Sources, steps: int, device: torch.device
+        self, configs: Sequence[RunConfig], replayed: Replayed, steps: int, device: torch.device
     ) -> None:
         self._parts: list[tuple[Tensor, nn.Module]] = []
         self._learned: list[tuple[Tensor, UncertaintyWeights, float]] = []
-        kinds: dict[Kind, list[int]] = {}
+        groups: dict[tuple[Any, ...], list[int]] = {}
         for run, config in enumerate(configs):
-            kinds.setdefault(_kind(config), []).append(run)
-        for kind, members in kinds.items():
-            module = _module(kind, [configs[run] for run in members], sources, steps).to(device)
+            schedule = config.schedule
+            own = [getattr(schedule, name) for name in schedule.sharing] if schedule else []
+            groups.setdefault((type(schedule), *own), []).append(run)
+        for key, members in groups.items():
+            module = _build([configs[run] for run in members], replayed, steps).to(device)
             runs = torch.tensor(members, device=device)
             self._parts.append((runs, module))
             if isinstance(module, UncertaintyWeights):
-                self._learned.append((runs, module, float(kind[1])))
+                self._learned.append((runs, module, float(key[-1])))
 
     def __call__(self, similarity: Tensor, temperature: Tensor) -> Schedule:
         """Return the schedule of every run, (R, …), for similarities (R, B, B)."""
@@ -93,78 +75,27 @@ class Schedulers:
         ]
 
 
-Kind = tuple[str, str | float]
-
-
-def _kind(config: RunConfig) -> Kind:
-    """Return what runs must share to share a scheduler."""
-    match config.schedule:
-        case ScheduleConfig(signal=signal, actuator=actuator):
-            return signal, actuator
-        case ReplayConfig():
-            return "trace", "weights and temperature"
-        case ConstantConfig():
-            return "trace", "weights"
-        case UncertaintyConfig(rate=rate):
-            # A learning rate belongs to a whole group of the optimiser.
-            return "uncertainty", rate
-        case CosineConfig() | AnalyticUncertaintyConfig() | DynamicWeightAverageConfig() as rival:
-            return type(rival).__name__, ""
-        case None | GradNormConfig() | IndividualTemperatureConfig():
-            # Those two act on the losses.
-            return "fixed", ""
-
-
-def _module(kind: Kind, configs: Sequence[RunConfig], sources: Sources, steps: int) -> nn.Module:
-    if kind[0] == "fixed":
+def _build(configs: Sequence[RunConfig], replayed: Replayed, steps: int) -> nn.Module:
+    """Return the scheduler that runs share."""
+    schedules = [config.schedule for config in configs]
+    if schedules[0] is None:
         return Fixed()
-    if kind[0] == "trace":
-        weights, temperatures = zip(*(_trace(config, sources) for config in configs), strict=True)
-        if kind[1] == "weights":
-            return Trace(_same_length(weights))
-        return Trace(_same_length(weights), _same_length(temperatures))
-    constants, shape = constants_of(configs), (len(configs),)
-    match configs[0].schedule:
-        case UncertaintyConfig():
-            return UncertaintyWeights(batch_shape=shape)
-        case AnalyticUncertaintyConfig():
-            return AnalyticUncertaintyWeights(constants("softness"), batch_shape=shape)
-        case CosineConfig():
-            period = steps * constants("period")
-            return CosineTemperature(constants("low"), constants("high"), period, batch_shape=shape)
-        case DynamicWeightAverageConfig():
-            period = steps * constants("period")
-            return DynamicWeightAverage(constants("softness"), period=period, batch_shape=shape)
-    schedules = [c.schedule for c in configs if isinstance(c.schedule, ScheduleConfig)]
-    signal, actuator = schedules[0].signal, schedules[0].actuator
-    default = SIGNALS[signal].default_target
-    targets = [default if s.target is None else s.target for s in schedules]
-    return Scheduler(
-        signal,
-        actuator,
-        gamma=torch.tensor([s.gamma for s in schedules]),
-        beta=torch.tensor([s.beta for s in schedules]),
-        warmup=torch.tensor([s.warmup for s in schedules]),
-        target=None if None in targets else torch.tensor(targets),
-        batch_shape=(len(schedules),),
-    )
+    if isinstance(schedules[0], ReplayConfig):
+        paths = zip(*(_replayed_path(config, replayed) for config in configs), strict=True)
+        weights, temperatures = map(_same_length, paths)
+        return Trace(weights, temperatures)
+    return schedules[0].build(schedules, steps)
 
 
-def constants_of(configs: Sequence[RunConfig]) -> Callable[[str], Tensor]:
-    """Return what gives a constant of the runs' schedules by name, (R,)."""
-    return lambda name: torch.tensor([float(getattr(c.schedule, name)) for c in configs])
-
-
-def _trace(config: RunConfig, sources: Sources) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return what a run is played: weights (T, 2) and temperatures (T,), float32."""
+def _replayed_path(
+    config: RunConfig, replayed: Replayed
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return what a run replays: weights (T, 2) and temperatures (T,), float32."""
     schedule, source = config.schedule, config.source
-    if isinstance(schedule, ConstantConfig):
-        weight = schedule.weight_i2t
-        return np.array([[weight, 2 - weight]], dtype=np.float32), np.ones(1, dtype=np.float32)
     if not isinstance(schedule, ReplayConfig) or source is None:
         raise TypeError(f"{config.method} replays nothing")
     columns = [STEP_COLUMNS.index(c) for c in ("weight_i2t", "weight_t2i", "temperature")]
-    path = sources[source].steps[:, columns]
+    path = replayed[source].steps[:, columns]
     if schedule.form == "mean":
         weights = path[:, :2].mean(axis=0, dtype=np.float64)[None]
         tau = np.exp(np.log(path[:, 2:].astype(np.float64)).mean(axis=0))

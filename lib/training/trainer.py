@@ -1,10 +1,10 @@
 """A list of runs in, their records out: what is finished is looked up, the rest is trained."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from lib.datasets import load_corpus
 from lib.encoders import Features, extract_features, resolve_device
@@ -12,29 +12,44 @@ from lib.models import DualEncoder
 from lib.noise import training_features
 from lib.runs import RunConfig, RunRecord, Store
 from lib.training.data import TrainingData
-from lib.training.distribute import Outcome, Parcel, TrainingError, spread
-from lib.training.executors import opened, workers_of
-from lib.training.schedules import Sources
+from lib.training.distribute import Payload, TrainingError, distribute
+from lib.training.executors import open_executor, workers_of
+from lib.training.history import StackResult
+from lib.training.schedules import Replayed
 from lib.training.stack import count_weights, fit_stack, train_stack
-from lib.training.towers import Material, checkpoint_path, load_material, train_runs
+from lib.training.towers import TowerInputs, checkpoint_path, load_inputs, train_runs
 from lib.utils.progress import Progress, say
-
-Version = Literal["clean", "captions", "images"]
-Source = tuple[str, str, str, str, Version, str]
-"""Corpus, what to do with its bad samples, image tower, text tower, which noisy version, and what
-of the towers is trained (empty: nothing)."""
 
 STACK_SIZE = {"cpu": 64, "cuda": 128}
 """Runs that train together at most, by kind of device."""
 STACK_WEIGHTS = 9 << 19
-"""Weights that a stack has at most on a CPU, more than one run's at any rate: with their moments
-they go through its cache at every step. The main comparison's runs train by eleven."""
+"""Most weights of a stack on a CPU, so that they fit its cache with Adam's moments; one larger run
+is still allowed. The main comparison trains 11 runs per stack."""
 STACK_MEMORY = {"cpu": 4 << 30, "cuda": 16 << 30}
 """Bytes that a stack's features, of batches and of a gallery, may take, by kind of device."""
 
 
-class Loaded(NamedTuple):
-    """A corpus as runs train on it: the features, of its noisy version too, and both as data."""
+class DataKey(NamedTuple):
+    """What runs must have in common to train on the same inputs.
+
+    Attributes:
+        corpus, on_bad_sample, image_tower, text_tower: As :class:`lib.runs.RunConfig` has them.
+        noisy: What the noisy version of the features replaces; empty, there is none.
+        trained: What of the towers is trained; empty, nothing.
+    """
+
+    corpus: str
+    on_bad_sample: str
+    image_tower: str
+    text_tower: str
+    noisy: str
+    trained: str
+
+
+@dataclass(frozen=True)
+class FeatureInputs:
+    """What runs with frozen towers train on: features, those of the noisy version too, and both as
+    data on the device."""
 
     clean: Features
     noisy: Features | None
@@ -63,12 +78,12 @@ def train(
         features: Tower outputs to use instead of loading the configurations' corpus.
         corpus_root: Folder of a corpus on disk; empty, the usual places.
         device: ``"auto"`` takes a GPU where there is one.
-        executor: Where to train: an executor, which stays open, or a name as
-            :func:`lib.training.executors.opened` knows them; default, what ``$STUDY_EXECUTOR``
-            names, else this process.
+        executor: Where to train: an executor, which stays open, or a name for
+            :func:`lib.training.executors.open_executor`; default, what ``$STUDY_EXECUTOR`` names,
+            else this process.
 
     Returns:
-        One record a configuration, in the order given.
+        One record per configuration, in the order given.
 
     Raises:
         ValueError: A configuration asks for more images than the split has, or the device, the
@@ -77,161 +92,185 @@ def train(
             workers again and again; the others are kept.
     """
     store = store or Store()
-    records = {config: store.get(config) for config in dict.fromkeys(configs)}
-    contents: dict[Source, set[str]] = {}
-    for config, record in records.items():
-        if record is not None:
-            contents.setdefault(_source(config), set()).add(record.corpus_fingerprint)
-    # Records that tell of different contents of one corpus need a look at what it holds now.
-    missing = [
-        config
-        for config, record in records.items()
-        if record is None or len(contents[_source(config)]) > 1
-    ]
-    if not missing:
-        return _in_order(configs, records)
-    outdated = sum(store.outdated(config) for config in missing)
-    if outdated:
-        say(f"{outdated} finished runs were made by code that gave other numbers: trained again")
-    diverged: list[str] = []
-    lost: list[str] = []
+    runs = _RequestedRuns(configs, store)
+    unsettled = runs.unsettled()
+    if unsettled:
+        # Everything that can be refused is refused before the first run starts.
+        loaded = _load(unsettled, features=features, corpus_root=corpus_root, device=device)
+        try:
+            with open_executor(executor) as chosen:
+                for key, inputs in loaded.items():
+                    due = runs.due(key, inputs.data.corpus_fingerprint)
+                    sources = _RequestedRuns([c.source for c in due if c.source], store)
+                    sources_due = sources.due(key, inputs.data.corpus_fingerprint)
+                    _train_due(sources, sources_due, inputs, {}, chosen, device)
+                    _train_due(runs, due, inputs, sources.finished(), chosen, device)
+        except KeyboardInterrupt:
+            say("interrupted: finished runs are kept, and the same call goes on from there")
+            raise
+    finished = runs.finished()
+    return [finished[config] for config in configs]
 
-    def keep(record: RunRecord) -> None:
-        store.put(record)
-        if record.collapsed:
-            say(f"{record.config.method}, seed {record.config.seed}: the model has collapsed")
-        records[record.config] = record
 
-    # Everything that can be refused is refused before the first run starts.
-    options: dict[str, Any] = {"features": features, "corpus_root": corpus_root, "device": device}
-    for source, loaded in _load(missing, **options).items():
-        # A record of other corpus content must not be compared with what is trained now.
-        fingerprint = loaded.data.corpus_fingerprint
+class _RequestedRuns:
+    """The runs that a caller asks for: their records so far, and those that failed."""
+
+    def __init__(self, configs: Sequence[RunConfig], store: Store) -> None:
+        self.store = store
+        self._requested = len(configs)
+        self._records = {config: store.get(config) for config in dict.fromkeys(configs)}
+        self._diverged: list[str] = []
+        self._lost: list[str] = []
+
+    def unsettled(self) -> list[RunConfig]:
+        """Return the runs without a record, and those whose records are of different contents of
+        one corpus: only a look at the corpus tells which of these are of the present content."""
+        contents: dict[DataKey, set[str]] = {}
+        for config, record in self._records.items():
+            if record is not None:
+                contents.setdefault(_data_key(config), set()).add(record.corpus_fingerprint)
+        return [
+            config
+            for config, record in self._records.items()
+            if record is None or len(contents[_data_key(config)]) > 1
+        ]
+
+    def due(self, key: DataKey, fingerprint: str) -> list[RunConfig]:
+        """Return the runs with this key that have no record of this corpus content."""
         due = [
             config
-            for config, record in records.items()
-            if _source(config) == source
+            for config, record in self._records.items()
+            if _data_key(config) == key
             and (record is None or record.corpus_fingerprint != fingerprint)
         ]
-        stale = sum(records[config] is not None for config in due)
+        stale = sum(self._records[config] is not None for config in due)
         if stale:
-            say(f"{stale} finished runs are of other content of {source[0]}: trained again")
-        with _telling_how_to_go_on(), opened(executor) as chosen:
-            replayed = _replayed(due, store=store, executor=chosen or "serial", **options)
+            say(f"{stale} finished runs are of other content of {key.corpus}: trained again")
+        outdated = sum(self.store.outdated(config) for config in due)
+        if outdated:
+            say(
+                f"{outdated} finished runs were made by code that gave other numbers: trained again"
+            )
+        return due
 
-            def finished_elsewhere(config: RunConfig, fingerprint: str = fingerprint) -> bool:
-                record = store.get(config)
-                if record is None or record.corpus_fingerprint != fingerprint:
-                    return False
-                records[config] = record
-                return True
+    def leased(
+        self, stacks: Iterable[Sequence[RunConfig]], fingerprint: str
+    ) -> Iterator[list[RunConfig]]:
+        """Yield the runs to train here: of several processes with one store, each run has one.
 
-            if isinstance(loaded, Material):
-                for mine in _shared([due], store, finished_elsewhere):
-                    diverged += train_runs(mine, loaded, replayed, keep)
-                continue
-            with Progress(f"training on {source[0]}", total=len(due)) as progress:
-                stacks = [due] if chosen else list(_stacks(due, loaded.data))
-                for mine in _shared(stacks, store, finished_elsewhere):
-                    for outcome in _outcomes(mine, loaded, replayed, chosen, device):
-                        for finished in outcome.records:
-                            keep(finished)
-                        diverged += outcome.diverged
-                        lost += [
-                            f"{c.method}, seed {c.seed}" for c in outcome.stack if outcome.lost
-                        ]
-                        progress.advance(len(outcome.stack), note=_best(records.values()))
-    if diverged:
-        raise TrainingError(
-            f"{len(diverged)} of {len(configs)} runs diverged and are not kept: "
-            + "; ".join(diverged)
-            + ". Lower the learning rate or raise the temperature."
-        )
-    if lost:
-        raise TrainingError(
-            f"{len(lost)} of {len(configs)} runs went down with their workers every time they were "
-            f"tried: {'; '.join(lost)}. The others are kept. A worker that is killed most often "
-            "lacks memory: use fewer on a machine."
-        )
-    return _in_order(configs, records)
+        A run that another process trains is left to that process, and trained here only if that
+        process ends without a record of it: killed, or because the run diverged there.
 
+        Args:
+            stacks: Runs, in the portions in which they are leased.
+            fingerprint: Of the corpus content that they train on.
+        """
+        waiting, said = [list(stack) for stack in stacks], False
+        while waiting:
+            others: list[list[RunConfig]] = []
+            for stack in waiting:
+                with self.store.leases.take([config.run_id for config in stack]) as taken:
+                    own = [config for config in stack if config.run_id in taken]
+                    mine = [config for config in own if not self._took_over(config, fingerprint)]
+                    if mine:
+                        yield mine
+                others.append([config for config in stack if config.run_id not in taken])
+            waiting = [rest for rest in others if rest]
+            if waiting:
+                if not said:
+                    count = sum(map(len, waiting))
+                    say(f"{count} runs are being trained by another process: waiting for them")
+                    said = True
+                self.store.leases.wait(config.run_id for stack in waiting for config in stack)
 
-def _in_order(
-    configs: Sequence[RunConfig], records: Mapping[RunConfig, RunRecord | None]
-) -> list[RunRecord]:
-    """Return the records of configurations, all of which have one by now.
+    def _took_over(self, config: RunConfig, fingerprint: str) -> bool:
+        """Whether another process has finished the run by now; its record is then taken."""
+        record = self.store.get(config)
+        if record is None or record.corpus_fingerprint != fingerprint:
+            return False
+        self._records[config] = record
+        return True
 
-    What a process that was killed has left of them beside their records is removed.
-    """
-    found = [record for config in configs if (record := records[config]) is not None]
-    for record in found:
-        if record.config.towers:
-            checkpoint_path(record.config).unlink(missing_ok=True)
-    return found
+    def add(self, result: StackResult) -> None:
+        """Keep the records of a stack in the store, and note the runs that failed."""
+        for record in result.records:
+            self.store.put(record)
+            if record.collapsed:
+                say(f"{record.config.method}, seed {record.config.seed}: the model has collapsed")
+            self._records[record.config] = record
+        self._diverged += result.failures
+        if result.lost:
+            self._lost += [f"{config.method}, seed {config.seed}" for config in result.configs]
 
+    def best(self) -> str:
+        """Return a note of the best validation rSum so far."""
+        best = max((r.validation_rsum for r in self._records.values() if r), default=0.0)
+        return f"best validation rSum {best:.1f}"
 
-@contextmanager
-def _telling_how_to_go_on() -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        say("interrupted: finished runs are kept, and the same call goes on from there")
-        raise
+    def finished(self) -> dict[RunConfig, RunRecord]:
+        """Return the record of every run, and remove the checkpoints that a killed process left.
 
-
-def _shared(
-    stacks: Sequence[Sequence[RunConfig]],
-    store: Store,
-    finished_elsewhere: Callable[[RunConfig], bool],
-) -> Iterator[list[RunConfig]]:
-    """Yield the runs to train, so that of several processes with one store each run has one.
-
-    What another process is training is left to it, and trained here only if it is gone without a
-    record: killed, or because the run diverged there.
-
-    Args:
-        stacks: Runs, in the portions in which they are to be held.
-        store: The store that the processes share.
-        finished_elsewhere: Whether a run has a record by now, which is then taken over.
-    """
-    waiting = [list(stack) for stack in stacks]
-    told = False
-    while waiting:
-        others: list[list[RunConfig]] = []
-        for stack in waiting:
-            with store.leases.take([config.run_id for config in stack]) as taken:
-                own = [config for config in stack if config.run_id in taken]
-                mine = [config for config in own if not finished_elsewhere(config)]
-                if mine:
-                    yield mine
-            others.append([config for config in stack if config.run_id not in taken])
-        waiting = [rest for rest in others if rest]
-        if waiting:
-            if not told:
-                count = sum(map(len, waiting))
-                say(f"{count} runs are being trained by another process: waiting for them")
-                told = True
-            store.leases.wait(config.run_id for stack in waiting for config in stack)
+        Raises:
+            TrainingError: Some runs diverged or were lost.
+        """
+        if self._diverged:
+            raise TrainingError(
+                f"{len(self._diverged)} of {self._requested} runs diverged and are not kept: "
+                + "; ".join(self._diverged)
+                + ". Lower the learning rate or raise the temperature."
+            )
+        if self._lost:
+            raise TrainingError(
+                f"{len(self._lost)} of {self._requested} runs went down with their workers every "
+                f"time they were tried: {'; '.join(self._lost)}. The others are kept. A worker "
+                "that is killed most often lacks memory: use fewer on a machine."
+            )
+        for config in self._records:
+            if config.towers:
+                checkpoint_path(config).unlink(missing_ok=True)
+        return {config: record for config, record in self._records.items() if record}
 
 
-def _outcomes(
-    configs: Sequence[RunConfig],
-    loaded: Loaded,
-    replayed: Sources,
+def _train_due(
+    runs: _RequestedRuns,
+    due: Sequence[RunConfig],
+    inputs: FeatureInputs | TowerInputs,
+    replayed: Replayed,
     executor: Executor | None,
     device: str,
-) -> Iterator[Outcome]:
-    """Train runs here or on an executor; yield what became of each stack as it ends."""
+) -> None:
+    """Train runs on the same inputs; those that another process finishes meanwhile are taken."""
+    fingerprint = inputs.data.corpus_fingerprint
+    if isinstance(inputs, TowerInputs):
+        for mine in runs.leased([due], fingerprint):
+            train_runs(mine, inputs, replayed, runs.add)
+    elif due:
+        stacks = [due] if executor else _stacks(due, inputs.data)
+        with Progress(f"training on {due[0].corpus}", total=len(due)) as progress:
+            for mine in runs.leased(stacks, fingerprint):
+                for result in _train_stacks(mine, inputs, replayed, executor, device):
+                    runs.add(result)
+                    progress.advance(len(result.configs), note=runs.best())
+
+
+def _train_stacks(
+    configs: Sequence[RunConfig],
+    inputs: FeatureInputs,
+    replayed: Replayed,
+    executor: Executor | None,
+    device: str,
+) -> Iterator[StackResult]:
+    """Train runs here or on an executor; yield the result of each stack as it ends."""
     if executor is None:
-        for stack in _stacks(configs, loaded.data):
-            yield Outcome(stack, *train_stack(stack, loaded.data, replayed))
-    elif configs:
-        stacks = list(_stacks(configs, loaded.data, workers_of(executor)))
-        parcel = Parcel(loaded.clean, loaded.noisy, device)
-        yield from spread(executor, parcel, stacks, replayed)
+        for stack in _stacks(configs, inputs.data):
+            yield train_stack(stack, inputs.data, replayed)
+    else:
+        stacks = list(_stacks(configs, inputs.data, workers_of(executor)))
+        payload = Payload(inputs.clean, inputs.noisy, device)
+        yield from distribute(executor, payload, stacks, replayed)
 
 
-def trained(
+def retrain(
     configs: Sequence[RunConfig],
     *,
     store: Store | None = None,
@@ -239,14 +278,14 @@ def trained(
     corpus_root: str = "",
     device: str = "auto",
 ) -> Iterator[tuple[RunConfig, DualEncoder, TrainingData]]:
-    """Train runs again and yield each one's heads, of which the store keeps the numbers alone.
+    """Train runs again and yield each run's heads, whose weights no record holds.
 
-    Training is deterministic, so that they are the heads whose numbers the record holds. For what
-    needs embeddings; what is measured on them belongs in a table of the store.
+    Training is deterministic, so these are the heads whose numbers the record holds. Use it for
+    what needs embeddings, and keep what is measured on them in a table of the store.
 
     Args:
         configs: The runs; equal ones come once.
-        store: Where the runs are that others replay.
+        store: Where the runs are that others replay; default, this machine's.
         features: As for :func:`train`.
         corpus_root: As for :func:`train`.
         device: As for :func:`train`.
@@ -261,50 +300,64 @@ def trained(
     if any(config.towers for config in configs):
         raise ValueError("towers that are trained are not kept, so there are no heads over them")
     options: dict[str, Any] = {"features": features, "corpus_root": corpus_root, "device": device}
-    replayed = _replayed(configs, store=store or Store(), **options)
+    sources = list(dict.fromkeys(config.source for config in configs if config.source))
+    replayed = dict(zip(sources, train(sources, store=store, **options), strict=True))
     distinct = list(dict.fromkeys(configs))
-    for source, loaded in _load(distinct, **options).items():
-        data = loaded.data
-        due = [config for config in distinct if _source(config) == source]
-        with Progress(f"training again on {source[0]}", total=len(due)) as progress:
+    for key, inputs in _load(distinct, **options).items():
+        data = inputs.data
+        due = [config for config in distinct if _data_key(config) == key]
+        with Progress(f"training again on {key.corpus}", total=len(due)) as progress:
             for stack in _stacks(due, data):
-                fitted = fit_stack(stack, data, replayed)
-                if fitted.lost:
-                    raise TrainingError("; ".join(fitted.lost))
+                model, history = fit_stack(stack, data, replayed)
+                if history.failures:
+                    raise TrainingError("; ".join(history.failures))
                 for run, config in enumerate(stack):
-                    yield config, fitted.model.take(run).requires_grad_(False), data
+                    yield config, model.take(run).requires_grad_(False), data
                 progress.advance(len(stack))
-
-
-def _replayed(
-    configs: Sequence[RunConfig], *, store: Store, **options: Any
-) -> dict[RunConfig, RunRecord]:
-    """Return the finished runs whose schedules some configurations replay."""
-    needed = list(dict.fromkeys(config.source for config in configs if config.source))
-    return dict(zip(needed, train(needed, store=store, **options), strict=True)) if needed else {}
 
 
 def _load(
     configs: Sequence[RunConfig], *, features: Features | None, corpus_root: str, device: str
-) -> "dict[Source, Loaded | Material]":
-    """Load what configurations train on, and refuse those that it is too small for."""
-    chosen = resolve_device(device)
-    loaded: dict[Source, Loaded | Material] = {}
-    for source in sorted({_source(config) for config in configs}):
-        name, on_bad_sample, image_tower, text_tower, version, towers = source
-        if towers:
-            corpus = load_corpus(name, root=corpus_root, on_bad_sample=on_bad_sample)
-            loaded[source] = load_material(corpus, towers, image_tower, text_tower, chosen)
-            continue
-        clean = features or load_features(*source[:4], corpus_root=corpus_root, device=device)
-        noisy = None
-        if version != "clean":
-            corpus = load_corpus(name, root=corpus_root, on_bad_sample=on_bad_sample)
-            noisy = training_features(corpus, version, image_tower, text_tower, device)
-        loaded[source] = Loaded(clean, noisy, TrainingData.of(clean, chosen, noisy))
+) -> dict[DataKey, FeatureInputs | TowerInputs]:
+    """Load what runs train on, and refuse runs that ask for more images."""
+    keys = sorted({_data_key(config) for config in configs})
+    loaded = {key: _load_inputs(key, features, corpus_root, device) for key in keys}
     for config in configs:
-        _check_size(config, loaded[_source(config)].data)
+        available = len(loaded[_data_key(config)].data.train_rows)
+        if config.train_images > available:
+            raise ValueError(
+                f"train_images = {config.train_images}, but the train split of {config.corpus} has "
+                f"{available} images with a caption; ask for at most that many"
+            )
     return loaded
+
+
+def _load_inputs(
+    key: DataKey, features: Features | None, corpus_root: str, device: str
+) -> FeatureInputs | TowerInputs:
+    """Load the corpus, if need be, and what runs with this key train on."""
+    chosen, towers = resolve_device(device), (key.image_tower, key.text_tower)
+    if features is not None and not key.noisy and not key.trained:
+        return FeatureInputs(features, None, TrainingData.of(features, chosen))
+    corpus = load_corpus(key.corpus, root=corpus_root, on_bad_sample=key.on_bad_sample)
+    if key.trained:
+        return load_inputs(corpus, key.trained, *towers, chosen)
+    clean = extract_features(corpus, *towers, device) if features is None else features
+    noisy = training_features(corpus, key.noisy, *towers, device, clean) if key.noisy else None
+    return FeatureInputs(clean, noisy, TrainingData.of(clean, chosen, noisy))
+
+
+def _data_key(config: RunConfig) -> DataKey:
+    # Mismatched pairs are drawn from clean features.
+    noisy = config.noise.kind if config.noise else "mismatched"
+    return DataKey(
+        config.corpus,
+        config.on_bad_sample,
+        config.image_tower,
+        config.text_tower,
+        noisy="" if noisy == "mismatched" else noisy,
+        trained=config.towers.trained if config.towers else "",
+    )
 
 
 def load_features(
@@ -319,29 +372,6 @@ def load_features(
     """Load a corpus by name, check it, and return its tower features from the cache."""
     loaded = load_corpus(corpus, root=corpus_root, on_bad_sample=on_bad_sample)
     return extract_features(loaded, image_tower, text_tower, device)
-
-
-def _source(config: RunConfig) -> Source:
-    noise = config.noise
-    # Mismatched pairs are drawn from clean features.
-    version: Version = "clean" if noise is None or noise.kind == "mismatched" else noise.kind
-    towers = config.towers.trained if config.towers else ""
-    names = config.image_tower, config.text_tower
-    return config.corpus, config.on_bad_sample, *names, version, towers
-
-
-def _best(records: Iterable[RunRecord | None]) -> str:
-    best = max((r.validation_rsum for r in records if r is not None), default=0.0)
-    return f"best validation rSum {best:.1f}"
-
-
-def _check_size(config: RunConfig, data: TrainingData) -> None:
-    available = len(data.train_rows)
-    if config.train_images > available:
-        raise ValueError(
-            f"train_images = {config.train_images}, but the train split of {config.corpus} has "
-            f"{available} images with a caption; ask for at most that many"
-        )
 
 
 def _stacks(

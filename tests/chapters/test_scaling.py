@@ -82,7 +82,7 @@ def test_the_charts_hold_what_the_tables_say():
 
 def test_tables_are_measured_once_and_found_equal(monkeypatch):
     features = synthetic_features()
-    monkeypatch.setattr(scaling, "opened", lambda name: _threads(name))
+    monkeypatch.setattr(scaling, "open_executor", lambda name: _threads(name))
     monkeypatch.setattr(scaling, "_start", lambda pool, count: None)
     monkeypatch.setattr(scaling, "Processes", lambda count: _Threads(count))
     configs = [config(seed=seed, epochs=1) for seed in range(3)]
@@ -97,9 +97,9 @@ def test_tables_are_measured_once_and_found_equal(monkeypatch):
 
 
 def _threads(name):
-    from lib.training.executors import opened
+    from lib.training.executors import open_executor
 
-    return opened(name.replace("processes", "threads"))
+    return open_executor(name.replace("processes", "threads"))
 
 
 def _Threads(count):

@@ -22,7 +22,7 @@ from lib.chapters.shared.tuning import replicate, results_table, tune_methods
 from lib.chapters.shared.verdicts import against
 from lib.study.catalogue import load_catalogue
 from lib.training import Lab, TrainingError, distribute, train, trainer
-from lib.training.executors import Cluster, ExecutorError, Processes, check_executor, opened
+from lib.training.executors import Cluster, ExecutorError, Processes, check_executor, open_executor
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -76,11 +76,11 @@ class Immediate(Executor):
 
 def test_any_executor_gives_the_serial_numbers(serial, features, tmp_path):
     with ThreadPoolExecutor(2) as threads:
-        spread_out = train(
+        elsewhere = train(
             MIXED, store=fresh(tmp_path, "x"), features=features, device="cpu", executor=threads
         )
         assert threads.submit(int).result() == 0  # it is left open
-    for one, other in zip(serial, spread_out, strict=True):
+    for one, other in zip(serial, elsewhere, strict=True):
         assert_same_numbers(one, other)
 
 
@@ -194,17 +194,19 @@ def test_every_worker_gets_a_stack_and_only_the_replayed_runs_it_needs(features,
 
 
 def test_a_worker_with_other_code_or_without_the_data_refuses(features, tmp_path):
-    parcel = distribute.Parcel(features, None, "cpu")
+    payload = distribute.Payload(features, None, "cpu")
     with pytest.raises(TrainingError, match=r"has version .* install the same there"):
-        distribute.train_elsewhere(parcel, [config()], {}, "0+other")
+        distribute.train_elsewhere(payload, [config()], {}, "0+other")
     with pytest.raises(TrainingError, match="does not see"):
         distribute.train_elsewhere(tmp_path / "x", [config()], {}, distribute.code_version())
 
 
 def test_the_environment_names_the_executor(features, tmp_path, monkeypatch):
     seen = []
-    original = trainer.spread
-    monkeypatch.setattr(trainer, "spread", lambda e, *rest: seen.append(e) or original(e, *rest))
+    original = trainer.distribute
+    monkeypatch.setattr(
+        trainer, "distribute", lambda e, *rest: seen.append(e) or original(e, *rest)
+    )
     monkeypatch.setenv("STUDY_EXECUTOR", "threads:2")
     options = {"features": features, "device": "cpu"}
     train([config()], store=fresh(tmp_path, "x"), **options)
@@ -271,7 +273,7 @@ def ended(process):
 def test_an_interrupted_sweep_ends_the_processes_that_it_opened():
     def interrupted():
         # As many as the other tests' pool has, which may still be there: none is started then.
-        with opened("processes:2") as pool:
+        with open_executor("processes:2") as pool:
             workers.append(pool.submit(os.getpid).result())
             pool.submit(signal.pause)
             raise KeyboardInterrupt
@@ -319,7 +321,7 @@ def test_a_cluster_with_a_killed_worker_gives_the_table_of_the_main_comparison(
     cluster_of, tmp_path
 ):
     """Two worker processes of a dask cluster, one killed on the way. Features are made up, for 800
-    training images as in the quick profile, since the towers' work isn't distribute."""
+    training images as in the quick profile, since the towers' work isn't spread out."""
     features = synthetic_features(train=800, val=60, test=60)
     expected = main_comparison(features, fresh(tmp_path, "serial"), "serial")
     folder = marks(tmp_path)

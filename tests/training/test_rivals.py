@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_loop import PlainRun, update
 from pydantic import ValidationError
 from synthetic import synthetic_features
 from torch import Tensor, nn
@@ -25,7 +26,6 @@ from lib.runs.schedules import (
 )
 from lib.training import train
 from lib.training.data import Pairs, TrainingData
-from lib.utils.seeds import torch_generator
 
 CPU = torch.device("cpu")
 TAU = 0.2
@@ -286,30 +286,13 @@ PLAIN: dict[str, Callable[[nn.ModuleList], Plain]] = {
 }
 
 
-def standardise(table: Tensor, rows: np.ndarray) -> Tensor:
-    chosen = table[torch.as_tensor(rows)]
-    return (table - chosen.mean(0)) / chosen.std(0, unbiased=False)
-
-
 def plain_loop(name: str, data: TrainingData) -> list[list[float]]:
     """Train one run with nn.Linear and a rival of this file: what it used at each step."""
     one = RIVALS[name]
     pairs = data.pairs(one)
-    tables = standardise(data.image, pairs.image), standardise(data.text, pairs.all_captions())
-    heads = nn.ModuleList([nn.Linear(table.shape[1], one.embedding_dim) for table in tables])
-    with torch.no_grad():
-        for head, tower in zip(heads, ("image", "text"), strict=True):
-            draws = torch_generator(one.seed, "initialisation", tower)
-            draw = torch.rand(head.weight.T.shape, generator=draws)
-            head.weight.copy_(((2 * draw - 1) / head.in_features**0.5).T)
-            head.bias.zero_()
-    rule = PLAIN[name](heads)
-    groups = [
-        {"params": [h.weight for h in heads], "weight_decay": one.weight_decay},
-        {"params": [h.bias for h in heads], "weight_decay": 0.0},
-        *rule.groups,
-    ]
-    optimiser = torch.optim.AdamW(groups, lr=one.learning_rate)
+    run = PlainRun(one, (data.image[pairs.image], data.text[pairs.all_captions()]))
+    rule = PLAIN[name](run.heads)
+    optimiser = run.optimiser(rule.groups)
     used = []
     for epoch in range(1, one.epochs + 1):
         rows = data.epoch(one, pairs, epoch)
@@ -318,18 +301,13 @@ def plain_loop(name: str, data: TrainingData) -> list[list[float]]:
             image, text = (r[start : start + size] for r in rows)
             if len(set(image)) < 2:
                 continue
-            v, t = (
-                F.normalize(head(table[torch.as_tensor(r)]), dim=-1)
-                for head, table, r in zip(heads, tables, (image, text), strict=True)
-            )
             before = list(rule.weights)
-            loss = rule.loss(v @ t.T, image, len(used))
+            similarity = run.similarity(data.image[image], data.text[text])
+            loss = rule.loss(similarity, image, len(used))
             # GradNorm's weights act at the next step.
             weights = before if name == "GradNorm" else rule.weights
             used.append([loss.item(), *weights, rule.temperature])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+            update(optimiser, loss)
     return used
 
 

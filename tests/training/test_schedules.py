@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from synthetic import synthetic_features
 
 from lib.runs import STEP_COLUMNS, ConstantConfig, ReplayConfig, RunConfig, ScheduleConfig, Store
-from lib.training import train, trained
+from lib.training import retrain, train
 from lib.training.schedules import surrogate
 
 COLUMN = {name: place for place, name in enumerate(STEP_COLUMNS)}
@@ -149,7 +149,7 @@ def test_heads_trained_again_are_those_of_the_record(features, tmp_path):
     ]
     records = {r.config: r for r in train(configs, store=store, features=features, device="cpu")}
     seen = []
-    for one, encoder, data in trained(configs, store=store, features=features, device="cpu"):
+    for one, encoder, data in retrain(configs, store=store, features=features, device="cpu"):
         embedded = encoder(data.test.image, data.test.text)
         norms = torch.cat([embedded.image, embedded.text]).norm(dim=-1)
         torch.testing.assert_close(norms, torch.ones_like(norms))

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from plain_training import adamw, linear_heads, step
+from plain_loop import adamw, info_nce, linear_heads, update
+from small_runs import assert_same_numbers
 from torch import nn
 from torch.nn import functional as F
 
@@ -18,9 +19,10 @@ from lib.chapters.end_to_end import chance_rsum
 from lib.datasets import load_corpus
 from lib.encoders import extract_features
 from lib.runs import TEST_COLUMNS, RunConfig, ScheduleConfig, Store, TowersConfig
-from lib.training import towers, train, trained, trainer
+from lib.training import retrain, towers, train, trainer
 from lib.training.data import Gallery, TrainingData
-from lib.training.stack import test_metrics as measure
+from lib.training.history import evaluate
+from lib.training.step import TrainingStep
 from lib.training.towers import pool, scratch
 from lib.training.towers import run as one_run
 from lib.training.towers.run import Run
@@ -55,7 +57,7 @@ def small(corpus, monkeypatch):
 def material(corpus, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDY_HOME", str(tmp_path_factory.mktemp("material")))
-        return towers.load_material(corpus, "from scratch", "resnet18@32", "gru", CPU)
+        return towers.load_inputs(corpus, "from scratch", "resnet18@32", "gru", CPU)
 
 
 @pytest.fixture(scope="module")
@@ -64,25 +66,18 @@ def blocks(corpus, tmp_path_factory):
         patch.setenv("STUDY_HOME", str(tmp_path_factory.mktemp("blocks")))
         names = "efficientnet-lite0@32", "minilm"
         features = extract_features(corpus, *names, "cpu")
-        return towers.load_material(corpus, "last blocks", *names, CPU), features
+        return towers.load_inputs(corpus, "last blocks", *names, CPU), features
 
 
 @pytest.fixture
 def use(monkeypatch, material, blocks):
     """Let runs find their material loaded."""
     loaded = {"from scratch": material, "last blocks": blocks[0]}
-    monkeypatch.setattr(trainer, "load_material", lambda _corpus, trained, *_: loaded[trained])
+    monkeypatch.setattr(trainer, "load_inputs", lambda _corpus, trained, *_: loaded[trained])
 
 
 def records(configs, folder):
     return train(configs, store=Store(folder=folder), device="cpu")
-
-
-def assert_same_numbers(one, other):
-    assert one.config == other.config
-    np.testing.assert_array_equal(one.steps, other.steps)
-    np.testing.assert_array_equal(one.epochs, other.epochs)
-    assert (one.test, one.best_epoch) == (other.test, other.best_epoch)
 
 
 CHANGING = [
@@ -100,10 +95,10 @@ CHANGING = [
 @pytest.fixture(scope="module")
 def undisturbed(material, blocks, tmp_path_factory):
     loaded = [material, blocks[0]]
-    found = []
+    results = []
     for own, one in zip(loaded, CHANGING, strict=True):
-        towers.train_runs([one], own, {}, found.append)
-    return found
+        towers.train_runs([one], own, {}, results.append)
+    return [record for result in results for record in result.records]
 
 
 @pytest.mark.usefixtures("use")
@@ -112,9 +107,9 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(undisturbed, tmp_path, m
     original, stop = Run.train_epoch, [True]
 
     def interrupted(run, stopped):
-        if stop[0] and len(run.epochs) == 2:
+        if stop[0] and len(run.history.epochs) == 2:
             raise KeyboardInterrupt
-        assert stop[0] or len(run.epochs) == 2, "an epoch that was kept is trained again"
+        assert stop[0] or len(run.history.epochs) == 2, "an epoch that was kept is trained again"
         original(run, stopped)
 
     monkeypatch.setattr(Run, "train_epoch", interrupted)
@@ -201,7 +196,7 @@ def test_another_run_stops_all_at_once(material):
     stopped.set()
     with pytest.raises(KeyboardInterrupt):
         run.train_epoch(stopped)
-    assert not run.epochs
+    assert not run.history.epochs
 
 
 def test_draws_are_those_of_frozen_towers(material, blocks):
@@ -252,7 +247,7 @@ def test_a_fixed_run_from_scratch_is_a_plain_loop(material, corpus):
             weight.uniform_(
                 -(scratch.STATE_FEATURES**-0.5), scratch.STATE_FEATURES**-0.5, generator=draws
             )
-    heads = linear_heads(one, 512, scratch.STATE_FEATURES)
+    heads = linear_heads(one, (512, scratch.STATE_FEATURES))
     optimiser = adamw(one, image, embedding, text, heads)
     pixels = {
         row: torch.from_numpy(np.array(corpus.load_image(corpus.samples[row]))).permute(2, 0, 1)
@@ -270,9 +265,9 @@ def test_a_fixed_run_from_scratch_is_a_plain_loop(material, corpus):
                 states.append(text(embedding(ids))[0][0, -1])
             v = F.normalize(heads[0](image(seen)), dim=-1)
             t = F.normalize(heads[1](torch.stack(states)), dim=-1)
-            losses.append(step(optimiser, v @ t.T / one.temperature))
+            losses.append(update(optimiser, info_nce(v @ t.T, one.temperature)))
     # Rounding grows from step to step, by Adam's division above all: hence the small rate.
-    seen = torch.cat(run.steps)[:, 0].numpy()
+    seen = torch.cat(run.history.steps)[:, 0, 0].numpy()
     np.testing.assert_allclose(seen[:2], losses[:2], rtol=1e-4)
     np.testing.assert_allclose(seen, losses, rtol=0.01)
 
@@ -397,7 +392,7 @@ def test_scenes_that_were_seen_come_back_from_scratch(material):
     owner = torch.arange(24).repeat_interleave(5)
     seen = Gallery(torch.from_numpy(images)[:, None], torch.from_numpy(captions)[:, None], owner)
     image, text = run.model.embed(seen, material.caption_length)
-    metrics = measure(image[None], text[None], owner)[0]
+    metrics = evaluate(image[None], text[None], owner)[0]
     # It is 3.3 times chance here.
     assert metrics[TEST_COLUMNS.index("rsum")] > 2 * chance_rsum(24, 120)
 
@@ -405,11 +400,11 @@ def test_scenes_that_were_seen_come_back_from_scratch(material):
 def test_towers_learn_from_scratch():
     """Two hundred scenes teach what other scenes show, far above a random ranking."""
     scenes = load_corpus("scenes", train=200, val=40, test=40, image_size=32)
-    material = towers.load_material(scenes, "from scratch", "resnet18@32", "gru", CPU)
+    material = towers.load_inputs(scenes, "from scratch", "resnet18@32", "gru", CPU)
     run = Run(config(train_images=200, batch_size=32, epochs=6, embedding_dim=32), material, {})
-    while not run.finished:
+    while not run.history.finished:
         run.train_epoch()
-    metrics, _ = run.test()
+    metrics = run.test().metrics[0]
     assert metrics[TEST_COLUMNS.index("rsum")] > 1.6 * chance_rsum(40, 200)
 
 
@@ -446,7 +441,7 @@ def test_configurations_that_mean_nothing_are_refused():
     with pytest.raises(ValueError, match="use 'mismatched' or none"):
         config(noise={"kind": "images", "rate": 0.5})
     with pytest.raises(ValueError, match="are not kept"):
-        next(trained([config()]))
+        next(retrain([config()]))
 
 
 def test_runs_with_frozen_towers_keep_their_names():
@@ -458,12 +453,16 @@ def test_runs_with_frozen_towers_keep_their_names():
 @pytest.mark.usefixtures("use")
 def test_a_run_that_diverges_is_named_and_not_kept(material, tmp_path, monkeypatch):
     one = config(epochs=2)
-    original = Run._step
 
-    def broken(run, *arguments):
-        return original(run, *arguments) * (float("nan") if run.config.seed else 1.0)
+    class Broken(TrainingStep):
+        def __init__(self, objective, optimiser, config, steps):
+            super().__init__(objective, optimiser, config, steps)
+            self.factor = float("nan") if config.seed else 1.0
 
-    monkeypatch.setattr(Run, "_step", broken)
+        def __call__(self, *arguments):
+            return super().__call__(*arguments) * self.factor
+
+    monkeypatch.setattr(one_run, "TrainingStep", Broken)
     with pytest.raises(trainer.TrainingError, match="fixed, seed 1: epoch 1, step 1"):
         records([one, one.with_seed(1)], tmp_path)
     assert [r.config.seed for r in Store(folder=tmp_path).records()] == [0]
@@ -473,6 +472,6 @@ def test_dropout_and_augmentation_draw_from_the_seed(material):
     first, again, other = (Run(CHANGING[0].with_seed(s), material, {}) for s in (0, 0, 1))
     for run in (first, again, other):
         run.train_epoch()
-    assert torch.equal(torch.cat(first.steps), torch.cat(again.steps))
-    assert not torch.equal(torch.cat(first.steps), torch.cat(other.steps))
+    assert torch.equal(first.history.steps[0], again.history.steps[0])
+    assert not torch.equal(first.history.steps[0], other.history.steps[0])
     assert generator(0, "augmentation", 1).random() != generator(0, "augmentation", 2).random()

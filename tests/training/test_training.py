@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import small_runs
 import torch
-from plain_training import adamw, linear_heads, step
+from plain_loop import PlainRun, info_nce, update
 from small_runs import MIXED, assert_same_numbers, config, fresh, schedule
 from synthetic import synthetic_features
-from torch.nn import functional as F
 
 from lib.runs import (
     EPOCH_COLUMNS,
@@ -24,7 +23,7 @@ from lib.runs import (
 )
 from lib.training import TrainingError, train, trainer
 from lib.training.data import TrainingData, batches
-from lib.training.stack import count_weights, drawn_heads
+from lib.training.stack import count_weights, init_heads
 
 CPU = torch.device("cpu")
 
@@ -68,7 +67,7 @@ def test_finished_runs_are_never_repeated(together, features, tmp_path, monkeypa
     monkeypatch.setattr(
         trainer, "train_stack", lambda *_: pytest.fail("a finished run was trained")
     )
-    monkeypatch.setattr(trainer, "load_features", lambda *_, **__: pytest.fail("corpus loaded"))
+    monkeypatch.setattr(trainer, "load_corpus", lambda *_, **__: pytest.fail("corpus loaded"))
     for one, other in zip(together, train(MIXED, store=store), strict=True):
         assert_same_numbers(one, other)
 
@@ -133,44 +132,15 @@ def test_a_record_of_another_corpus_is_not_compared_with_a_new_run(features, tmp
 
 
 def plain_loop(one: RunConfig, data: TrainingData) -> tuple[list[float], list[float]]:
-    """The fixed baseline as anyone would write it: nn.Linear, cross_entropy, argsort."""
+    """The fixed baseline as anyone would write it: each epoch's loss, and the test metrics."""
     pairs = data.pairs(one)
-    subset = pairs.image
     captions = [
         c
-        for row in subset
+        for row in pairs.image
         for c in range(data.first_caption[row], data.first_caption[row] + data.caption_count[row])
     ]
-
-    def standardise(table, rows):
-        chosen = table[torch.as_tensor(np.asarray(rows))]
-        return lambda x: (x - chosen.mean(0)) / chosen.std(0, unbiased=False)
-
-    scale_image = standardise(data.image, subset)
-    scale_text = standardise(data.text, captions)
-    heads = linear_heads(one, data.image.shape[1], data.text.shape[1])
-    optimiser = adamw(one, heads)
-
-    def embed(head, scale, x):
-        return F.normalize(head(scale(x)), dim=-1)
-
-    def recalls(gallery):
-        with torch.no_grad():
-            image = embed(heads[0], scale_image, gallery.image)
-            text = embed(heads[1], scale_text, gallery.text)
-        similarity = (image @ text.T).numpy()
-        owner = gallery.caption_owner.numpy()
-        result = []
-        for matrix, hit in (
-            (similarity, lambda query, item: owner[item] == query),
-            (similarity.T, lambda query, item: owner[query] == item),
-        ):
-            queries = [q for q in range(len(matrix)) if hit(q, np.arange(matrix.shape[1])).any()]
-            for k in (1, 5, 10):
-                top = np.argsort(-matrix, axis=1)[:, :k]
-                result.append(100 * np.mean([hit(q, top[q]).any() for q in queries]))
-        return [*result, sum(result)]
-
+    run = PlainRun(one, (data.image[pairs.image], data.text[captions]))
+    optimiser = run.optimiser()
     losses, best, test = [], -1.0, []
     for epoch in range(1, one.epochs + 1):
         images, texts = data.epoch(one, pairs, epoch)
@@ -179,13 +149,14 @@ def plain_loop(one: RunConfig, data: TrainingData) -> tuple[list[float], list[fl
             rows = slice(start, start + one.batch_size)
             if len(images[rows]) < 2:
                 continue
-            v = embed(heads[0], scale_image, data.image[torch.as_tensor(images[rows])])
-            t = embed(heads[1], scale_text, data.text[torch.as_tensor(texts[rows])])
-            total.append(step(optimiser, v @ t.T / one.temperature))
+            similarity = run.similarity(data.image[images[rows]], data.text[texts[rows]])
+            total.append(update(optimiser, info_nce(similarity, one.temperature)))
         losses.append(float(np.mean(total)))
-        validation = recalls(data.validation)[-1]
-        if validation > best:
-            best, test = validation, recalls(data.test)
+        validation, tested = (
+            run.recalls(g.image, g.text, g.caption_owner) for g in (data.validation, data.test)
+        )
+        if sum(validation) > best:
+            best, test = sum(validation), [*tested, sum(tested)]
     return losses, test
 
 
@@ -238,7 +209,7 @@ def test_weights_are_counted_as_the_heads_have_them(text_hidden_layers):
     config = MIXED[0].model_copy(
         update={"hidden_layers": 1, "text_hidden_layers": text_hidden_layers}
     )
-    model = drawn_heads([config], (11, 7))
+    model = init_heads([config], (11, 7))
     weights = [*model.image.weights, *model.text.weights]
     assert count_weights(config, (11, 7)) == sum(weight.numel() for weight in weights)
 

@@ -8,7 +8,7 @@ import torch
 
 from lib.runs import RunConfig
 from lib.training.objective import Objective
-from lib.training.stack import drawn_heads, pair_similarities
+from lib.training.stack import init_heads, pair_similarities
 
 WIDTHS = (1280, 384)
 """Lengths of an image's and a caption's feature: those of EfficientNet-Lite0 and MiniLM."""
@@ -56,7 +56,7 @@ def step_costs(methods: Mapping[str, RunConfig], repeats: int) -> pd.DataFrame:
 def _step(config: RunConfig) -> Callable[[], None]:
     """Return a training step, without the optimiser's part, on random features."""
     draws = torch.Generator().manual_seed(0)
-    model = drawn_heads([config], WIDTHS, batch_shape=(1,))
+    model = init_heads([config], WIDTHS, batch_shape=(1,))
     objective = Objective([config], {}, torch.device("cpu"))
     shared = [head.weights[-1] for head in (model.image, model.text)]
     images = min(config.batch_size, config.train_images)

@@ -3,15 +3,17 @@
 import torch
 
 from lib.datasets import Corpus
-from lib.training.towers.inputs import Material
+from lib.training.towers.inputs import TowerInputs
+from lib.training.towers.last_blocks import load_last_blocks
 from lib.training.towers.pool import checkpoint_path, train_runs
+from lib.training.towers.scratch import load_scratch
 
-__all__ = ["Material", "checkpoint_path", "load_material", "train_runs"]
+__all__ = ["TowerInputs", "checkpoint_path", "load_inputs", "train_runs"]
 
 
-def load_material(
+def load_inputs(
     corpus: Corpus, trained: str, image_tower: str, text_tower: str, device: torch.device
-) -> Material:
+) -> TowerInputs:
     """Load what runs of one kind train on.
 
     Args:
@@ -24,10 +26,5 @@ def load_material(
     Raises:
         ValueError: The towers can't be trained in this way.
     """
-    if trained == "from scratch":
-        from lib.training.towers.scratch import load_scratch
-
-        return load_scratch(corpus, image_tower, text_tower, device)
-    from lib.training.towers.last_blocks import load_last_blocks
-
-    return load_last_blocks(corpus, image_tower, text_tower, device)
+    load = load_scratch if trained == "from scratch" else load_last_blocks
+    return load(corpus, image_tower, text_tower, device)

@@ -39,7 +39,7 @@ class Towers(nn.Module, ABC):
 
 
 @dataclass(frozen=True)
-class Material(ABC):
+class TowerInputs(ABC):
     """A corpus as one kind of trained towers reads it.
 
     Attributes:

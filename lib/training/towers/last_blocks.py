@@ -16,14 +16,14 @@ from lib.encoders import ImageTower, TextTower, extract_features, load_image_tow
 from lib.encoders.features import cached_rows, distinct_captions
 from lib.runs import RunConfig
 from lib.training.data import Pairs, TrainingData
-from lib.training.towers.inputs import Material, Towers, row_numbers
+from lib.training.towers.inputs import TowerInputs, Towers, row_numbers
 
 KEPT_AS = np.float16
 """Half the disk for the states before the last blocks; training itself is in single precision."""
 
 
 @dataclass(frozen=True)
-class BlockMaterial(Material):
+class LastBlockInputs(TowerInputs):
     """The states before the last blocks, on the device.
 
     Attributes:
@@ -50,13 +50,13 @@ class BlockMaterial(Material):
 class BlockTowers(Towers):
     """A tower's last block each, trained with batch statistics and dropout as in evaluation."""
 
-    def __init__(self, material: BlockMaterial) -> None:
+    def __init__(self, inputs: LastBlockInputs) -> None:
         super().__init__()
-        features = material.features
+        features = inputs.features
         self.widths = features.image.shape[1], features.text.shape[1]
-        self._material = material
-        self.image_block = copy.deepcopy(material.image_block).requires_grad_(True)
-        self.text_block = copy.deepcopy(material.text_block).requires_grad_(True)
+        self._inputs = inputs
+        self.image_block = copy.deepcopy(inputs.image_block).requires_grad_(True)
+        self.text_block = copy.deepcopy(inputs.text_block).requires_grad_(True)
 
     def train(self, mode: bool = True) -> "BlockTowers":
         """Stay in evaluation mode: a few pairs would spoil the pretrained batch statistics."""
@@ -65,17 +65,17 @@ class BlockTowers(Towers):
 
     def image(self, rows: Tensor, draws: np.random.Generator | None = None) -> Tensor:
         """Return the features (B, d_image) of images; states can't be augmented."""
-        states = self._material.image_states[rows].float()
+        states = self._inputs.image_states[rows].float()
         features: Tensor = self.image_block(states.contiguous(memory_format=torch.channels_last))
         return features
 
     def text(self, rows: Tensor) -> Tensor:
         """Return the features (B, d_text) of captions, the mean over their tokens."""
-        first, count = self._material.first_token[rows], self._material.token_count[rows]
+        first, count = self._inputs.first_token[rows], self._inputs.token_count[rows]
         along = torch.arange(int(count.max()), device=rows.device)
         present = along < count[:, None]
         # Beyond a caption's end stands its last token, which the mask hides.
-        states = self._material.token_states[
+        states = self._inputs.token_states[
             first[:, None] + torch.minimum(along, count[:, None] - 1)
         ]
         mask = torch.zeros(present.shape, device=rows.device)
@@ -87,7 +87,7 @@ class BlockTowers(Towers):
 
     def standardisation(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """Return what the pretrained towers give for a run's images and captions."""
-        features = self._material.features
+        features = self._inputs.features
         rows = (
             torch.from_numpy(r).to(features.device) for r in (pairs.image, pairs.all_captions())
         )
@@ -141,7 +141,7 @@ def split_text_tower(tower: TextTower) -> nn.Module:
 
 def load_last_blocks(
     corpus: Corpus, image_tower: str, text_tower: str, device: torch.device
-) -> BlockMaterial:
+) -> LastBlockInputs:
     """Load the states before the last blocks, from the cache where it holds them.
 
     Raises:
@@ -154,7 +154,7 @@ def load_last_blocks(
     states = _image_states(corpus, images, before, device)
     tokens, first, count = _token_states(corpus, texts, device)
     features = extract_features(corpus, image_tower, text_tower, str(device))
-    return BlockMaterial(
+    return LastBlockInputs(
         data=row_numbers(corpus, device),
         caption_length=count,
         image_states=torch.from_numpy(np.array(states)).to(device),

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import torch
 
-from lib.metrics import collapsed
-from lib.runs import TEST_COLUMNS, RunConfig, RunRecord
-from lib.training.schedules import Sources
-from lib.training.stack import circumstances, not_finite
-from lib.training.towers.inputs import Material
+from lib.runs import RunConfig
+from lib.training.history import StackResult
+from lib.training.schedules import Replayed
+from lib.training.towers.inputs import TowerInputs
 from lib.training.towers.run import Run, epochs_of
 from lib.utils.files import home
 from lib.utils.progress import Progress
@@ -20,52 +19,44 @@ from lib.utils.progress import Progress
 
 def train_runs(
     configs: Sequence[RunConfig],
-    material: Material,
-    sources: Sources,
-    keep: Callable[[RunRecord], None],
-) -> list[str]:
-    """Train runs and hand each record on as soon as it is there.
+    inputs: TowerInputs,
+    replayed: Replayed,
+    keep: Callable[[StackResult], None],
+) -> None:
+    """Train runs and hand each result on as soon as it is there.
 
     On a CPU as many runs train at a time as torch has threads, each with one of its own: so the
     numbers don't depend on how many there are. Each is kept about every minute under the study's
     home, and an interrupted one goes on from there.
 
     Args:
-        configs: Runs of one source.
-        material: Of that source.
-        sources: Finished runs that others replay.
-        keep: What is done with a record; never called twice at a time.
-
-    Returns:
-        What happened to the runs whose numbers stopped being finite.
+        configs: Runs that train on the same inputs.
+        inputs: What they train on.
+        replayed: Finished runs whose schedules others replay.
+        keep: Called with the result of each run, never twice at a time.
     """
     threads, deterministic = torch.get_num_threads(), torch.backends.cudnn.deterministic
-    workers = threads if material.data.device.type == "cpu" else 1
+    workers = threads if inputs.data.device.type == "cpu" else 1
     stopped = threading.Event()
-    lost = []
     torch.backends.cudnn.deterministic = True
     total = sum(config.epochs for config in configs)
     with Progress(f"training towers, {len(configs)} runs, epochs", total=total) as progress:
 
-        def one(config: RunConfig) -> tuple[RunConfig, RunRecord | str]:
+        def one(config: RunConfig) -> StackResult:
             torch.set_num_threads(1)
-            return config, _train_run(config, material, sources, stopped, progress)
+            return _train_run(config, inputs, replayed, stopped, progress)
 
         pool = ThreadPoolExecutor(workers, thread_name_prefix="run")
         try:
             for done in as_completed([pool.submit(one, config) for config in configs]):
-                config, outcome = done.result()
-                if isinstance(outcome, str):
-                    lost.append(outcome)
-                else:
-                    keep(outcome)
-                checkpoint_path(config).unlink(missing_ok=True)
+                result = done.result()
+                keep(result)
+                checkpoint_path(result.configs[0]).unlink(missing_ok=True)
         finally:
             stopped.set()
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(threads)
             torch.backends.cudnn.deterministic = deterministic
-    return lost
 
 
 def checkpoint_path(config: RunConfig) -> Path:
@@ -75,30 +66,18 @@ def checkpoint_path(config: RunConfig) -> Path:
 
 def _train_run(
     config: RunConfig,
-    material: Material,
-    sources: Sources,
+    inputs: TowerInputs,
+    replayed: Replayed,
     stopped: threading.Event,
     progress: Progress,
-) -> RunRecord | str:
+) -> StackResult:
     begun = time.perf_counter()
-    run, done = Run(config, material, sources), 0
+    run, done = Run(config, inputs, replayed), 0
     for epoch in epochs_of(run, checkpoint_path(config), stopped):
-        note = f"{config.method}, seed {config.seed}: validation rSum {run.best_rsum:.1f}"
+        best = float(run.history.best_rsum)
+        note = f"{config.method}, seed {config.seed}: validation rSum {best:.1f}"
         progress.advance(epoch - done, note=note)
         done = epoch
-    if run.lost:
-        return run.lost
-    test, embedded = run.test()
-    if not all(bool(part.isfinite().all()) for part in embedded):
-        return not_finite(config, "embeddings of the test split")
-    return RunRecord(
-        config=config,
-        corpus_fingerprint=material.data.corpus_fingerprint,
-        best_epoch=run.best_epoch,
-        test=dict(zip(TEST_COLUMNS, test.tolist(), strict=True)),
-        epochs=torch.stack(run.epochs).numpy(),
-        steps=torch.cat(run.steps).float().numpy(),
-        collapsed=any(collapsed(part) for part in embedded),
-        seconds=time.perf_counter() - begun,
-        made=circumstances(material.data.device),
-    )
+    if run.history.failures:
+        return StackResult([config], [], run.history.failures)
+    return run.history.result(run.test(), inputs.data, begun)

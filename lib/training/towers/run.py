@@ -1,7 +1,6 @@
 """One run with trained towers, epoch by epoch; an interrupted one goes on to the same numbers."""
 
 import io
-import math
 import time
 import warnings
 from collections.abc import Iterator
@@ -14,28 +13,31 @@ from torch import Tensor, nn
 
 from lib.models import matmul
 from lib.runs import RunConfig
-from lib.schedulers import variance
-from lib.training.data import Gallery, Pairs, batches
+from lib.training.data import Gallery, Pairs, batches, draw_epoch
+from lib.training.history import History, Scores, score
 from lib.training.objective import Objective
-from lib.training.schedules import Sources
-from lib.training.stack import RSUM, drawn_heads, not_finite, test_metrics
-from lib.training.towers.inputs import Material, Towers
+from lib.training.schedules import Replayed
+from lib.training.stack import init_heads
+from lib.training.step import TrainingStep
+from lib.training.towers.inputs import TowerInputs, Towers
 from lib.utils.files import write_atomic
 from lib.utils.seeds import generator, torch_generator
 
 EVALUATION_BATCH = 250
 """Images, or captions of like length, that are embedded at a time in an evaluation."""
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
-"""What an interruption can cost, and an epoch more."""
+"""An interruption loses at most this plus one epoch."""
+CHECKPOINT_VERSION = 2
+"""Raise this when the content of a checkpoint changes: no older one is then used."""
 
 
 class EndToEndModel(nn.Module):
     """A run's towers with a projection head over each."""
 
-    def __init__(self, config: RunConfig, material: Material, pairs: Pairs) -> None:
+    def __init__(self, config: RunConfig, inputs: TowerInputs, pairs: Pairs) -> None:
         super().__init__()
-        self.towers: Towers = material.towers(config, pairs)
-        self.heads = drawn_heads([config], self.towers.widths).to(material.data.device)
+        self.towers: Towers = inputs.towers(config, pairs)
+        self.heads = init_heads([config], self.towers.widths).to(inputs.data.device)
         seen = self.towers.standardisation(pairs)
         if seen is not None:
             for head, features in zip((self.heads.image, self.heads.text), seen, strict=True):
@@ -103,40 +105,24 @@ class Run:
 
     Args:
         config: With ``towers`` set.
-        material: What it trains on.
-        sources: Finished runs that it may replay.
+        inputs: What it trains on.
+        replayed: Finished runs that it may replay.
     """
 
-    def __init__(self, config: RunConfig, material: Material, sources: Sources) -> None:
-        data = material.data
-        self.config, self.material = config, material
+    def __init__(self, config: RunConfig, inputs: TowerInputs, replayed: Replayed) -> None:
+        data = inputs.data
+        self.config, self.inputs = config, inputs
         self.pairs = data.pairs(config)
-        self.model = EndToEndModel(config, material, self.pairs)
-        self.objective = Objective([config], sources, data.device)
-        groups = [*self.model.parameter_groups(config), *self.objective.groups()]
-        self.optimiser = torch.optim.AdamW(
+        self.model = EndToEndModel(config, inputs, self.pairs)
+        objective = Objective([config], replayed, data.device)
+        groups = [*self.model.parameter_groups(config), *objective.groups()]
+        optimiser = torch.optim.AdamW(
             groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self.batched = batches(config.train_images, config.batch_size)
-        # To zero after the last step, without restarts (Loshchilov and Hutter, ICLR 2017, eq. 5).
-        self.decay = torch.optim.lr_scheduler.LambdaLR(
-            self.optimiser,
-            lambda step: (
-                (1 + math.cos(math.pi * step / (config.epochs * len(self.batched)))) / 2
-                if config.learning_rate_decay == "cosine"
-                else 1.0
-            ),
-        )
-        self.epochs: list[Tensor] = []
-        self.steps: list[Tensor] = []
-        self.best_rsum, self.best_epoch = -1.0, 0
+        self.step = TrainingStep(objective, optimiser, config, len(self.batched))
+        self.history = History([config], data.device)
         self.best: dict[str, Tensor] = {}
-        self.lost = ""
-
-    @property
-    def finished(self) -> bool:
-        """Whether all epochs are done, or the numbers stopped being finite."""
-        return bool(self.lost) or len(self.epochs) == self.config.epochs
 
     def train_epoch(self, stopped: Any = None) -> None:
         """Train an epoch and measure it on validation.
@@ -145,11 +131,9 @@ class Run:
             stopped: A ``threading.Event``: once set, the epoch is abandoned with
                 ``KeyboardInterrupt``.
         """
-        config, data = self.config, self.material.data
-        epoch = len(self.epochs) + 1
-        image_rows, caption_rows = data.epoch(config, self.pairs, epoch)
-        draws = (image_rows, caption_rows, self.pairs.places(image_rows))
-        images, captions, places = (torch.from_numpy(rows).to(data.device) for rows in draws)
+        config, data = self.config, self.inputs.data
+        epoch = len(self.history.epochs) + 1
+        images, captions, places = draw_epoch([config], data, [self.pairs], epoch)
         augmentation = generator(config.seed, "augmentation", epoch)
         dropout = torch_generator(config.seed, "dropout", epoch) if config.dropout else None
         self.model.train()
@@ -157,76 +141,37 @@ class Run:
         for batch in self.batched:
             if stopped is not None and stopped.is_set():
                 raise KeyboardInterrupt
-            rows = images[batch], captions[batch], places[batch]
-            steps.append(self._step(*rows, augmentation, dropout))
-        block = torch.stack(steps).cpu()
-        embedded = self.model.embed(data.validation, self.material.caption_length)
-        bad = torch.nonzero(~block.isfinite().all(dim=-1)).flatten()
-        if bad.numel() or not all(bool(e.isfinite().all()) for e in embedded):
-            step = f"step {int(bad[0]) + 1}" if bad.numel() else "its last step"
-            self.lost = not_finite(config, f"epoch {epoch}, {step}")
-            return
-        image, text = embedded
-        metrics = test_metrics(image[None], text[None], data.validation.caption_owner)[0].cpu()
-        if float(metrics[RSUM]) > self.best_rsum:
-            self.best_rsum, self.best_epoch = float(metrics[RSUM]), epoch
+            image, text = self.model(images[0, batch], captions[0, batch], augmentation, dropout)
+            steps.append(self.step(matmul(image, text.mT)[None], places[:, batch]))
+        if self.history.add_epoch(torch.stack(steps), self._score(data.validation)):
             state = self.model.state_dict()
             self.best = {name: tensor.clone() for name, tensor in state.items()}
-        self.steps.append(block)
-        loss = block[:, 0].double().mean()
-        self.epochs.append(torch.cat([loss[None], metrics[: RSUM + 1].double()]))
 
-    def _step(
-        self,
-        images: Tensor,
-        captions: Tensor,
-        places: Tensor,
-        augmentation: np.random.Generator,
-        dropout: torch.Generator | None,
-    ) -> Tensor:
-        image, text = self.model(images, captions, augmentation, dropout)
-        similarity = matmul(image, text.mT)[None]
-        loss, schedule = self.objective(similarity, places[None], ())
-        self.optimiser.zero_grad()
-        torch.autograd.backward(loss.sum())
-        self.optimiser.step()
-        self.decay.step()
-        self.objective.project()
-        used = schedule.temperature.detach()
-        signals = variance(similarity.detach(), used).mean(dim=-1)
-        columns = [loss[:, None], schedule.weights, used[:, None], signals]
-        return torch.cat(columns, dim=-1)[0].detach()
-
-    def test(self) -> tuple[Tensor, list[Tensor]]:
-        """Read the test split with the model that validation chose: metrics and embeddings."""
+    def test(self) -> Scores:
+        """Score the run on the test split, with the weights of its best epoch."""
         self.model.load_state_dict(self.best)
-        gallery = self.material.data.test
-        image, text = self.model.embed(gallery, self.material.caption_length)
-        return test_metrics(image[None], text[None], gallery.caption_owner)[0], [image, text]
+        return self._score(self.inputs.data.test, check_collapse=True)
+
+    def _score(self, gallery: Gallery, *, check_collapse: bool = False) -> Scores:
+        image, text = self.model.embed(gallery, self.inputs.caption_length)
+        embedded, alive = [(image[None], text[None])], self.history.alive
+        return score(embedded, gallery.caption_owner, alive, check_collapse=check_collapse)
 
     def state(self) -> dict[str, Any]:
         """Return all that the next epoch depends on, and what is known so far."""
         return {
             "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "decay": self.decay.state_dict(),
-            "objective": self.objective.state(),
-            "epochs": self.epochs,
-            "steps": self.steps,
+            "step": self.step.state(),
+            "history": self.history.state(),
             "best": self.best,
-            "best_rsum": self.best_rsum,
-            "best_epoch": self.best_epoch,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state` returned."""
+        """Continue from what :meth:`state` returned."""
         self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.decay.load_state_dict(state["decay"])
-        self.objective.restore(state["objective"])
-        self.epochs, self.steps = state["epochs"], state["steps"]
+        self.step.restore(state["step"])
+        self.history.restore(state["history"])
         self.best = state["best"]
-        self.best_rsum, self.best_epoch = state["best_rsum"], state["best_epoch"]
 
 
 def epochs_of(run: Run, checkpoint: Path, stopped: Any) -> Iterator[int]:
@@ -238,22 +183,23 @@ def epochs_of(run: Run, checkpoint: Path, stopped: Any) -> Iterator[int]:
             corpus, the run goes on from it.
         stopped: As for :meth:`Run.train_epoch`.
     """
-    device = run.material.data.device
-    key = f"{run.config.run_id} {run.material.data.corpus_fingerprint} {device.type}"
-    kept = _read(checkpoint, device)
+    data, history = run.inputs.data, run.history
+    names = run.config.run_id, data.corpus_fingerprint, data.device.type
+    key = " ".join([f"version {CHECKPOINT_VERSION}", *names])
+    kept = _read(checkpoint, data.device)
     if kept is not None and kept["key"] == key:
         run.restore(kept["state"])
-        yield len(run.epochs)
+        yield len(history.epochs)
     written = time.monotonic()
-    while not run.finished:
+    while not history.finished:
         run.train_epoch(stopped)
-        if time.monotonic() - written >= SECONDS_BETWEEN_CHECKPOINTS and not run.finished:
+        if time.monotonic() - written >= SECONDS_BETWEEN_CHECKPOINTS and not history.finished:
             # Into memory first: of a full disk torch says no more than "unexpected pos".
             content = io.BytesIO()
             torch.save({"key": key, "state": run.state()}, content)
             write_atomic(checkpoint, content.getvalue())
             written = time.monotonic()
-        yield len(run.epochs)
+        yield len(history.epochs)
 
 
 def _read(checkpoint: Path, device: torch.device) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from lib.encoders.features import cached_rows
 from lib.noise.captions import caption_words
 from lib.runs import RunConfig
 from lib.training.data import Pairs
-from lib.training.towers.inputs import Material, Towers, row_numbers
+from lib.training.towers.inputs import TowerInputs, Towers, row_numbers
 from lib.utils.seeds import torch_generator
 
 PADDING, UNKNOWN = 0, 1
@@ -28,7 +28,7 @@ RECURRENT: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.
 
 
 @dataclass(frozen=True)
-class ScratchMaterial(Material):
+class ScratchInputs(TowerInputs):
     """Pixels and words.
 
     Attributes:
@@ -62,11 +62,11 @@ class ScratchTowers(Towers):
     known: Tensor
 
     def __init__(
-        self, material: ScratchMaterial, known: Tensor, recurrent: str, augmented: bool
+        self, inputs: ScratchInputs, known: Tensor, recurrent: str, augmented: bool
     ) -> None:
         super().__init__()
         self.widths = 512, STATE_FEATURES
-        self._material, self._augmented = material, augmented
+        self._inputs, self._augmented = inputs, augmented
         self.register_buffer("known", known, persistent=False)
         self.network = resnet18()
         self.embedding = nn.Embedding(int(known.max()) + 1, WORD_FEATURES, padding_idx=PADDING)
@@ -74,7 +74,7 @@ class ScratchTowers(Towers):
 
     def image(self, rows: Tensor, draws: np.random.Generator | None = None) -> Tensor:
         """Return the features (B, 512) of images."""
-        pixels = self._material.pixels[rows.to(self._material.pixels.device)]
+        pixels = self._inputs.pixels[rows.to(self._inputs.pixels.device)]
         if draws is not None and self._augmented:
             pixels = augment(pixels, draws)
         # To [-2, 2]: about zero mean and unit deviation for photographs.
@@ -84,7 +84,7 @@ class ScratchTowers(Towers):
 
     def text(self, rows: Tensor) -> Tensor:
         """Return the features (B, 256) of captions."""
-        words = self._material.words[rows.cpu()]
+        words = self._inputs.words[rows.cpu()]
         length = (words != PADDING).sum(dim=1)
         words = words[:, : int(length.max())].to(self.known.device)
         embedded = self.embedding(self.known[words])
@@ -186,7 +186,7 @@ def augment(pixels: Tensor, draws: np.random.Generator) -> Tensor:
 
 def load_scratch(
     corpus: Corpus, image_tower: str, text_tower: str, device: torch.device
-) -> ScratchMaterial:
+) -> ScratchInputs:
     """Load a corpus's pixels and words.
 
     Raises:
@@ -205,7 +205,7 @@ def load_scratch(
         )
     pixels = load_pixels(corpus, int(named[1]))
     words = word_numbers([c for sample in corpus.samples for c in sample.captions])
-    return ScratchMaterial(
+    return ScratchInputs(
         data=row_numbers(corpus, device),
         caption_length=(words != PADDING).sum(dim=1).numpy(),
         pixels=torch.from_numpy(np.array(pixels)).to(device),
