@@ -1,7 +1,4 @@
-"""Contrastive losses: each query's, how weights combine them, and the scheduled loss as a module.
-
-Everything here depends on torch alone.
-"""
+"""Contrastive losses per query, their weighted mean, and the scheduled loss as a module."""
 
 from .gather import gather_pairs
 from .per_query import (

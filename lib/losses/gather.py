@@ -1,4 +1,4 @@
-"""The embeddings of all processes, with gradients, so that each computes the whole batch's loss."""
+"""Embeddings of all processes, with gradients: each process computes the whole batch's loss."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ def gather_pairs(image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
     """Return the embeddings of all processes, in the order of their ranks.
 
     Every process then has the same similarities, signals, weights and loss as one process with the
-    whole batch. The gradients that come back are summed over processes; ``DistributedDataParallel``
-    takes the mean of the parameters' gradients, so that they equal those of one process, too.
-    Outside ``torch.distributed``, or with one process, the embeddings are returned as they are.
+    whole batch. The backward pass sums gradients over processes and ``DistributedDataParallel``
+    averages those of the parameters, so that they also equal those of one process. Outside
+    ``torch.distributed``, or with one process, the embeddings are returned unchanged.
 
     Args:
         image: (..., b, d), with the same b in every process.
@@ -33,14 +33,13 @@ def gather_pairs(image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
             f"{tuple(image.shape)} and {tuple(text.shape)}"
         )
     distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return image, text
-    if distributed.get_world_size() == 1:
+    initialised = distributed.is_available() and distributed.is_initialized()
+    if not initialised or distributed.get_world_size() == 1:
         return image, text
     # One exchange for both, so that a step waits once.
     gathered: Tensor = _Gather.apply(torch.stack([image, text]))
-    both = torch.cat(gathered.unbind(), dim=-2)
-    return both[0], both[1]
+    images, texts = torch.cat(gathered.unbind(), dim=-2)
+    return images, texts
 
 
 class _Gather(torch.autograd.Function):
@@ -50,14 +49,14 @@ class _Gather(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
-        parts = [torch.empty_like(own) for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather(parts, own.contiguous())
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        parts = [torch.empty_like(local) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(parts, local.contiguous())
         return torch.stack(parts)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        # Every process computed a loss of its own from what this one sent.
+        # The loss of every process depends on the embeddings of this one.
         total = gradients[0].contiguous().clone()
         torch.distributed.all_reduce(total)
         return total[torch.distributed.get_rank()]

@@ -1,9 +1,8 @@
-"""Contrastive losses for each direction and query, and how weights combine them.
+"""Contrastive losses per direction and query, and their weighted mean.
 
 Every loss takes the similarities (..., B, B) of a batch of B ≥ 2 pairs, pairs on the diagonal, and
 returns (..., 2, B): ``i2t`` (a row is one image query) then ``t2i`` (a column is one caption
-query). Its constant is a number or (...), so that each run of a stack may have its own.
-Everything here depends on torch alone and works on any number of leading batch axes.
+query). A constant is a number, or (...) with one number per run of a stack.
 """
 
 import math
@@ -69,9 +68,7 @@ def label_smoothing(similarity: Tensor, temperature: Number, epsilon: Number) ->
         (..., 2, B), at least 0: ``i2t`` then ``t2i``.
 
     Raises:
-        ValueError: ``similarity`` is not (..., B, B) of floats, B < 2, or, for a single run on the
-            CPU, a number is not finite; or ``temperature`` is not positive,
-            or ``epsilon`` out of its range.
+        ValueError: As :func:`info_nce`, or ``epsilon`` is out of its range.
 
     Source:
         Szegedy et al. (2016), section 7, on the softmax over the batch.
@@ -88,7 +85,7 @@ def label_smoothing(similarity: Tensor, temperature: Number, epsilon: Number) ->
 
 
 def decoupled(similarity: Tensor, temperature: Number) -> Tensor:
-    r"""Return the decoupled contrastive loss: InfoNCE without the pair in its denominator.
+    r"""Return the decoupled contrastive loss: InfoNCE without the pair in the denominator.
 
     .. math::
 
@@ -99,11 +96,10 @@ def decoupled(similarity: Tensor, temperature: Number) -> Tensor:
         temperature: τ > 0, a number or (...).
 
     Returns:
-        (..., 2, B): ``i2t`` then ``t2i``. It may be negative.
+        (..., 2, B): ``i2t`` then ``t2i``, possibly negative.
 
     Raises:
-        ValueError: ``similarity`` is not (..., B, B) of floats, B < 2, or, for a single run on the
-            CPU, a number is not finite; or ``temperature`` is not positive.
+        ValueError: As :func:`info_nce`.
 
     Source:
         DCL of Yeh et al. (2022), with the negatives of the other modality.
@@ -123,20 +119,18 @@ def hardest_negatives(similarity: Tensor, temperature: Number, margin: Number) -
 
        \ell_i = \max_{j \neq i} \, \max(0,\; \alpha + S_{ij} - S_{ii})
 
-    The mean over queries and the sum over directions are the paper's loss of a batch, divided by B.
+    The sum over directions of the mean over queries is the paper's loss of a batch, divided by B.
 
     Args:
         similarity: (..., B, B), pairs on the diagonal.
-        temperature: Plays no role; it is here so that every loss is called alike.
-        margin: α > 0, a number or (...), in the similarities' unit.
+        temperature: Plays no role; every loss is called alike.
+        margin: α > 0, a number or (...), in the unit of the similarities.
 
     Returns:
         (..., 2, B), at least 0: ``i2t`` then ``t2i``.
 
     Raises:
-        ValueError: ``similarity`` is not (..., B, B) of floats, B < 2, or, for a single run on the
-            CPU, a number is not finite; or ``margin`` is not
-            positive.
+        ValueError: As :func:`info_nce` for ``similarity``, or ``margin`` is not positive.
 
     Source:
         The max of hinges of VSE++, Faghri et al. (2018).
@@ -153,31 +147,29 @@ def hardest_negatives(similarity: Tensor, temperature: Number, margin: Number) -
 
 
 def sigmoid(similarity: Tensor, temperature: Number, bias: Number) -> Tensor:
-    r"""Return each query's share of the sigmoid loss: a row's sum, or a column's.
+    r"""Return each query's share of the sigmoid loss: the sum of its row or column.
 
-    Every combination of an image and a caption is a binary decision, of which a row has B:
+    Every combination of an image and a caption is a binary decision, so that a row has B of them:
 
     .. math::
 
        \ell_i = -\sum_j \log \sigma\bigl( z_{ij} (S_{ij} / \tau + b) \bigr) ,
        \qquad z_{ij} = 1 \text{ for a pair, else } -1
 
-    The mean over a direction's queries is the paper's loss, the same in both: it has no directions,
-    so weights of theirs that sum to 2 change nothing.
+    The mean over queries is the paper's loss, and the same in both directions: weights of
+    directions that sum to 2 change nothing.
 
     Args:
         similarity: (..., B, B), pairs on the diagonal.
         temperature: τ > 0, a number or (...); the paper's t is 1 / τ.
-        bias: b, a number or (...), learned in the paper from −10. One combination in B is a pair,
-            so that b = −log(B − 1) are the log-odds at similarity zero.
+        bias: b, a number or (...), learned in the paper, from −10 on. One combination in B is a
+            pair: b = −log(B − 1) gives these log-odds at similarity zero.
 
     Returns:
         (..., 2, B), at least 0: ``i2t`` then ``t2i``.
 
     Raises:
-        ValueError: ``similarity`` is not (..., B, B) of floats, B < 2, or, for a single run on the
-            CPU, a number is not finite; or ``temperature`` is not positive,
-            or ``bias`` not finite.
+        ValueError: As :func:`info_nce`, or ``bias`` is not finite.
 
     Source:
         SigLIP, Zhai et al. (2023), algorithm 1.
@@ -194,9 +186,9 @@ def sigmoid(similarity: Tensor, temperature: Number, bias: Number) -> Tensor:
 
 
 def multi_positive(similarity: Tensor, temperature: Number, *, group: Tensor) -> Tensor:
-    r"""Return InfoNCE where all pairs of a group, such as the captions of one image, match.
+    r"""Return InfoNCE in which all pairs of a group, such as the captions of one image, match.
 
-    With :math:`G_i` the pairs of the group of i, itself among them,
+    With :math:`G_i` the pairs of the group of i, including i,
 
     .. math::
 
@@ -205,16 +197,14 @@ def multi_positive(similarity: Tensor, temperature: Number, *, group: Tensor) ->
     Args:
         similarity: (..., B, B), pairs on the diagonal.
         temperature: τ > 0, a number or (...).
-        group: (..., B), or (B,) for every run alike: what each pair belongs to; where no two are
-            equal, this is InfoNCE.
+        group: (..., B), or (B,) for all runs: the group of each pair. If all groups are distinct,
+            this is InfoNCE.
 
     Returns:
         (..., 2, B), at least 0: ``i2t`` then ``t2i``.
 
     Raises:
-        ValueError: ``similarity`` is not (..., B, B) of floats, B < 2, or, for a single run on the
-            CPU, a number is not finite; or ``temperature`` is not positive,
-            or ``group`` of another shape.
+        ValueError: As :func:`info_nce`, or ``group`` has another shape.
 
     Source:
         UniCL, Yang et al. (2022); across modalities, the ``out`` form of SupCon, Khosla et al.
@@ -227,8 +217,8 @@ def multi_positive(similarity: Tensor, temperature: Number, *, group: Tensor) ->
     logits = _logits(similarity, temperature)
     if group.shape not in (similarity.shape[:-1], similarity.shape[-1:]):
         raise ValueError(
-            f"group must be (..., B) = {tuple(similarity.shape[:-1])}, or (B,), what each pair of "
-            f"the batch belongs to; its shape is {tuple(group.shape)}"
+            f"group must be (..., B) = {tuple(similarity.shape[:-1])}, or (B,), the group of each "
+            f"pair of the batch; its shape is {tuple(group.shape)}"
         )
     same = (group.unsqueeze(-1) == group.unsqueeze(-2)).to(logits.dtype)
     target = same / same.sum(dim=-1, keepdim=True)
@@ -246,8 +236,8 @@ def rince(similarity: Tensor, temperature: Number, q: Number, density: Number = 
        \ell_i = -\frac{e^{q s_{ii}}}{q}
        + \frac{\bigl( \lambda \sum_j e^{s_{ij}} \bigr)^q}{q} .
 
-    At q = 1 it is symmetric in the sense of noise-tolerant binary losses; as q → 0 it becomes
-    InfoNCE + log λ.
+    At q = 1 the loss is symmetric in the sense of noise-tolerant binary losses; as q → 0 it
+    becomes InfoNCE + log λ.
 
     Args:
         similarity: (..., B, B), pairs on the diagonal.
@@ -256,12 +246,10 @@ def rince(similarity: Tensor, temperature: Number, q: Number, density: Number = 
         density: λ in (0, 1], a number or (...); the default is the authors'.
 
     Returns:
-        (..., 2, B): ``i2t`` then ``t2i``. It may be negative.
+        (..., 2, B): ``i2t`` then ``t2i``, possibly negative.
 
     Raises:
-        ValueError: ``similarity`` is not (..., B, B) of floats, B < 2, or, for a single run on the
-            CPU, a number is not finite; or ``temperature`` is not positive,
-            or ``q`` or ``density`` out of its range.
+        ValueError: As :func:`info_nce`, or ``q`` or ``density`` is out of its range.
 
     Source:
         RINCE, Chuang et al. (2022).
@@ -275,25 +263,22 @@ def rince(similarity: Tensor, temperature: Number, q: Number, density: Number = 
         check_number(name, value, "in (0, 1]", lambda value: 0 < value <= 1)
     q, density = _aligned(q, logits), _aligned(density, logits)
     partition = density.log() + _partition(logits)
-    # The difference of two powers, each less 1, keeps its digits at a small q.
+    # expm1 keeps the digits of the difference at a small q.
     return (torch.expm1(q * partition) - torch.expm1(q * _positives(logits))) / q
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss by what it takes beside the similarities and the temperature.
-
-    With it a loop can go through losses without knowing which has a constant: see
-    :data:`lib.losses.LOSSES`.
+    """A loss and its constant, so that a loop can call all of :data:`lib.losses.LOSSES` alike.
 
     Args:
         function: Maps similarities (..., B, B), a temperature and perhaps a constant to
             (..., 2, B).
-        constant: Name of its constant, if it has one.
-        default: The constant's value in its paper.
-        above: The constant lies above this,
-        most: and is at most this.
-        grouped: Whether it takes ``group``.
+        constant: Name of the constant, if there is one.
+        default: The constant's value in the loss's paper.
+        above: The constant lies above this bound.
+        most: The constant's greatest value.
+        grouped: Whether ``function`` takes ``group``.
 
     >>> loss = LOSSES["label_smoothing"]
     >>> loss.constant, loss.default
@@ -317,7 +302,7 @@ class Loss:
             constant: A number or (...); None is the default.
 
         Raises:
-            ValueError: It is out of its range, or there is one where the loss has none.
+            ValueError: ``constant`` is out of its range, or the loss has no constant.
         """
         name = self.function.__name__
         if constant is None:
@@ -346,27 +331,26 @@ class Loss:
         Args:
             similarity: (..., B, B), pairs on the diagonal.
             temperature: τ > 0, a number or (...).
-            constant: A number or (...); the default unless given.
-            group: (..., B) what each pair belongs to, for a loss that is ``grouped``.
+            constant: A number or (...); None is the default.
+            group: (..., B) the group of each pair, for a loss that is ``grouped``.
 
         Returns:
             (..., 2, B): ``i2t`` then ``t2i``.
 
         Raises:
-            ValueError: The loss needs ``group`` and it is missing, or as the loss itself.
+            ValueError: As ``function``, or ``group`` is missing.
         """
         if self.grouped:
             if group is None:
                 raise ValueError(
-                    f"the loss {self.function.__name__} needs group, (..., B): what each pair of "
-                    "the batch belongs to, such as the number of its image"
+                    f"the loss {self.function.__name__} needs group, (..., B): the group of each "
+                    "pair of the batch, such as the number of its image"
                 )
             return self.function(similarity, temperature, group=group)
         if self.constant is None:
             return self.function(similarity, temperature)
-        return self.function(
-            similarity, temperature, self.default if constant is None else constant
-        )
+        constant = self.default if constant is None else constant
+        return self.function(similarity, temperature, constant)
 
 
 LOSSES: dict[str, Loss] = {
@@ -378,7 +362,7 @@ LOSSES: dict[str, Loss] = {
     "multi_positive": Loss(multi_positive, grouped=True),
     "rince": Loss(rince, "q", 0.5, most=1.0),
 }
-"""The losses of the study by name, each called alike.
+"""The losses of the study by name, all called alike.
 
 >>> [name for name, loss in LOSSES.items() if loss.constant is None]
 ['info_nce', 'decoupled', 'multi_positive']
@@ -388,7 +372,7 @@ tensor(0.)
 
 
 def weighted_mean(losses: Tensor, schedule: Schedule) -> Tensor:
-    r"""Combine the losses of queries by the weights of a schedule.
+    r"""Return the mean of the queries' losses under the weights of a schedule.
 
     .. math::
 
@@ -396,13 +380,13 @@ def weighted_mean(losses: Tensor, schedule: Schedule) -> Tensor:
 
     Args:
         losses: (..., 2, B), ``i2t`` then ``t2i``.
-        schedule: Of the same batch: its weights (..., 2) and sample weights (..., 2, B).
+        schedule: Weights (..., 2) and sample weights (..., 2, B) of the same batch.
 
     Returns:
-        (...): one loss a run.
+        (...): one loss per run.
 
     Raises:
-        ValueError: ``losses`` is not (..., 2, B) of the schedule's batch.
+        ValueError: ``losses`` is not (..., 2, B) with the B of the schedule.
 
     >>> from lib.schedulers import Scheduler
     >>> similarity = torch.tensor([[0.8, 0.0], [0.4, 0.2]])
@@ -412,7 +396,7 @@ def weighted_mean(losses: Tensor, schedule: Schedule) -> Tensor:
     """
     if losses.dim() < 2 or losses.shape[-2:] != (2, schedule.sample_weights.shape[-1]):
         raise ValueError(
-            "losses must be (..., 2, B), i2t then t2i, of the batch that the schedule is for, B = "
+            "losses must be (..., 2, B), i2t then t2i, of the schedule's batch, B = "
             f"{schedule.sample_weights.shape[-1]}; its shape is {tuple(losses.shape)}"
         )
     per_direction = (schedule.sample_weights * losses).mean(dim=-1)
@@ -422,23 +406,20 @@ def weighted_mean(losses: Tensor, schedule: Schedule) -> Tensor:
 def contrastive_loss(similarity: Tensor, schedule: Schedule) -> Tensor:
     """Return the scheduled symmetric InfoNCE loss of a batch.
 
-    It is :func:`lib.losses.weighted_mean` of :func:`lib.losses.info_nce`, at the schedule's
-    temperature and with its weights.
+    :func:`lib.losses.weighted_mean` of :func:`lib.losses.info_nce` at the schedule's temperature.
 
     Args:
         similarity: (..., B, B), pairs on the diagonal.
-        schedule: Of the same batch.
+        schedule: The schedule of the same batch.
 
     Returns:
-        (...): one loss a run.
+        (...): one loss per run.
 
     Raises:
-        ValueError: As :func:`lib.losses.info_nce`, or the schedule is of another batch.
+        ValueError: As :func:`lib.losses.info_nce`, or ``schedule`` has another B.
 
     >>> from lib.schedulers import Fixed
-    >>> similarity = torch.eye(4)
-    >>> schedule = Fixed()(similarity, temperature=0.1)
-    >>> contrastive_loss(similarity, schedule).item() < 1e-3
+    >>> contrastive_loss(torch.eye(4), Fixed()(torch.eye(4), temperature=0.1)).item() < 1e-3
     True
     """
     return weighted_mean(info_nce(similarity, schedule.temperature), schedule)

@@ -67,7 +67,7 @@ class CosineTemperature(Rival):
 
         Args:
             similarity: (..., B, B), B ≥ 2; its leading axes are ``batch_shape``.
-            temperature: Plays no role; it is here so that every schedule is called alike.
+            temperature: Plays no role; every schedule is called alike.
 
         Returns:
             The schedule: weights (..., 2) and sample weights (..., 2, B) of 1, temperature (...).

@@ -1,6 +1,6 @@
-"""What sets the loss weights and the temperature at each step: one signal drives one actuator.
+"""Schedulers set the loss weights and the temperature at each step: one signal, one actuator.
 
-Everything here depends on torch alone and works on any number of leading batch axes.
+This package needs only torch and works on any number of leading batch axes.
 """
 
 from .actuators import ACTUATORS, Schedule

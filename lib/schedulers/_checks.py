@@ -1,9 +1,9 @@
-"""What schedulers and losses refuse, and the message that names the argument.
+"""Input checks of schedulers and losses; each message names the argument.
 
-Shapes are checked always, numbers where that costs next to nothing: those of a single run, (B, B),
-on the CPU, outside compilers and transforms. In a stack, a run that has diverged must leave its
-neighbours alone; each look at a GPU's numbers would make the step wait for it
-(:class:`lib.losses.ScheduledContrastiveLoss` takes that look, unless told not to).
+Shapes are always checked. Numbers are checked only if reading them costs next to nothing: for a
+single run, (B, B), on the CPU, outside compilers and transforms. In a stack, a diverged run must
+not stop the others; on a GPU, reading a number makes the step wait for the device
+(:class:`lib.losses.ScheduledContrastiveLoss` waits, unless ``check_finite`` is False).
 """
 
 import math
@@ -13,23 +13,23 @@ import torch
 from torch import Tensor
 
 Number = float | Tensor
-"""A number, or a tensor (...) that holds one for each run of a stack."""
+"""A number, or a tensor (...) with one number per run of a stack."""
 
 
 def check_similarity(similarity: Tensor, *, finite: bool = True) -> None:
-    """Refuse what no contrastive loss can use.
+    """Refuse similarities that no contrastive loss can use.
 
     Args:
         similarity: (..., B, B).
-        finite: Whether to look at the numbers.
+        finite: Whether to check that the numbers are finite.
 
     Raises:
-        ValueError: ``similarity`` is not (..., B, B), B < 2 (a single pair has no negatives), it
-            is not of floats, or a number is not finite.
+        ValueError: ``similarity`` is not (..., B, B) of floats, B < 2 (a single pair has no
+            negatives), or a number is not finite.
     """
     if similarity.dim() < 2 or similarity.shape[-1] != similarity.shape[-2]:
         raise ValueError(
-            f"similarity must be (..., B, B), one row an image and one column a caption of the "
+            f"similarity must be (..., B, B), one row per image and one column per caption of the "
             f"same B pairs; its shape is {tuple(similarity.shape)}"
         )
     if similarity.shape[-1] < 2:
@@ -44,19 +44,14 @@ def check_similarity(similarity: Tensor, *, finite: bool = True) -> None:
 
 
 def check_temperature(temperature: Number) -> None:
-    """Refuse a temperature that nothing can be divided by.
-
-    Raises:
-        ValueError: ``temperature`` is not positive and finite.
-    """
+    """Raise a ValueError if ``temperature`` is not positive and finite."""
     check_number("temperature", temperature, "positive and finite", lambda tau: tau > 0)
 
 
 def check_number(name: str, value: Number, rule: str, good: Callable[[float], bool]) -> None:
-    """Refuse a constant, where it is a single number that can be read for next to nothing.
+    """Raise a ValueError with ``name`` and ``rule`` if ``value`` is not finite or not ``good``.
 
-    Raises:
-        ValueError: It is not finite, or not ``good``; the message says its name and rule.
+    A tensor is checked only if it is a single number that can be read for next to nothing.
     """
     if torch.compiler.is_compiling():
         return
@@ -69,10 +64,10 @@ def check_number(name: str, value: Number, rule: str, good: Callable[[float], bo
 
 
 def as_constant(name: str, value: Number, batch_shape: tuple[int, ...]) -> Tensor:
-    """Return a constant of each run of a stack, of ``batch_shape``, in the default type of floats.
+    """Return ``value`` as a tensor of ``batch_shape`` in torch's default type of floats.
 
     Raises:
-        ValueError: It is neither a number nor of that shape.
+        ValueError: ``value`` is neither a number nor of that shape.
     """
     tensor = torch.as_tensor(value, dtype=torch.get_default_dtype())
     try:
@@ -85,22 +80,14 @@ def as_constant(name: str, value: Number, batch_shape: tuple[int, ...]) -> Tenso
 
 
 def check_finite(name: str, values: Tensor) -> None:
-    """Refuse numbers that are not finite, where they can be read for next to nothing.
-
-    Raises:
-        ValueError: There are some; the message says how many and where the first is.
-    """
-    # One sum finds a NaN or an infinity faster than a look at every number; it may overflow.
+    """Raise a ValueError if a number is not finite and can be read for next to nothing."""
+    # A sum finds a NaN or an infinity faster than a test of every number; the sum may overflow.
     if is_readable(values) and not math.isfinite(values.detach().sum().item()):
         refuse_not_finite(name, values)
 
 
 def refuse_not_finite(name: str, values: Number) -> None:
-    """Look at every number, on whatever device, and refuse those that are not finite.
-
-    Raises:
-        ValueError: There are some; the message says how many and where the first is.
-    """
+    """Raise a ValueError that counts the numbers that are not finite, on whatever device."""
     bad = (~torch.as_tensor(values).detach().isfinite()).nonzero()
     if len(bad):
         where = f", the first at {bad[0].tolist()}" if bad.shape[1] else ""
@@ -111,12 +98,12 @@ def refuse_not_finite(name: str, values: Number) -> None:
 
 
 def is_readable(tensor: Tensor) -> bool:
-    """Say whether a number can be read without waiting for a device."""
+    """Return whether a number can be read without waiting for a device."""
     return tensor.device.type == "cpu" and not is_traced(tensor)
 
 
 def is_traced(tensor: Tensor) -> bool:
-    """Say whether no number can be read: under a compiler or transform, or in a subclass."""
+    """Return whether no number can be read: under a compiler or transform, or in a subclass."""
     return (
         torch.compiler.is_compiling()
         or type(tensor) not in (Tensor, torch.nn.Parameter)

@@ -1,7 +1,7 @@
-"""Actuators: what a signal turns, and how.
+"""Actuators: what a signal sets, and how.
 
-An actuator says what to smooth over steps (``observe``) and how the smoothed value becomes a
-schedule (``act``). It holds no state: :class:`lib.schedulers.Scheduler` does.
+``observe`` returns what is smoothed over steps; ``act`` turns the smoothed value into a schedule.
+An actuator has no state: :class:`lib.schedulers.Scheduler` has.
 """
 
 from collections.abc import Callable
@@ -15,12 +15,12 @@ from .signals import Signal
 
 
 class Schedule(NamedTuple):
-    """What a scheduler sets for one step, detached from the graph.
+    """The weights and the temperature of one step, detached from the graph.
 
     Args:
         weights: (..., 2) weight of each direction's loss, ``i2t`` then ``t2i``.
         sample_weights: (..., 2, B) weight of each query's loss, with mean 1 in each direction.
-        temperature: (...) the temperature to divide the similarities by.
+        temperature: (...) temperature that divides the similarities.
 
     >>> weights, sample_weights, temperature = Schedule(
     ...     weights=torch.tensor([1.2, 0.8]),
@@ -37,11 +37,11 @@ class Schedule(NamedTuple):
 
 
 class Smoothed(NamedTuple):
-    """What an actuator acts on.
+    """Input of an actuator's ``act``.
 
     Attributes:
         average: (..., C) bias-corrected moving average of what the actuator observes.
-        reference: (..., C) the average at the end of the warm-up.
+        reference: (..., C) average at the end of the warm-up.
         gamma: (...) exponent.
         low, high: (...) bounds of ``magnitude``.
     """
@@ -62,10 +62,10 @@ class Actuator:
     """One rule.
 
     Attributes:
-        channels: C, the number of values it smooths.
+        channels: C, the number of smoothed values.
         observe: (signal, similarity, temperature, target) to (..., C).
-        act: (signal, similarity, the neutral schedule, smoothed values) to a schedule.
-        sets_temperature: Whether the schedule's temperature is the actuator's own.
+        act: (signal, similarity, neutral schedule, smoothed values) to a schedule.
+        sets_temperature: Whether ``act`` sets the schedule's temperature.
     """
 
     channels: int
@@ -77,8 +77,8 @@ class Actuator:
 def powers(values: Tensor, gamma: Tensor) -> Tensor:
     """Return values^γ divided by its sum over the last axis; equal values give equal shares.
 
-    In logarithms, so that no exponent overflows; zeros count as the smallest normal number, so that
-    a collapsed model, all of whose signals are zero, gives equal shares and never 0 / 0.
+    Logarithms keep every exponent from overflowing. Zeros count as the smallest normal number: a
+    collapsed model, whose signals are all zero, gives equal shares and never 0 / 0.
     """
     tiny = torch.finfo(values.dtype).tiny
     return torch.softmax(gamma.unsqueeze(-1) * values.clamp(min=tiny).log(), dim=-1)
@@ -116,7 +116,7 @@ def _observe_sharpness(
 ) -> Tensor:
     if signal.scale is None or target is None:
         raise ValueError("sharpness needs a signal with a scale, and a target")
-    # A collapsed model has no scale; a temperature must stay positive.
+    # The scale of a collapsed model is 0, but a temperature must stay positive.
     return signal.scale(similarity, temperature, target).clamp(min=1e-3).unsqueeze(-1)
 
 
@@ -140,7 +140,7 @@ ACTUATORS: dict[str, Actuator] = {
     "sharpness": Actuator(1, _observe_sharpness, _act_sharpness, sets_temperature=True),
     "sample": Actuator(2, _observe_directions, _act_sample),
 }
-"""The actuators of the study by name: what a :class:`lib.schedulers.Scheduler` can turn.
+"""The actuators of :class:`lib.schedulers.Scheduler` by name.
 
 >>> list(ACTUATORS)
 ['direction', 'magnitude', 'sharpness', 'sample']

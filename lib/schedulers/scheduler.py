@@ -1,4 +1,4 @@
-"""The schedulers as modules: called once a step with the similarities, they return the schedule."""
+"""Schedulers as modules: called once per step with the similarities, they return the schedule."""
 
 import math
 from array import array
@@ -27,7 +27,7 @@ def neutral_schedule(similarity: Tensor, temperature: Number) -> Schedule:
 
 
 class Fixed(nn.Module):
-    """The fixed baseline: every weight is 1 and the temperature is the one given.
+    """The fixed baseline: every weight is 1, and the given temperature stays as it is.
 
     With :class:`lib.losses.ScheduledContrastiveLoss` this is the loss of CLIP.
 
@@ -52,8 +52,7 @@ class Fixed(nn.Module):
             The schedule: weights (..., 2) and sample weights (..., 2, B) of 1, temperature (...).
 
         Raises:
-            ValueError: ``similarity`` has a wrong shape, B < 2 or numbers that are not finite; or
-                ``temperature`` is not positive.
+            ValueError: As :meth:`Scheduler.forward`.
         """
         check_similarity(similarity)
         return neutral_schedule(similarity, temperature)
@@ -72,7 +71,7 @@ _CONSTANTS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "low": (lambda value: (value > 0) & (value <= 1), "0 < low ≤ 1 ≤ high"),
     "high": (lambda value: value >= 1, "0 < low ≤ 1 ≤ high"),
 }
-"""The constants of a scheduler: which values each may have, and how a message says so."""
+"""The constants of a scheduler: the test of each one's values, and its words in a message."""
 
 
 class _Constant(Generic[T]):
@@ -86,21 +85,21 @@ class _Constant(Generic[T]):
 
 
 def in_single(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return a module's conversion (``Module._apply``) that never makes a tensor half.
+    """Return the conversion ``fn`` (of ``Module._apply``) without conversions to half precision.
 
     A moving average in half precision would stop moving, and β = 0.999 would become 1.
     """
 
     def converted(tensor: Tensor) -> Tensor:
-        found = fn(tensor)
-        half = found.dtype in (torch.float16, torch.bfloat16)
-        return tensor.to(found.device) if half and tensor.dtype != found.dtype else found
+        result = fn(tensor)
+        half = result.dtype in (torch.float16, torch.bfloat16)
+        return tensor.to(result.device) if half and tensor.dtype != result.dtype else result
 
     return converted
 
 
 class Scheduler(nn.Module):
-    r"""A signal, smoothed over steps, driving an actuator.
+    r"""A signal, smoothed over steps, that drives an actuator.
 
     With u the mean of the signal over a direction's queries and t counted from 1, the moving
     average is corrected for its start at zero:
@@ -109,9 +108,9 @@ class Scheduler(nn.Module):
 
        m_t = \beta\, m_{t-1} + (1 - \beta)\, u_t , \qquad \bar u_t = m_t / (1 - \beta^t) .
 
-    It turns one of four things. ``direction`` sets the weights of the two directions,
-    ``magnitude`` one weight for both, ``sharpness`` the temperature, here for the signal
-    ``variance``, and ``sample`` the weight of each query:
+    ``direction`` sets the weights of the two directions, ``magnitude`` one weight for both,
+    ``sharpness`` the temperature (here for the signal ``variance``), and ``sample`` the weight of
+    each query:
 
     .. math::
 
@@ -121,29 +120,28 @@ class Scheduler(nn.Module):
        \tau = \bar\sigma / c , \qquad
        a_i = \frac{B\, u_i^{\gamma}}{\sum_k u_k^{\gamma}} .
 
-    ``variance × direction``, the default, is our reconstruction of the paper's scheduler; its
-    rivals ``entropy × direction`` and ``spread × direction`` differ in the signal alone. A call is
-    a step. ``state_dict`` holds the moving average.
+    ``variance × direction``, the default, is our reconstruction of the paper's scheduler;
+    ``entropy × direction`` and ``spread × direction`` differ only in the signal. Each call is one
+    step. ``state_dict`` holds the moving average.
 
     The constants ``gamma``, ``beta``, ``warmup``, ``target``, ``low`` and ``high`` are buffers that
-    each call reads. Assign a number or a tensor of ``batch_shape`` to change one: its value is
-    checked as in the constructor and copied into the buffer, on whatever device that is. State and
-    constants stay in single precision (or double) when the module is made half.
+    each call reads. Assign a number or a tensor of ``batch_shape`` to change one: the value is
+    checked as in the constructor and copied into the buffer, on any device. State and constants
+    stay in single precision (or double) if the module is converted to half precision.
 
     Args:
         signal: ``"variance"``, ``"entropy"``, ``"spread"`` or another name in
             :data:`lib.schedulers.SIGNALS`.
         actuator: ``"direction"``, ``"magnitude"``, ``"sharpness"`` or ``"sample"``.
-        gamma: Exponent γ, a number or of ``batch_shape``; its sign says whether more of the signal
-            means more weight or less.
+        gamma: Exponent γ, a number or of ``batch_shape``; if it is positive, a larger signal gives
+            a larger weight.
         beta: Smoothing β in [0, 1), a number or of ``batch_shape``.
         warmup: Steps during which the schedule stays neutral, a count or of ``batch_shape``.
-        target: c > 0, a number or of ``batch_shape``: what ``sharpness`` holds. It is the standard
-            deviation (``variance``) or the range (``spread``) of the logits, or their mean entropy
-            as a fraction of log B (``entropy``, below 1). Default: the signal's own.
+        target: c > 0, a number or of ``batch_shape``, which ``sharpness`` holds constant: the
+            standard deviation (``variance``) or the range (``spread``) of the logits, or their mean
+            entropy as a fraction of log B (``entropy``, below 1). Default: that of the signal.
         bounds: Least and greatest weight of ``magnitude``, around 1.
-        batch_shape: Leading axes of a stack of independent runs; the constants above may then be
-            tensors of that shape.
+        batch_shape: Leading axes of a stack of independent runs.
 
     Raises:
         ValueError: An argument is unknown or out of its range; the message names it.
@@ -155,11 +153,9 @@ class Scheduler(nn.Module):
     >>> similarity = torch.tensor([[0.8, 0.0], [0.4, 0.2]])
     >>> scheduler(similarity, temperature=0.1).weights
     tensor([1.5455, 0.4545])
-    >>> int(scheduler.steps)
-    1
     >>> scheduler.gamma = 2.0
-    >>> scheduler.gamma
-    tensor(2.)
+    >>> scheduler.gamma, int(scheduler.steps)
+    (tensor(2.), 1)
     """
 
     average: Tensor
@@ -244,7 +240,7 @@ class Scheduler(nn.Module):
 
     @property
     def sets_temperature(self) -> bool:
-        """Whether the schedule's temperature is the scheduler's own, not the one given."""
+        """Whether the scheduler sets the temperature, instead of passing on the given one."""
         return self._actuator.sets_temperature
 
     @torch.no_grad()
@@ -252,10 +248,10 @@ class Scheduler(nn.Module):
         """Take one step: read the signal, update the average, return the schedule.
 
         Args:
-            similarity: (..., B, B) similarities of the batch, B ≥ 2; its leading axes are the
-                scheduler's ``batch_shape``.
-            temperature: The temperature in force, a number or (...); ``entropy`` reads its softmax
-                at it, and every actuator but ``sharpness`` hands it on.
+            similarity: (..., B, B) similarities of the batch, B ≥ 2, with leading axes
+                ``batch_shape``.
+            temperature: The current temperature, a number or (...); ``entropy`` takes its softmax
+                at this temperature, and every actuator but ``sharpness`` returns it.
 
         Returns:
             The schedule: weights (..., 2), sample weights (..., 2, B), temperature (...).
@@ -263,7 +259,7 @@ class Scheduler(nn.Module):
         Raises:
             ValueError: ``similarity`` has a wrong shape, other leading axes than ``batch_shape``,
                 B < 2 or, for a single run on the CPU, numbers that are not finite; or
-                ``temperature`` is not positive. The state is then as before.
+                ``temperature`` is not positive. The state does not change then.
         """
         self._check_similarity(similarity)
         similarity = similarity.detach()
@@ -276,17 +272,16 @@ class Scheduler(nn.Module):
     def quick(
         self, similarity: Tensor, temperature: Number, *, check_finite: bool = True
     ) -> Schedule:
-        """Take one step as :meth:`forward` does, for less: the same schedule up to rounding.
+        """Take one step as :meth:`forward`, at less cost: the same schedule up to rounding.
 
-        The mean variances that drive ``variance × direction`` come from sums
-        (:func:`lib.schedulers.mean_variances`), which at B = 1,024 take a twenty-fifth of the time;
-        every other scheduler takes the usual step. The study's records were made with
-        :meth:`forward`, whose digits stay as they are.
+        ``variance × direction`` takes the mean variances from sums
+        (:func:`lib.schedulers.mean_variances`), in a twenty-fifth of the time at B = 1,024; every
+        other scheduler takes the usual step. The study's records were made with :meth:`forward`.
 
         Args:
             similarity: (..., B, B), as for :meth:`forward`.
             temperature: A number or (...), as for :meth:`forward`.
-            check_finite: Whether to look for numbers that are not finite, as :meth:`forward` does.
+            check_finite: Whether to refuse numbers that are not finite, as :meth:`forward` does.
                 Pass False if the caller has checked already.
 
         Returns:
@@ -319,15 +314,15 @@ class Scheduler(nn.Module):
             )
 
     def _observe(self, similarity: Tensor, neutral: Schedule) -> Tensor:
-        """Return what the actuator smooths, (..., C)."""
+        """Return the values that are smoothed, (..., C)."""
         return self._actuator.observe(self._signal, similarity, neutral.temperature, self.target)
 
     def _weights_on_host(self, similarity: Tensor, average: Tensor) -> Tensor | None:
         """Take one step of ``variance × direction`` for a single run on the CPU.
 
-        It does what :meth:`_advance` does, in numbers: some thirty operations on tensors of two
-        numbers would add a quarter to the loss at B = 128. None means weights of 1; similarities
-        that are not finite leave the state as it was.
+        As :meth:`_advance`, with Python's numbers: some thirty operations on tensors of two numbers
+        would add a quarter to the loss at B = 128. None means weights of 1; similarities that are
+        not finite leave the state as it was.
         """
         i2t, t2i = mean_variances_on_host(similarity)
         if not math.isfinite(i2t + t2i):
@@ -348,12 +343,12 @@ class Scheduler(nn.Module):
 
     @torch.no_grad()
     def _advance(self, observed: Tensor, similarity: Tensor, neutral: Schedule) -> Schedule:
-        """Take one step with what the actuator observed (..., C)."""
+        """Take one step with the observed values (..., C)."""
         beta = self.beta.unsqueeze(-1)
         self.steps.add_(1)
         self.average.mul_(beta).add_((1 - beta) * observed)
         corrected = self.average / (1 - beta**self.steps)
-        # The reference is the average at the warm-up's end, or the first one without a warm-up.
+        # The reference is the average at the end of the warm-up; without one, the first average.
         opening = (self.steps <= self.warmup.clamp(min=1)).unsqueeze(-1)
         self.reference.copy_(torch.where(opening, corrected, self.reference))
         acted = self._actuator.act(
@@ -374,11 +369,11 @@ class Scheduler(nn.Module):
 
 
 def _pair(first: float, second: float, dtype: torch.dtype) -> Tensor:
-    # Some ten times quicker than torch.tensor; half precision becomes single, as it does elsewhere.
+    # About ten times faster than torch.tensor; half precision becomes single, as elsewhere.
     code, dtype = ("d", dtype) if dtype == torch.float64 else ("f", torch.float32)
     return torch.frombuffer(array(code, (first, second)), dtype=dtype)
 
 
 def _select(choice: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    """Return ``yes`` or ``no`` (..., and more axes) for each run by ``choice`` (...)."""
+    """Return ``yes`` or ``no`` (..., and more axes) per run, by ``choice`` (...)."""
     return torch.where(choice[(..., *[None] * (no.dim() - choice.dim()))], yes, no)

@@ -1,10 +1,8 @@
-"""Signals: what a scheduler reads off the similarity matrix, for each query of each direction.
+"""Signals: one number per query and direction, computed from the similarity matrix.
 
 A signal takes the similarities ``(..., B, B)`` of a batch of B pairs and the temperature ``(...)``,
-and returns ``(..., 2, B)``: index 0 of the second-last axis is ``i2t`` (a row of the matrix is one
-image query), index 1 is ``t2i`` (a column is one caption query). It checks the shape; numbers that
-are not finite pass through, and the caller must check for them. :data:`SIGNALS` says what
-``sharpness`` needs of each signal.
+and returns ``(..., 2, B)``: ``i2t`` (a row of the matrix is one image query) then ``t2i`` (a column
+is one caption query). Signals check the shape; the caller must check that numbers are finite.
 """
 
 import math
@@ -19,15 +17,14 @@ from ._checks import Number, check_similarity, check_temperature
 
 @dataclass(frozen=True)
 class Signal:
-    """A signal and what the actuator ``sharpness`` needs of it.
+    """A signal, and what the actuator ``sharpness`` needs for it.
 
     Args:
         read: Maps similarities (..., B, B) and a temperature, a number or (...), to (..., 2, B).
         scale: Maps similarities (..., B, B), the temperature (...) and a target (...) to the
-            temperature (...) at which the logits have the target. Without it, ``sharpness``
-            refuses the signal.
-        default_target: Target that ``sharpness`` holds unless told otherwise.
-        target_below: Every target must be below this.
+            temperature (...) at which the logits reach the target. ``sharpness`` needs it.
+        default_target: Target of ``sharpness`` unless another is given.
+        target_below: Upper bound of every target.
 
     >>> contrast = Signal(lambda similarity, temperature: variance(similarity, temperature).sqrt())
     >>> contrast(torch.eye(2), 0.1)
@@ -51,7 +48,7 @@ class Signal:
             (..., 2, B): ``i2t`` then ``t2i``.
 
         Raises:
-            ValueError: As the signal itself.
+            ValueError: As ``read``.
         """
         return self.read(similarity, temperature)
 
@@ -59,8 +56,8 @@ class Signal:
 def variance(similarity: Tensor, temperature: Number) -> Tensor:
     r"""Return the population variance of each query's similarities.
 
-    By the law of total variance the difference of its two directions' means is a difference in
-    hubness between captions and images:
+    By the law of total variance, the difference between the means of its two directions is a
+    difference in hubness between captions and images:
 
     .. math::
 
@@ -69,32 +66,30 @@ def variance(similarity: Tensor, temperature: Number) -> Tensor:
 
     Args:
         similarity: (..., B, B), pairs on the diagonal.
-        temperature: Plays no role; it is here so that every signal is called alike.
+        temperature: Plays no role; every signal is called alike.
 
     Returns:
-        (..., 2, B): ``i2t`` then ``t2i``, in the similarities' unit squared.
+        (..., 2, B): ``i2t`` then ``t2i``, in the squared unit of the similarities.
 
     Raises:
         ValueError: ``similarity`` is not (..., B, B) of floats, or B < 2.
 
     Source:
-        Pillai (2025) weights directions by it.
+        Pillai (2025) weights directions by variance.
 
     >>> variance(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), 0.1)
     tensor([[0.2500, 0.2500],
             [0.0000, 0.0000]])
     """
     check_similarity(similarity, finite=False)
-    return torch.stack(
-        [similarity.var(dim=-1, correction=0), similarity.var(dim=-2, correction=0)], dim=-2
-    )
+    return torch.stack([similarity.var(dim=dim, correction=0) for dim in (-1, -2)], dim=-2)
 
 
 def mean_variances(similarity: Tensor) -> Tensor:
     r"""Return the mean variance of the rows and that of the columns, from sums.
 
-    The mean over queries of :func:`variance`, up to rounding, at a fraction of its cost. With S
-    centred and its row means :math:`m_i`,
+    The mean over queries of :func:`variance`, up to rounding, at a fraction of the cost. With S
+    centred and row means :math:`m_i`,
 
     .. math::
 
@@ -103,7 +98,7 @@ def mean_variances(similarity: Tensor) -> Tensor:
     It works under ``torch.compile``, ``torch.func.vmap`` and on any device.
 
     Args:
-        similarity: (..., B, B). Half precision is read in single precision.
+        similarity: (..., B, B). Half precision is converted to single precision.
 
     Returns:
         (..., 2): ``i2t`` (rows) then ``t2i`` (columns), in single precision or double.
@@ -117,7 +112,7 @@ def mean_variances(similarity: Tensor) -> Tensor:
     check_similarity(similarity, finite=False)
     if similarity.dtype in (torch.float16, torch.bfloat16):
         similarity = similarity.float()
-    # Centring changes no variance, and keeps the digits of one that is small beside the mean.
+    # Centring changes no variance and keeps its digits if it is small beside the mean.
     centred = similarity - similarity.mean(dim=(-2, -1), keepdim=True)
     norm: Tensor = torch.linalg.vector_norm(centred, dim=(-2, -1))
     square = (norm / similarity.shape[-1]).square()
@@ -128,8 +123,8 @@ def mean_variances(similarity: Tensor) -> Tensor:
 def mean_variances_on_host(similarity: Tensor) -> tuple[float, float]:
     """Return :func:`mean_variances` of (B, B) on the CPU as two numbers, in fewer operations.
 
-    Only a variance that is small beside the mean square is taken of centred similarities. Numbers
-    that are not finite give a result that is not finite.
+    Similarities are centred only if a variance is small beside the mean square. Numbers that are
+    not finite give a result that is not finite.
     """
     if similarity.dtype in (torch.float32, torch.float64):
         size = similarity.shape[0]
@@ -156,15 +151,14 @@ def entropy(similarity: Tensor, temperature: Number) -> Tensor:
         temperature: τ > 0, a number or (...).
 
     Returns:
-        (..., 2, B) in [0, 1], ``i2t`` then ``t2i``: 0 where one candidate has all the probability,
-        1 where every candidate has the same.
+        (..., 2, B) in [0, 1], ``i2t`` then ``t2i``: 0 if one candidate has all the probability,
+        1 if all candidates have the same.
 
     Raises:
-        ValueError: ``similarity`` is not (..., B, B) of floats, B < 2, or ``temperature`` is not
-            positive and finite.
+        ValueError: As :func:`variance`, or ``temperature`` is not positive and finite.
 
     Source:
-        Pillai (2025) compares variance with it.
+        Pillai (2025) compares variance with entropy.
 
     >>> entropy(torch.zeros(2, 2), 0.1)
     tensor([[1., 1.],
@@ -178,7 +172,7 @@ def entropy(similarity: Tensor, temperature: Number) -> Tensor:
     for dim in (-1, -2):
         log_p = torch.log_softmax(logits, dim=dim)
         directions.append(-(log_p.exp() * log_p).sum(dim=dim))
-    # Rounding must not put an entropy just above its bound or below zero.
+    # Rounding must not give an entropy just above 1 or below 0.
     return (torch.stack(directions, dim=-2) / math.log(similarity.shape[-1])).clamp(0, 1)
 
 
@@ -187,29 +181,23 @@ def spread(similarity: Tensor, temperature: Number) -> Tensor:
 
     Args:
         similarity: (..., B, B), pairs on the diagonal.
-        temperature: Plays no role; it is here so that every signal is called alike.
+        temperature: Plays no role; every signal is called alike.
 
     Returns:
-        (..., 2, B): ``i2t`` then ``t2i``, in the similarities' unit.
+        (..., 2, B): ``i2t`` then ``t2i``, in the unit of the similarities.
 
     Raises:
-        ValueError: ``similarity`` is not (..., B, B) of floats, or B < 2.
+        ValueError: As :func:`variance`.
 
     Source:
-        Pillai (2025) compares variance with it, there the spread of cosines.
+        Pillai (2025) compares variance with spread, there of cosines.
 
     >>> spread(torch.tensor([[1.0, 0.0], [0.5, 0.25]]), 0.1)
     tensor([[1.0000, 0.2500],
             [0.5000, 0.2500]])
     """
     check_similarity(similarity, finite=False)
-    return torch.stack(
-        [
-            similarity.amax(dim=-1) - similarity.amin(dim=-1),
-            similarity.amax(dim=-2) - similarity.amin(dim=-2),
-        ],
-        dim=-2,
-    )
+    return torch.stack([similarity.amax(dim) - similarity.amin(dim) for dim in (-1, -2)], dim=-2)
 
 
 def margin(similarity: Tensor, temperature: Number) -> Tensor:
@@ -219,18 +207,18 @@ def margin(similarity: Tensor, temperature: Number) -> Tensor:
 
        u_i = S_{ii} - \frac{1}{B - 1} \sum_{j \neq i} S_{ij}
 
-    No scheduler can use it between directions: its mean is the same in both, whatever the matrix.
-    It is here to show that, and to weigh queries by hand.
+    Its mean is the same in both directions for every matrix, so no scheduler can weight directions
+    by it. It is here to show that, and to weight queries by hand.
 
     Args:
         similarity: (..., B, B), pairs on the diagonal.
-        temperature: Plays no role; it is here so that every signal is called alike.
+        temperature: Plays no role; every signal is called alike.
 
     Returns:
-        (..., 2, B): ``i2t`` then ``t2i``, in the similarities' unit.
+        (..., 2, B): ``i2t`` then ``t2i``, in the unit of the similarities.
 
     Raises:
-        ValueError: ``similarity`` is not (..., B, B) of floats, or B < 2.
+        ValueError: As :func:`variance`.
 
     >>> margins = margin(torch.tensor([[0.8, 0.0], [0.4, 0.2]]), 0.1)
     >>> margins
@@ -261,12 +249,12 @@ def temperature_at_entropy(similarity: Tensor, temperature: Tensor, target: Tens
     """Return the temperature at which the mean normalised entropy of both directions is ``target``.
 
     Newton's method in log τ: the derivative of the entropy of softmax(z) with respect to log τ is
-    the variance of z under the softmax. The entropy grows with τ, so the step always points the
-    right way; it is bounded at a factor of two.
+    the variance of z under the softmax. The entropy grows with τ, so that each step has the right
+    sign; a step changes τ by at most a factor of two.
 
     Args:
         similarity: (..., B, B).
-        temperature: (...) where the search starts, near the solution.
+        temperature: (...) start of the search, near the solution.
         target: (...) in (0, 1).
     """
     size = similarity.shape[-1]
@@ -296,7 +284,7 @@ SIGNALS: dict[str, Signal] = {
 """The signals of the study by name; add an entry to register a signal.
 
 Each maps similarities (..., B, B) and a temperature, a number or (...), to (..., 2, B). The target
-that ``sharpness`` holds is the standard deviation of the logits (``variance``), their mean range
+of ``sharpness`` is the standard deviation of the logits (``variance``), their mean range
 (``spread``), or their mean entropy as a fraction of log B (``entropy``).
 
 >>> sorted(SIGNALS)

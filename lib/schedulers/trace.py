@@ -1,4 +1,4 @@
-"""A schedule that is given in advance, step by step: it reads nothing off the similarities."""
+"""A schedule that is given in advance, step by step, whatever the similarities."""
 
 from typing import TYPE_CHECKING
 
@@ -11,14 +11,14 @@ from .scheduler import neutral_schedule
 
 
 class Trace(nn.Module):
-    """Play given weights and temperatures, a step a call; after the last step, hold it.
+    """Return given weights and temperatures, one step per call; after the last step, repeat it.
 
-    The control for every scheduler: the same path, from another run or drawn at random, adapts to
-    nothing. ``state_dict`` holds the path and the number of steps taken.
+    The control for every scheduler: a path from another run, or drawn at random, adapts to nothing.
+    ``state_dict`` holds the path and the number of steps taken.
 
     Args:
         weights: (..., T, 2) weight of each direction at each step, ``i2t`` then ``t2i``.
-        temperature: (..., T) temperature at each step; None leaves the one in force.
+        temperature: (..., T) temperature at each step; None keeps the current one.
 
     Raises:
         ValueError: The shapes don't fit each other, or a value is not finite, a weight negative or
@@ -43,8 +43,8 @@ class Trace(nn.Module):
         if temperature is not None:
             if temperature.shape != weights.shape[:-1]:
                 raise ValueError(
-                    f"temperature must be (..., T) = {tuple(weights.shape[:-1])}, as weights has "
-                    f"it; it is {tuple(temperature.shape)}"
+                    f"temperature must be (..., T) = {tuple(weights.shape[:-1])}, as in weights; "
+                    f"it is {tuple(temperature.shape)}"
                 )
             if not bool((temperature.isfinite() & (temperature > 0)).all()):
                 raise ValueError("temperature must be finite and positive at every step")
@@ -63,15 +63,13 @@ class Trace(nn.Module):
 
         Args:
             similarity: (..., B, B), B ≥ 2; its leading axes are those of the path.
-            temperature: The temperature in force, a number or (...); handed on where the path has
-                none.
+            temperature: The current temperature, a number or (...); returned if the path has none.
 
         Returns:
             The schedule: weights (..., 2), sample weights (..., 2, B) of 1, temperature (...).
 
         Raises:
-            ValueError: ``similarity`` has a wrong shape, other leading axes than the path, B < 2
-                or numbers that are not finite; or ``temperature`` is not positive.
+            ValueError: As :meth:`Scheduler.forward`.
         """
         check_similarity(similarity)
         if similarity.shape[:-2] != self.weights.shape[:-2]:
