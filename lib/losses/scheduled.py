@@ -186,6 +186,6 @@ def _refuse(image: Tensor, text: Tensor, scale: Number) -> NoReturn:
     for name, value in named.items():
         refuse_not_finite(name, value)
     raise ValueError(
-        "the loss is not finite though its arguments are: use embeddings of unit length and a "
-        f"smaller logit_scale; it is {scale}"
+        "the loss is not finite though its arguments are: embeddings of unit length and a "
+        f"smaller logit_scale avoid the overflow; it is {scale}"
     )

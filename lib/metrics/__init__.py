@@ -1,7 +1,7 @@
-"""Retrieval recall and ranks, exact under ties, and the geometry of embeddings; needs torch alone.
+"""Retrieval recall and ranks, exact under ties, and the geometry of embeddings; needs only torch.
 
-The tie rule: a gallery's order says nothing, so the recall of tied scores is its expectation when
-ties are broken at random (McSherry and Najork, ECIR 2008). A collapsed model scores chance.
+The recall of tied scores is its expectation when ties are broken at random (McSherry and Najork,
+ECIR 2008), whatever the order of the gallery. A collapsed model scores chance.
 """
 
 from .checks import Array, MetricsError, Values

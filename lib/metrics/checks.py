@@ -1,4 +1,4 @@
-"""What the metrics refuse, and the message that says where it is and what to do."""
+"""Input checks of the metrics; each message names the argument and the first bad entry."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Array(Protocol):
-    """An array of NumPy, a memory map, or whatever else can be read as one.
+    """A NumPy array, a memory map, or anything else that converts to a NumPy array.
 
     >>> import numpy as np
     >>> from lib.metrics import spread
@@ -17,11 +17,11 @@ class Array(Protocol):
     """
 
     def __array__(self) -> Any:
-        """Return it as an array of NumPy."""
+        """Return a NumPy array."""
 
 
 Values = Tensor | Array | Sequence[Any]
-"""What a metric takes: a tensor on any device, an array, or nested lists of numbers.
+"""Input of a metric: a tensor on any device, an array, or nested lists of numbers.
 
 >>> from lib.metrics import spread
 >>> float(spread(torch.eye(2))), float(spread([[1.0, 0.0], [0.0, 1.0]]))
@@ -30,9 +30,7 @@ Values = Tensor | Array | Sequence[Any]
 
 
 class MetricsError(ValueError):
-    """An argument of a metric can't be measured; the message says which and where.
-
-    It is a :class:`ValueError`.
+    """An argument of a metric is invalid; the message names it. A :class:`ValueError`.
 
     >>> from lib.metrics import MetricsError, spread
     >>> try:
@@ -46,7 +44,7 @@ class MetricsError(ValueError):
 def as_scores(name: str, values: Any) -> Tensor:
     """Return ``values`` as a detached, finite, real tensor of floats with two axes or more.
 
-    Arrays of NumPy and nested lists are taken; integers become float64.
+    Integers become float64.
 
     Raises:
         MetricsError: Complex values, fewer than two axes, an empty axis, or a number that is not
@@ -63,7 +61,7 @@ def as_scores(name: str, values: Any) -> Tensor:
         tensor = tensor.double()
     if tensor.device.type == "mps":  # It has no float64.
         tensor = tensor.cpu()
-    # One sum finds a NaN or an infinity faster than a look at every number; it may overflow.
+    # A sum finds a NaN or an infinity faster than a test of every number; the sum may overflow.
     if not tensor.sum().isfinite():
         bad = (~tensor.isfinite()).nonzero()
         if len(bad):
@@ -79,12 +77,12 @@ def as_pair(image: Any, text: Any, *, matched: bool = False) -> tuple[Tensor, Te
     """Return the embeddings of both modalities, (..., N, d) and (..., M, d), as :func:`as_scores`.
 
     Args:
-        image: Of the images.
-        text: Of the captions.
+        image: Embeddings of the images.
+        text: Embeddings of the captions.
         matched: Whether row i of both is one pair, so that N = M.
 
     Raises:
-        MetricsError: As :func:`as_scores`, or the shapes or devices don't fit each other.
+        MetricsError: As :func:`as_scores`, or the shapes or devices do not match.
     """
     image, text = as_scores("image", image), as_scores("text", text)
     if matched and image.shape != text.shape:
@@ -106,7 +104,7 @@ def as_owner(caption_owner: Any, images: int, captions: int, device: torch.devic
     """Return the image row of each caption as an int64 tensor (captions,) on ``device``.
 
     Raises:
-        MetricsError: Another shape, numbers that are no integers, or a row that does not exist.
+        MetricsError: Another shape, numbers that are not integers, or a row that does not exist.
     """
     owner = torch.as_tensor(caption_owner)
     if owner.is_floating_point() or owner.is_complex() or owner.dtype == torch.bool:
@@ -131,7 +129,7 @@ def as_ks(ks: Any) -> tuple[int, ...]:
     """Return ``ks`` as a tuple of distinct positive integers, in the order given.
 
     Raises:
-        MetricsError: It is empty, repeats itself, or holds anything else.
+        MetricsError: ``ks`` is empty, has duplicates, or holds anything else.
     """
     try:
         cutoffs = tuple(ks)

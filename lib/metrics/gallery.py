@@ -1,4 +1,4 @@
-"""Recall over galleries that don't fit in memory: blocks of images by chunks of captions."""
+"""Recall over galleries larger than memory: blocks of images by blocks of captions."""
 
 import ctypes
 import math
@@ -15,9 +15,9 @@ from .retrieval import RetrievalMetrics, _summarise
 
 IMAGES_AT_ONCE = 4096
 CAPTIONS_AT_ONCE = 8192
-"""What is held at once as float64: at d = 512, 16 MB of images and 32 MB of captions."""
+"""Rows in memory at once as float64: at d = 512, 16 MB of images and 32 MB of captions."""
 SMALLEST_NORM = 1e-150
-"""Its square is the smallest that float64 holds with all digits, or nearly."""
+"""Below this, the square of a norm has fewer digits in float64, or underflows."""
 
 
 @torch.no_grad()
@@ -29,28 +29,28 @@ def recall_at_k(
     *,
     device: torch.device | str | None = None,
 ) -> RetrievalMetrics:
-    """Measure retrieval by inner products of embeddings of any kind and number.
+    """Return retrieval metrics by inner products of embeddings, in memory for two blocks.
 
     The numbers are those of :func:`lib.metrics.retrieval_metrics_from_embeddings`: equal embeddings
-    tie, and ties count as their expectation. Embeddings are read in blocks, so that only two of
-    them, their product and a few numbers for each query are in memory.
+    tie, and ties count as their expectation. Memory holds two blocks of embeddings, their product
+    and a few numbers per query.
 
     Args:
-        image: (N, d): a tensor, a NumPy array or memory map, or an iterable of chunks (n, d) of
-            them in order. An iterable is read once, into a temporary file.
+        image: (N, d): a tensor, a NumPy array or memory map, or an iterable of such chunks (n, d),
+            in order. An iterable is read once, into a temporary file.
         text: (M, d), likewise.
         caption_owner: (M,) integers; the image row of each caption.
         ks: Cut-offs, whole numbers from 1 on.
-        device: Where to compute; default, where ``image`` is, or the CPU.
+        device: Device that computes; default, that of ``image``, or the CPU.
 
     Returns:
-        Recalls in percent and median ranks of both directions, a number each.
+        Recalls in percent and median ranks of both directions, one number each.
 
     Raises:
-        MetricsError: A coordinate is not finite, or the arguments don't fit each other.
+        MetricsError: A coordinate is not finite, or shapes or devices do not match.
 
     Source:
-        The rule for ties is that of McSherry and Najork (2008).
+        McSherry and Najork (2008), for ties.
 
     >>> chunks = (torch.eye(4)[start : start + 2] for start in (0, 2))
     >>> measured = recall_at_k(torch.eye(4), chunks, [0, 1, 2, 3], ks=(1,))
@@ -66,12 +66,8 @@ def recall_at_k(
             f"{texts.width}"
         )
     owner = as_owner(caption_owner, images.count, texts.count, place)
-    own = torch.cat(
-        [
-            _own_scores(images, texts, owner, columns)
-            for columns in _slices(texts.count, CAPTIONS_AT_ONCE)
-        ]
-    )
+    parts = _slices(texts.count, CAPTIONS_AT_ONCE)
+    own = torch.cat([_own_scores(images, texts, owner, columns) for columns in parts])
     tally = _Tally(own, owner, images.count)
     for rows in _slices(images.count, IMAGES_AT_ONCE):
         block = images.on_grid(rows)
@@ -84,12 +80,7 @@ def recall_at_k(
 
 
 class _Rows:
-    """The vectors (n, d) of one side, read in parts.
-
-    Attributes:
-        count, width: n and d.
-        top: The exponent of their greatest norm.
-    """
+    """Vectors (``count``, ``width``), read in parts; 2^``top`` exceeds their greatest norm."""
 
     def __init__(self, name: str, source: Any, device: torch.device) -> None:
         self.name, self.device = name, device
@@ -103,15 +94,13 @@ class _Rows:
             )
         self.source = source
         self.count, self.width = (int(size) for size in shape)
-        greatest = 0.0
-        for part in _slices(self.count, CAPTIONS_AT_ONCE):
+        greatest, parts = 0.0, list(_slices(self.count, CAPTIONS_AT_ONCE))
+        for part in parts:
             vectors = self.read(part)
             norms = torch.linalg.vector_norm(vectors, dim=-1, dtype=torch.float64)
             greatest = max(greatest, float(norms.amax()))
-        # Squares of smaller numbers are lost, and all vectors would seem to be zero.
-        lost = greatest < SMALLEST_NORM and any(
-            bool(self.read(part).any()) for part in _slices(self.count, CAPTIONS_AT_ONCE)
-        )
+        # Squares of smaller numbers underflow, and all vectors would seem to be zero.
+        lost = greatest < SMALLEST_NORM and any(bool(self.read(part).any()) for part in parts)
         if lost or not math.isfinite(greatest):
             raise MetricsError(f"{name} has norms beyond float64; scale it to unit length")
         self.top = math.frexp(greatest)[1]
@@ -137,7 +126,7 @@ class _Rows:
 
 
 def _own_scores(images: _Rows, texts: _Rows, owner: Tensor, columns: slice) -> Tensor:
-    """Return the exact score of each of some captions with its image."""
+    """Return the exact score of each caption of ``columns`` with its image."""
     needed, row = torch.unique(owner[columns], return_inverse=True)
     place = torch.arange(len(row), device=row.device)
     return _exact(images.on_grid(needed), texts.on_grid(columns), row, place)
@@ -149,7 +138,7 @@ def _slices(count: int, at_once: int) -> Iterator[slice]:
 
 
 def _spooled(name: str, chunks: Any) -> Tensor:
-    """Write chunks to a temporary file and return it as a tensor that is read where it is used."""
+    """Write chunks to a temporary file and return a tensor that maps the file."""
     if not isinstance(chunks, Iterable) or isinstance(chunks, str | bytes | dict):
         raise MetricsError(
             f"{name} must be a tensor, an array or an iterable of chunks, not a "
@@ -176,7 +165,7 @@ def _spooled(name: str, chunks: Any) -> Tensor:
         if not count or dtype is None:
             raise MetricsError(f"{name} is empty: no chunk came")
         file.flush()
-        # The mapping outlives the file's name.
+        # The mapping stays valid after the file is deleted.
         return torch.from_file(file.name, shared=False, size=count * width, dtype=dtype).view(
             count, width
         )

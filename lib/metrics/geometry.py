@@ -1,4 +1,4 @@
-"""The geometry of embeddings: whether they have collapsed, and how the two modalities lie."""
+"""The geometry of embeddings: collapse, and the positions of the two modalities."""
 
 import math
 
@@ -8,8 +8,8 @@ from torch import Tensor
 from .checks import MetricsError, Values, as_pair, as_scores
 
 COLLAPSE_SPREAD = 0.05
-"""Spread below which embeddings count as collapsed: their mean cosine is above 0.95. Even untrained
-encoders, whose embeddings lie in a narrow cone, spread by 0.1 or more, and so do trained ones.
+"""Spread below which embeddings count as collapsed: their mean cosine is above 0.95. Trained
+encoders, and even untrained ones, whose embeddings lie in a narrow cone, spread by 0.1 or more.
 
 Source:
     Liang et al. (2022) show the cones.
@@ -27,24 +27,24 @@ def spread(embeddings: Values) -> Tensor:
        1 - \frac{\lVert \bar x \rVert^2}{\frac{1}{n} \sum_i \lVert x_i \rVert^2} ,
        \qquad \bar x = \frac{1}{n} \sum_i x_i
 
-    For unit vectors this is 1 minus the mean cosine of all pairs, each with itself included: 0
-    where all are equal, 1 where their mean is zero.
+    For unit vectors this is 1 minus the mean cosine of all pairs, including each vector with
+    itself: 0 if all are equal, 1 if their mean is zero.
 
     Args:
         embeddings: (..., n, d).
 
     Returns:
-        (...) float64 in [0, 1]; 0 where all embeddings are zero.
+        (...) float64 in [0, 1]; 0 if all embeddings are zero.
 
     Raises:
-        MetricsError: ``embeddings`` has fewer than two axes, an empty one, or a coordinate that is
+        MetricsError: ``embeddings`` has fewer than two axes, an empty axis, or a coordinate that is
             not finite.
 
     >>> spread(torch.ones(5, 3)), spread([[1.0, 0.0], [-1.0, 0.0]])
     (tensor(0., dtype=torch.float64), tensor(1., dtype=torch.float64))
     """
     wide = as_scores("embeddings", embeddings).double()
-    # The scale keeps squares finite; centring first keeps the digits that a difference would lose.
+    # Scaling keeps squares finite; centring first keeps digits that a difference would lose.
     wide = wide / wide.abs().amax(dim=(-2, -1), keepdim=True).clamp(min=1e-300)
     centred = wide - wide.mean(dim=-2, keepdim=True)
     size = wide.square().sum(dim=-1).mean(dim=-1)
@@ -52,15 +52,13 @@ def spread(embeddings: Values) -> Tensor:
 
 
 def collapsed(embeddings: Values) -> bool:
-    """Return whether embeddings have all but become one.
-
-    A model that has collapsed retrieves at chance, and its other numbers mean little.
+    """Return whether embeddings have collapsed to nearly one point, so that retrieval is at chance.
 
     Args:
-        embeddings: (..., n, d); of a batch of runs, one that has collapsed is enough.
+        embeddings: (..., n, d).
 
     Returns:
-        Whether their spread is below :data:`lib.metrics.COLLAPSE_SPREAD`.
+        Whether the spread of any run is below :data:`lib.metrics.COLLAPSE_SPREAD`.
 
     Raises:
         MetricsError: As :func:`lib.metrics.spread`.
@@ -82,7 +80,7 @@ def modality_gap(image: Values, text: Values) -> Tensor:
         (...) float64 between 0 and 2.
 
     Raises:
-        MetricsError: A coordinate is not finite, or the shapes or devices don't fit each other.
+        MetricsError: A coordinate is not finite, or the shapes or devices do not match.
 
     Source:
         Liang et al. (2022).
@@ -121,16 +119,16 @@ def alignment(image: Values, text: Values) -> Tensor:
 def relative_alignment(image: Values, text: Values) -> Tensor:
     """Return the mean squared distance of matched pairs over that of all pairs, matched or not.
 
-    :func:`lib.metrics.alignment` also falls when all embeddings move together, and is zero in a
-    collapsed model; this one says whether a pair is closer than any two are.
+    :func:`lib.metrics.alignment` also falls when all embeddings approach each other, and is zero in
+    a collapsed model; this ratio shows whether a pair is closer than any two embeddings.
 
     Args:
         image: (..., n, d), of any length.
         text: (..., n, d); row i matches row i of ``image``.
 
     Returns:
-        (...) float64: 0 where matched pairs coincide, 1 where they are no closer than any pair, or
-        where all embeddings are one.
+        (...) float64: 0 if matched pairs coincide, 1 if they are no closer than any pair, or if all
+        embeddings are equal.
 
     Raises:
         MetricsError: As :func:`lib.metrics.alignment`.
@@ -149,15 +147,13 @@ def relative_alignment(image: Values, text: Values) -> Tensor:
 def uniformity(embeddings: Values, t: float = 2.0) -> Tensor:
     r"""Return the log of the mean Gaussian kernel over pairs; lower is more uniform.
 
-    From the n × n distances,
-
     .. math::
 
        \log \, \frac{2}{n (n - 1)} \sum_{i < j} \exp(-t \, \lVert x_i - x_j \rVert^2) .
 
     Args:
         embeddings: (..., n, d) with n ≥ 2, of unit length.
-        t: The kernel's sharpness, t > 0.
+        t: Sharpness of the kernel, t > 0.
 
     Returns:
         (...) float64, at most 0.

@@ -1,8 +1,8 @@
-"""Nearest neighbours in embeddings: how evenly they occur, and whether they bear the same label.
+"""Nearest neighbours in embeddings: how evenly they occur, and whether they have the same label.
 
-Ties are broken at random, in expectation, as for recall: an item that ties for the last places
-among the k nearest counts by its probability of being one of them. So the order of a gallery says
-nothing, and in a collapsed model every item is everyone's neighbour alike.
+Ties count as their expectation when broken at random, as for recall: an item that ties for the last
+places among the k nearest counts by its probability of being one of them. The order of the gallery
+has no effect, and in a collapsed model all items are equally near neighbours of all.
 """
 
 from typing import Any
@@ -19,14 +19,14 @@ def nearest(similarity: Values, k: int, *, exclude_self: bool = False) -> Tensor
     Args:
         similarity: (..., Q, G), greater is nearer.
         k: Number of neighbours.
-        exclude_self: Leave out the diagonal: query and gallery are the same items.
+        exclude_self: Whether to leave out the diagonal: query and gallery are the same items.
 
     Returns:
-        (..., Q, G) float64 in [0, 1]; a query's sum is k.
+        (..., Q, G) float64 in [0, 1]; each query's sum is k.
 
     Raises:
-        MetricsError: ``similarity`` has fewer than two axes, an empty one or a number that is not
-            finite, is not square though ``exclude_self``, or has fewer than ``k`` neighbours.
+        MetricsError: ``similarity`` has fewer than two axes, an empty axis or a number that is not
+            finite, is not square despite ``exclude_self``, or has fewer than ``k`` neighbours.
 
     >>> nearest([[0.9, 0.5, 0.5, 0.1]], 2)
     tensor([[1.0000, 0.5000, 0.5000, 0.0000]], dtype=torch.float64)
@@ -54,7 +54,7 @@ def nearest(similarity: Values, k: int, *, exclude_self: bool = False) -> Tensor
 
 
 def k_occurrence(similarity: Values, k: int, *, exclude_self: bool = False) -> Tensor:
-    """Return of how many queries each item is one of the ``k`` nearest.
+    """Return per item the number of queries that have it among their ``k`` nearest.
 
     Args:
         similarity: (..., Q, G), greater is nearer.
@@ -77,7 +77,7 @@ def k_occurrence(similarity: Values, k: int, *, exclude_self: bool = False) -> T
 
 
 def skewness(values: Values) -> Tensor:
-    r"""Return the skewness over the last axis; 0 where all values are equal.
+    r"""Return the skewness over the last axis; 0 if all values are equal.
 
     .. math::
 
@@ -87,7 +87,7 @@ def skewness(values: Values) -> Tensor:
         values: (..., n).
 
     Returns:
-        (...) float64, of no unit.
+        (...) float64, without a unit.
 
     Raises:
         MetricsError: A value is not finite, or there are none.
@@ -98,7 +98,7 @@ def skewness(values: Values) -> Tensor:
     wide = as_scores("values", torch.as_tensor(values)[..., None]).double().squeeze(-1)
     size = wide.abs().amax(dim=-1, keepdim=True)
     centred = wide - wide.mean(dim=-1, keepdim=True)
-    # What rounding leaves of equal values is no spread; the scale keeps cubes finite.
+    # Spread at the level of rounding counts as zero; the scale keeps cubes finite.
     centred = torch.where(centred.abs() <= 1e-12 * size, 0.0, centred / size.clamp(min=1e-300))
     variance = centred.square().mean(dim=-1)
     third = centred.pow(3).mean(dim=-1)
@@ -106,9 +106,9 @@ def skewness(values: Values) -> Tensor:
 
 
 def hubness(similarity: Values, k: int = 10, *, exclude_self: bool = False) -> Tensor:
-    """Return the skewness of the k-occurrence of a gallery: 0 without hubs, more with stronger.
+    """Return the skewness of the k-occurrence of a gallery: 0 without hubs, greater with hubs.
 
-    For captions under image queries give the similarities (images, captions); for images under
+    For image queries and a gallery of captions, pass the similarities (images, captions); for
     caption queries, their transpose.
 
     Args:
@@ -117,7 +117,7 @@ def hubness(similarity: Values, k: int = 10, *, exclude_self: bool = False) -> T
         exclude_self: As for :func:`lib.metrics.nearest`.
 
     Returns:
-        (...) float64, of no unit.
+        (...) float64, without a unit.
 
     Raises:
         MetricsError: As :func:`lib.metrics.nearest`.
@@ -139,7 +139,7 @@ def neighbour_purity(
     *,
     exclude_self: bool = False,
 ) -> Tensor:
-    """Return the share of the queries' ``k`` nearest items that bear the query's label.
+    """Return the share of the queries' ``k`` nearest items that have the query's label.
 
     Args:
         similarity: (..., Q, G), greater is nearer.
@@ -149,10 +149,10 @@ def neighbour_purity(
         exclude_self: As for :func:`lib.metrics.nearest`, within one modality.
 
     Returns:
-        (...) float64 in [0, 1]; at random, the chance that two items have the same label.
+        (...) float64 in [0, 1]; at random, the probability that two items have the same label.
 
     Raises:
-        MetricsError: As :func:`lib.metrics.nearest`, or the labels don't fit the matrix.
+        MetricsError: As :func:`lib.metrics.nearest`, or the labels do not match the matrix.
 
     >>> neighbour_purity([[0.9, 0.5, 0.5, 0.1]], [0], [0, 0, 1, 1], k=2)
     tensor(0.7500, dtype=torch.float64)

@@ -1,12 +1,11 @@
-"""Where the first positive of each query ranks: counted, never sorted, and exact under ties.
+"""The rank of each query's first positive: counted, not sorted, and exact under ties.
 
-From a similarity matrix the counts are exact for the numbers given. From embeddings they are exact
-altogether: two embeddings that are equal tie, whatever the hardware, the library, the number of
-threads and the blocks that the product is computed in. A float32 product is not enough for that,
-as its last bits depend on all of these. So embeddings are first put on a grid of 26 bits, fine
-enough to keep float32's precision and coarse enough that every float64 sum of products is exact in
-any order (:func:`_on_grid`); the float32 product then decides the comparisons that its error bound
-leaves no doubt about, and the few others are decided by exact scores.
+From a similarity matrix, the counts are exact for the given numbers. From embeddings they are
+exact: equal embeddings tie, whatever the hardware, the library, the number of threads and the
+blocks of the product. The last bits of a float32 product depend on all of these. So embeddings are
+first rounded to a grid of 26 bits, fine enough for float32's precision and coarse enough that every
+float64 sum of products is exact in any order (:func:`_on_grid`). A float32 product then decides
+the comparisons whose difference exceeds its error bound; exact scores decide the others.
 """
 
 import copy
@@ -22,27 +21,25 @@ from .checks import MetricsError, Values, as_owner, as_pair, as_scores
 GRID_BITS = 26
 """Bits of an embedding's coordinates: twice 26, and a carry, fit the 53 bits of a float64."""
 BLOCK = 1 << 23
-"""Scores held at once: 32 MB in float32."""
+"""Scores in memory at once: 32 MB in float32."""
 BLOCK_ROWS = 1024
 STRIP = 1 << 19
-"""Scores counted at once on a CPU: what its cache holds."""
+"""Scores counted at once on a CPU: they fit in the cache."""
 EXACT_SHARE = 1 / 64
-"""Share of doubtful comparisons in a block from which an exact product is the quicker way."""
+"""Share of doubtful comparisons in a block above which an exact product is faster."""
 
 
 @dataclass(frozen=True, eq=False)
 class Ranks:
-    """Where the best positive of each of Q queries of one direction stands in the gallery.
-
-    A query's positives that score less than its best one never matter: it comes first.
+    """The rank in the gallery of the best positive of each of Q queries of one direction.
 
     Args:
-        above: (..., Q) int64; negatives that score strictly more than the best positive.
-        tied: (..., Q) int64; items that score the same as it, the positives among them included.
-        tied_positives: (..., Q) int64; positives among the tied.
-        positives: (Q,) int64; positives of the query in the gallery.
+        above: (..., Q) int64; number of negatives that score more than the best positive.
+        tied: (..., Q) int64; number of items with the best positive's score, positives included.
+        tied_positives: (..., Q) int64; number of positives among the tied items.
+        positives: (Q,) int64; number of positives of the query in the gallery.
         image: (Q,) int64; the image that the query is, or belongs to.
-        gallery: Items that are ranked.
+        gallery: Number of ranked items.
 
     Source:
         McSherry and Najork (2008).
@@ -75,7 +72,7 @@ class Ranks:
         with a the lesser and b the greater of m and p: few factors, all in [0, 1].
 
         Args:
-            k: Places, from 1.
+            k: Number of places, from 1.
 
         Returns:
             (..., Q) float64 in [0, 1].
@@ -108,22 +105,22 @@ class Ranks:
 def ranks(similarity: Values, caption_owner: Values) -> tuple[Ranks, Ranks]:
     """Rank the positives of every query in both directions of a similarity matrix.
 
-    Scores are compared as they are. A product of equal embeddings can differ in its last bit from
-    place to place: where ties matter, use :func:`lib.metrics.ranks_from_embeddings`.
+    Scores are compared as given. Products of equal embeddings can differ in the last bit: if ties
+    matter, use :func:`lib.metrics.ranks_from_embeddings`.
 
     Args:
         similarity: (..., N, M), of N images and M captions; greater is nearer.
-        caption_owner: (M,) integers; the image row of each caption, any number an image.
+        caption_owner: (M,) integers; the image row of each caption.
 
     Returns:
         ``i2t``, whose queries are the images with captions, in order, and ``t2i``, whose queries
         are the captions. An image without captions is still in the gallery of ``t2i``.
 
     Raises:
-        MetricsError: A number is not finite, or the arguments don't fit each other.
+        MetricsError: A number is not finite, or shapes or devices do not match.
 
     Source:
-        The rule for ties is that of McSherry and Najork (2008).
+        McSherry and Najork (2008), for ties.
 
     >>> similarity = torch.tensor([[0.1, 0.9, 0.5], [0.2, 0.8, 0.7]])
     >>> i2t, t2i = ranks(similarity, [0, 0, 1])
@@ -140,7 +137,7 @@ def ranks(similarity: Values, caption_owner: Values) -> tuple[Ranks, Ranks]:
         for rows, columns in _blocks(images, captions, BLOCK_ROWS):
             best = tally.best[rows], tally.own[columns]
             tally.add(rows, columns, *_count(matrix[rows, columns], best, best))
-        # The positives are still among what was counted as tied.
+        # The counts of tied items still include the positives.
         tally.tied[0] -= tally.tied_positives
         tally.tied[1] -= 1
         found.append(tally)
@@ -153,21 +150,20 @@ def ranks_from_embeddings(
 ) -> tuple[Ranks, Ranks]:
     """Rank the positives of every query by inner products, in bounded memory, exactly.
 
-    Embeddings are used as given; scale them to unit length for cosine similarities. Equal
-    embeddings tie, and the result depends neither on ``chunk_size`` nor on the machine.
+    Equal embeddings tie, and the result depends neither on ``chunk_size`` nor on the machine.
 
     Args:
-        image: (..., N, d).
+        image: (..., N, d); of unit length for cosine similarities.
         text: (..., M, d), with the same batch axes.
         caption_owner: (M,) integers; the image row of each caption.
-        chunk_size: Images in a block of the similarity matrix; the captions in it are limited so
-            that a block never exceeds 2²³ scores, 32 MB.
+        chunk_size: Images per block of the similarity matrix; a block has at most 2²³ scores,
+            32 MB.
 
     Returns:
-        ``i2t`` and ``t2i``, as :func:`lib.metrics.ranks` does.
+        ``i2t`` and ``t2i``, as :func:`lib.metrics.ranks`.
 
     Raises:
-        MetricsError: A coordinate is not finite, or the arguments don't fit each other.
+        MetricsError: A coordinate is not finite, or shapes or devices do not match.
 
     >>> same = torch.ones(3, 2)
     >>> ranks_from_embeddings(same, same, [0, 1, 2])[1].expected()
@@ -188,12 +184,12 @@ def ranks_from_embeddings(
 
 
 class _Tally:
-    """Counts over the blocks of one similarity matrix: one list entry for each direction."""
+    """Counts over the blocks of one similarity matrix: one list entry per direction."""
 
     def __init__(self, own: Tensor, owner: Tensor, images: int) -> None:
         """Start from ``own`` (M,), the score of each caption with its image."""
         self.own = own
-        # An image without captions is no query; what is counted for it is dropped in the end.
+        # An image without captions is not a query; _assemble drops its counts.
         self.best = own.new_full((images,), -torch.inf)
         self.best.scatter_reduce_(0, owner, own, "amax")
         leading = (own == self.best[owner]).long()
@@ -202,7 +198,7 @@ class _Tally:
         self.tied = [leading.new_zeros(images), torch.zeros_like(leading)]
 
     def part(self, rows: slice, columns: slice) -> "_Tally":
-        """Return the tally of a block of the matrix, whose counts are added to this one's."""
+        """Return the tally of a block of the matrix; its counts are views of this tally's."""
         part = copy.copy(self)
         part.best, part.own = self.best[rows], self.own[columns]
         part.tied_positives = self.tied_positives[rows]
@@ -219,7 +215,7 @@ class _Tally:
 def _assemble(
     found: list[_Tally], batch: torch.Size, owner: Tensor, images: int
 ) -> tuple[Ranks, Ranks]:
-    """Stack the tallies of the runs and keep the images that are queries."""
+    """Stack the tallies of the runs, and drop images that are not queries."""
     positives = torch.bincount(owner, minlength=images)
     query = positives.nonzero().flatten()
 
@@ -253,19 +249,17 @@ def _blocks(images: int, captions: int, rows: int) -> Iterator[tuple[slice, slic
     columns = BLOCK // rows
     for top in range(0, images, rows):
         for left in range(0, captions, columns):
-            yield (
-                slice(top, min(top + rows, images)),
-                slice(left, min(left + columns, captions)),
-            )
+            right = min(left + columns, captions)
+            yield slice(top, min(top + rows, images)), slice(left, right)
 
 
 def _count(
     scores: Tensor, low: tuple[Tensor, Tensor], high: tuple[Tensor, Tensor]
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Count the scores over ``high``, and those of at least ``low``, by row and by column.
+    """Count the scores above ``high``, and those of at least ``low``, per row and per column.
 
-    The flags are written as float32, which torch compares and sums several times faster than
-    truth values; a block has fewer than 2²⁴ scores, so that their sums are exact.
+    The flags are float32, which torch compares and sums several times faster than booleans; a block
+    has fewer than 2²⁴ scores, so that the sums are exact.
     """
     rows, columns = scores.shape
     height = max(1, STRIP // columns) if scores.device.type == "cpu" else rows
@@ -285,19 +279,18 @@ def _count(
 def _on_grid(embeddings: Tensor, top: int | None = None) -> Tensor:
     """Round embeddings (n, d) so that their inner products are exact in float64, in any order.
 
-    Each vector of norm ≤ 2^e is rounded to multiples of 2^(e − 26). A product of two coordinates is
-    then a multiple of 2^(e + f − 52), and by Cauchy and Schwarz no partial sum of them exceeds
-    2^(e + f) by more than rounding does: it is a whole number of at most 53 bits. Before, the
-    greatest norm is scaled to [½, 1) by a power of two, which changes no order. A vector whose norm
-    is less than 2⁻⁴⁰⁰ of the greatest counts as zero.
+    First, the greatest norm is scaled to [½, 1) by a power of two, which changes no order. Each
+    vector of norm ≤ 2^e is rounded to multiples of 2^(e − 26). A product of two coordinates is then
+    a multiple of 2^(e + f − 52), and by Cauchy and Schwarz no partial sum of products exceeds
+    2^(e + f) by more than rounding: it is a whole number of at most 53 bits. A vector whose norm is
+    less than 2⁻⁴⁰⁰ of the greatest counts as zero.
 
     Args:
-        embeddings: (n, d).
-        top: Where these are only some of the vectors: the exponent of the greatest norm of all.
+        embeddings: (n, d), all vectors or some of them.
+        top: The exponent of the greatest norm of all vectors; None if ``embeddings`` has them all.
     """
-    if (
-        embeddings.dtype == torch.float64 and top is None
-    ):  # Its norms may overflow, those of float32 can't.
+    # The norms of float64 may overflow; those of float32 cannot.
+    if embeddings.dtype == torch.float64 and top is None:
         embeddings = embeddings * _power(-math.frexp(float(embeddings.abs().amax()))[1])
     elif embeddings.dtype == torch.float64:
         embeddings = embeddings.clone()  # It is written to below.
@@ -310,7 +303,7 @@ def _on_grid(embeddings: Tensor, top: int | None = None) -> Tensor:
 
 
 def _power(exponent: int) -> float:
-    """Return 2^exponent, in float64's range."""
+    """Return 2^exponent, with the exponent clamped to float64's range."""
     return math.ldexp(1.0, max(-1000, min(exponent, 1000)))
 
 
@@ -326,10 +319,10 @@ def _tally_embeddings(image: Tensor, text: Tensor, owner: Tensor, rows_at_once: 
 def _count_embeddings(
     tally: _Tally, image: Tensor, text: Tensor, owner: Tensor, rows_at_once: int
 ) -> None:
-    """Count a block whose best and own scores are known; ``owner`` is −1 for images outside it."""
+    """Count a block whose best and own scores are known; ``owner`` is −1 for images outside."""
     exact = tally.best, tally.own
     # |float32 product − exact| ≤ γ ‖v‖ ‖t‖ for any order of summation, with γ = d u / (1 − d u) and
-    # u = 2⁻²⁴ (Higham, 2002, §3.1); more covers the rounding of the factors and the thresholds.
+    # u = 2⁻²⁴ (Higham, 2002, §3.1); + 8 covers the rounding of the factors and the thresholds.
     width = image.shape[1]
     unit = torch.finfo(torch.float32).eps / 2
     gamma = (width + 8) * unit / (1 - (width + 8) * unit)
@@ -345,8 +338,8 @@ def _count_embeddings(
         held = owner[columns]
         column = ((held >= rows.start) & (held < rows.stop)).nonzero().flatten()
         positive = held[column] - rows.start, column
-        # Where the user lets float32 products be less than that (TF32, bfloat16), the positives,
-        # whose exact scores are known, give it away.
+        # The user may allow less precise products (TF32, bfloat16): the positives, whose exact
+        # scores are known, show whether the bound holds.
         error = (scores[positive] - tally.own[columns][column]).abs()
         trusted = bool((error <= slack[1][columns][column]).all())
         if trusted:
@@ -376,7 +369,7 @@ def _decide(
     doubts: list[Tensor],
     near: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]],
 ) -> None:
-    """Decide by exact scores the comparisons of a block that its float32 scores leave open."""
+    """Decide by exact scores the comparisons of a block that float32 scores cannot decide."""
     (low_row, low_column), (high_row, high_column) = near
     open_row = doubts[0].nonzero().flatten()
     part = scores[open_row]

@@ -1,4 +1,4 @@
-"""Recall@K, median rank and rSum in both directions, one set of numbers for each run of a batch."""
+"""Recall@K, median rank and rSum in both directions, one set of numbers per run of a batch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from .ranking import Ranks, ranks, ranks_from_embeddings
 
 @dataclass(frozen=True, eq=False)
 class PerQuery:
-    """The Q queries of a direction one by one, for intervals that are bootstrapped by image.
+    """The metrics of each of a direction's Q queries, for intervals that are bootstrapped by image.
 
     Args:
         image: (Q,) int64; the image that each query is, or belongs to.
@@ -41,7 +41,7 @@ class DirectionMetrics:
         queries: Number of queries.
         gallery: Number of items that each query ranks.
         trivial: The Ks at which every ranking scores 100 %, since the gallery is too small.
-        per_query: The queries one by one, where asked for.
+        per_query: The metrics of each query, or None.
 
     >>> i2t = retrieval_metrics(torch.eye(3), [0, 1, 2], ks=(1, 3)).i2t
     >>> float(i2t.recall[1]), float(i2t.median_rank), i2t.trivial
@@ -57,19 +57,19 @@ class DirectionMetrics:
 
     @classmethod
     def of(cls, found: Ranks, ks: Sequence[int], *, per_query: bool = False) -> "DirectionMetrics":
-        """Summarise the ranks of a direction's queries.
+        """Return the metrics of a direction from the ranks of its queries.
 
         Args:
-            found: Their ranks, (..., Q).
+            found: The ranks, (..., Q).
             ks: Cut-offs, whole numbers from 1 on.
-            per_query: Whether to keep the queries one by one.
+            per_query: Whether to keep the metrics of each query.
 
         Returns:
             The metrics, (...) each.
         """
         hits = {k: found.hit_probability(k) for k in ks}
         expected = found.expected()
-        # With q positives among G items, no ranking keeps them all out of its first G − q + 1.
+        # With q positives among G items, every ranking has one among its first G − q + 1.
         sure = found.gallery - int(found.positives.min()) + 1
         return cls(
             recall={k: 100 * hit.mean(dim=-1) for k, hit in hits.items()},
@@ -88,7 +88,7 @@ class RetrievalMetrics:
     Args:
         i2t: Image queries; a hit is any of the image's captions.
         t2i: Caption queries; a hit is the caption's image.
-        images_without_captions: Images that are in the gallery of ``t2i`` but are no ``i2t`` query.
+        images_without_captions: Number of images in the gallery of ``t2i`` that are not queries.
 
     >>> measured = retrieval_metrics(torch.eye(20), torch.arange(20))
     >>> float(measured.rsum), [float(rank) for rank in measured.median_ranks]
@@ -121,12 +121,8 @@ class RetrievalMetrics:
 
     @property
     def trivial(self) -> tuple[tuple[str, int], ...]:
-        """The (direction, K) at which every ranking scores 100 %: too small a gallery."""
-        return tuple(
-            (name, k)
-            for name, direction in (("i2t", self.i2t), ("t2i", self.t2i))
-            for k in direction.trivial
-        )
+        """The (direction, K) at which every ranking scores 100 %: the gallery is too small."""
+        return (*(("i2t", k) for k in self.i2t.trivial), *(("t2i", k) for k in self.t2i.trivial))
 
     def as_dict(self) -> dict[str, float]:
         """Return the numbers of a single run by name.
@@ -142,9 +138,7 @@ class RetrievalMetrics:
         (100.0, 600.0)
         """
         if self.rsum.ndim:
-            raise ValueError(
-                f"these metrics are of {tuple(self.rsum.shape)} runs; take one of them"
-            )
+            raise ValueError(f"these metrics are of {tuple(self.rsum.shape)} runs; choose one run")
         named: dict[str, float] = {}
         for name, direction in (("i2t", self.i2t), ("t2i", self.t2i)):
             named |= {f"{name} R@{k}": float(value) for k, value in direction.recall.items()}
@@ -159,27 +153,26 @@ def retrieval_metrics(
     *,
     per_query: bool = False,
 ) -> RetrievalMetrics:
-    """Measure retrieval from a similarity matrix; ties count as their expectation.
+    """Return retrieval metrics of a similarity matrix; ties count as their expectation.
 
-    Scores are compared as they are. A product of equal embeddings can differ in its last bit from
-    place to place; :func:`lib.metrics.retrieval_metrics_from_embeddings` ties them exactly.
+    Scores are compared as given. Products of equal embeddings can differ in the last bit;
+    :func:`lib.metrics.retrieval_metrics_from_embeddings` ties them exactly.
 
     Args:
         similarity: (..., N, M), of N images and M captions; greater is nearer.
-        caption_owner: (M,) integers; the image row of each caption: any number of captions an
-            image, none included, in any order.
-        ks: Cut-offs; one beyond the gallery is allowed, and marked as trivial.
-        per_query: Whether to keep the queries one by one.
+        caption_owner: (M,) integers; the image row of each caption, in any order. An image may
+            have any number of captions, or none.
+        ks: Cut-offs; a cut-off beyond the gallery is allowed, and marked as trivial.
+        per_query: Whether to keep the metrics of each query.
 
     Returns:
         Recalls in percent and median ranks of both directions, (...) each.
 
     Raises:
-        MetricsError: A number is not finite, or the arguments don't fit each other.
+        MetricsError: A number is not finite, or shapes or devices do not match.
 
     Source:
-        The rule for ties is that of McSherry and Najork (2008); the protocol, that of Hodosh et al.
-        (2013).
+        McSherry and Najork (2008), for ties; Hodosh et al. (2013), for the protocol.
 
     >>> similarity = torch.tensor([[0.1, 0.9, 0.5], [0.2, 0.8, 0.7]])
     >>> measured = retrieval_metrics(similarity, [0, 0, 1], ks=(1, 5))
@@ -201,7 +194,7 @@ def retrieval_metrics_from_embeddings(
     chunk_size: int | None = None,
     per_query: bool = False,
 ) -> RetrievalMetrics:
-    """Measure retrieval by inner products of embeddings, in bounded memory.
+    """Return retrieval metrics by inner products of embeddings, in bounded memory.
 
     Equal embeddings tie exactly, and the numbers depend neither on ``chunk_size`` nor on the
     machine: coordinates are rounded to a grid of 26 bits on which every float64 sum of products is
@@ -212,18 +205,17 @@ def retrieval_metrics_from_embeddings(
         text: (..., M, d), with the same batch axes.
         caption_owner: (M,) integers; the image row of each caption.
         ks: Cut-offs.
-        chunk_size: Images in a block of the similarity matrix; a matter of speed alone.
-        per_query: Whether to keep the queries one by one.
+        chunk_size: Images per block of the similarity matrix; it affects only speed and memory.
+        per_query: Whether to keep the metrics of each query.
 
     Returns:
         Recalls in percent and median ranks of both directions, (...) each.
 
     Raises:
-        MetricsError: A coordinate is not finite, or the arguments don't fit each other.
+        MetricsError: A coordinate is not finite, or shapes or devices do not match.
 
     Source:
-        The rule for ties is that of McSherry and Najork (2008); the protocol, that of Hodosh et al.
-        (2013).
+        McSherry and Najork (2008), for ties; Hodosh et al. (2013), for the protocol.
 
     >>> same = torch.ones(10, 4) / 2
     >>> measured = retrieval_metrics_from_embeddings(same, same, torch.arange(10))
@@ -244,7 +236,7 @@ def _summarise(i2t: Ranks, t2i: Ranks, ks: tuple[int, ...], per_query: bool) -> 
 
 
 def _median(values: Tensor) -> Tensor:
-    """Return the median over the last axis, the mean of the middle two of an even number."""
+    """Return the median over the last axis; for an even number, the mean of the middle two."""
     ordered = values.sort(dim=-1).values
     count = values.shape[-1]
     return (ordered[..., (count - 1) // 2] + ordered[..., count // 2]) / 2

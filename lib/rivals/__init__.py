@@ -1,10 +1,8 @@
-"""Rivals of the study's schedulers, each as its paper has it, for the same similarities.
+"""Rivals of the study's schedulers, as their papers define them, for the same similarities.
 
-Those that set weights or a temperature are called as :class:`lib.schedulers.Scheduler` is. The
-others need more than the similarities: :class:`GradNorm` the losses and the parameters they share,
-:class:`IndividualTemperatures` which training pairs are in the batch. Rivals that are losses are in
-:mod:`lib.losses`. Everything here depends on torch alone and works on any number of leading batch
-axes.
+Most are called like :class:`lib.schedulers.Scheduler`. :class:`GradNorm` needs the losses and the
+parameters that they share, :class:`IndividualTemperatures` the indices of the batch's training
+pairs. Rivals that are losses are in :mod:`lib.losses`. All work on any number of leading axes.
 """
 
 from .cosine import CosineTemperature

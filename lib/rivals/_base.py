@@ -1,16 +1,15 @@
-"""What every rival has: constants for each run of a stack, and leading axes to check."""
+"""Base classes of the rivals: constants per run of a stack, checks of leading axes, one call."""
+
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from ..schedulers._checks import Number, as_constant, check_similarity
+from ..schedulers.actuators import Schedule
 
 
 class Rival(nn.Module):
-    """A module for a stack of independent runs.
-
-    Args:
-        batch_shape: The stack's leading axes.
-    """
+    """A module for a stack of independent runs with leading axes ``batch_shape``."""
 
     sets_temperature = False
 
@@ -19,43 +18,64 @@ class Rival(nn.Module):
         self.batch_shape = tuple(batch_shape)
 
     def add_constant(self, name: str, value: Number) -> Tensor:
-        """Keep a constant, a number or of the stack's shape, as a buffer outside the state.
+        """Register a number, or a tensor of ``batch_shape``, as a buffer outside ``state_dict``.
 
         Raises:
-            ValueError: It is of another shape; the message names it.
+            ValueError: As :func:`as_constant`.
         """
         tensor = as_constant(name, value, self.batch_shape)
         self.register_buffer(name, tensor, persistent=False)
         return tensor
 
-    def check(self, similarity: Tensor) -> None:
-        """Refuse similarities that no loss can use, or of another stack.
+    def add_positive(self, name: str, value: Number, rule: str = "positive") -> None:
+        """Register a constant; raise a ValueError unless it is positive and finite."""
+        tensor = self.add_constant(name, value)
+        require(tensor.isfinite() & (tensor > 0), name, rule, value)
 
-        Raises:
-            ValueError: ``similarity`` is not (..., B, B) with the stack's leading axes and B ≥ 2.
-        """
+    def check(self, similarity: Tensor) -> None:
+        """Raise a ValueError unless ``similarity`` is (*batch_shape, B, B) with B ≥ 2."""
         check_similarity(similarity)
         self.check_axes("similarity", similarity, 2)
 
-    def check_axes(self, name: str, tensor: Tensor, own: int) -> None:
-        """Refuse a tensor whose axes before its last ``own`` are not the stack's.
-
-        Raises:
-            ValueError: They are not; the message names the tensor.
-        """
-        leading = tuple(tensor.shape[: tensor.dim() - own])
-        if tensor.dim() < own or leading != self.batch_shape:
+    def check_axes(self, name: str, tensor: Tensor, last: int) -> None:
+        """Raise a ValueError unless the axes before the ``last`` ones are ``batch_shape``."""
+        leading = tuple(tensor.shape[: tensor.dim() - last])
+        if tensor.dim() < last or leading != self.batch_shape:
             raise ValueError(
                 f"{name} has leading axes {leading}, {type(self).__name__} was made with "
                 f"batch_shape={self.batch_shape}"
             )
 
 
-def require(good: Tensor, name: str, rule: str, value: object) -> None:
-    """Refuse a constant.
+class SchedulingRival(Rival):
+    """A rival that is called like :class:`lib.schedulers.Scheduler`; ``_step`` does the work."""
 
-    Raises:
-        ValueError: Not all of ``good`` is true; the message says the constant's name and rule.
-    """
+    def forward(self, similarity: Tensor, temperature: Number) -> Schedule:
+        """Return the schedule of this step, and count the step.
+
+        Args:
+            similarity: (..., B, B), B ≥ 2; its leading axes are ``batch_shape``.
+            temperature: The current temperature τ > 0, a number or (...); a rival that sets the
+                temperature ignores it.
+
+        Returns:
+            The schedule: weights (..., 2), sample weights (..., 2, B) of 1, temperature (...).
+
+        Raises:
+            ValueError: ``similarity`` has a wrong shape, other leading axes, B < 2 or, for a single
+                run on the CPU, numbers that are not finite; or ``temperature`` is not positive.
+        """
+        self.check(similarity)
+        return self._step(similarity, temperature)
+
+    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
+        __call__ = forward
+
+    def _step(self, similarity: Tensor, temperature: Number) -> Schedule:
+        raise NotImplementedError
+
+
+def require(good: Tensor, name: str, rule: str, value: object) -> None:
+    """Raise a ValueError with a constant's name and rule unless all of ``good`` is true."""
     if not bool(good.all()):
         raise ValueError(f"{name} must be {rule}; it is {value}")

@@ -1,7 +1,6 @@
-"""A temperature that swings on a cosine, whatever the similarities."""
+"""A temperature that follows a cosine, whatever the similarities."""
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -9,11 +8,11 @@ from torch import Tensor
 from ..schedulers._checks import Number
 from ..schedulers.actuators import Schedule
 from ..schedulers.scheduler import neutral_schedule
-from ._base import Rival, require
+from ._base import SchedulingRival, require
 
 
-class CosineTemperature(Rival):
-    r"""Swing the temperature between two bounds, from the high one.
+class CosineTemperature(SchedulingRival):
+    r"""A temperature that swings between two bounds and starts at the upper one.
 
     At step t = 0, 1, …
 
@@ -24,8 +23,8 @@ class CosineTemperature(Rival):
 
     Args:
         low: Least temperature, above 0, a number or of ``batch_shape``.
-        high: Greatest temperature, not under ``low``, a number or of ``batch_shape``.
-        period: T, steps of a full swing, a number or of ``batch_shape``.
+        high: Greatest temperature, at least ``low``, a number or of ``batch_shape``.
+        period: T, steps per full swing, a number or of ``batch_shape``.
         batch_shape: Leading axes of a stack of independent runs.
 
     Raises:
@@ -46,40 +45,17 @@ class CosineTemperature(Rival):
     sets_temperature = True
 
     def __init__(
-        self,
-        low: Number,
-        high: Number,
-        period: Number,
-        *,
-        batch_shape: tuple[int, ...] = (),
+        self, low: Number, high: Number, period: Number, *, batch_shape: tuple[int, ...] = ()
     ) -> None:
         super().__init__(batch_shape)
-        lows, highs = self.add_constant("low", low), self.add_constant("high", high)
-        require(lows.isfinite() & (lows > 0), "low", "positive", low)
-        require(highs.isfinite() & (highs >= lows), "high", "finite and not under low", high)
-        periods = self.add_constant("period", period)
-        require(periods.isfinite() & (periods > 0), "period", "a positive number of steps", period)
+        self.add_positive("low", low)
+        highs = self.add_constant("high", high)
+        require(highs.isfinite() & (highs >= self.low), "high", "finite and not under low", high)
+        self.add_positive("period", period, "a positive number of steps")
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     @torch.no_grad()
-    def forward(self, similarity: Tensor, temperature: Number) -> Schedule:
-        """Return the neutral schedule at this step's temperature, and count the step.
-
-        Args:
-            similarity: (..., B, B), B ≥ 2; its leading axes are ``batch_shape``.
-            temperature: Plays no role; every schedule is called alike.
-
-        Returns:
-            The schedule: weights (..., 2) and sample weights (..., 2, B) of 1, temperature (...).
-
-        Raises:
-            ValueError: ``similarity`` has a wrong shape, other leading axes, B < 2 or, for a single
-                run on the CPU, numbers that are not finite.
-        """
-        self.check(similarity)
+    def _step(self, similarity: Tensor, temperature: Number) -> Schedule:
         phase = torch.cos(2 * math.pi * self.steps / self.period)
         self.steps += 1
         return neutral_schedule(similarity, self.low + (self.high - self.low) * (1 + phase) / 2)
-
-    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
-        __call__ = forward

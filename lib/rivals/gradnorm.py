@@ -10,25 +10,25 @@ from ..schedulers._checks import Number, check_finite
 from ._base import Rival, require
 
 LEAST_WEIGHT = 1e-3
-"""A weight is put back to this where a step would take it below."""
+"""Lower bound of a weight after each step."""
 
 
 class GradNorm(Rival):
-    r"""Move the weights so that both directions train at the same rate.
+    r"""Weights under which both directions train at the same rate.
 
     With :math:`G_d = \lVert w_d \nabla \ell_d \rVert` over the shared parameters, and
     :math:`r_d` the loss as a share of the first one, divided by the mean of that share over
-    directions, a step takes the weights down the gradient of
+    directions, a step moves the weights down the gradient of
 
     .. math::
 
        \sum_d \left| G_d - \bar G \, r_d^{\alpha} \right| ,
 
-    in the weights alone and with the target :math:`\bar G \, r_d^{\alpha}` held constant. Then they
-    are scaled to the sum 2.
+    with the target :math:`\bar G \, r_d^{\alpha}` held constant. Then the weights are scaled to the
+    sum 2.
 
     Args:
-        alpha: α ≥ 0, a number or of ``batch_shape``; how strongly the slower direction is pushed.
+        alpha: α ≥ 0, a number or of ``batch_shape``; a larger α favours the slower direction more.
         step: Learning rate of the weights, a number or of ``batch_shape``.
         batch_shape: Leading axes of a stack of independent runs.
 
@@ -52,17 +52,12 @@ class GradNorm(Rival):
     steps: Tensor
 
     def __init__(
-        self,
-        alpha: Number = 1.5,
-        step: Number = 0.025,
-        *,
-        batch_shape: tuple[int, ...] = (),
+        self, alpha: Number = 1.5, step: Number = 0.025, *, batch_shape: tuple[int, ...] = ()
     ) -> None:
         super().__init__(batch_shape)
         values = self.add_constant("alpha", alpha)
         require(values.isfinite() & (values >= 0), "alpha", "0 or more", alpha)
-        values = self.add_constant("step", step)
-        require(values.isfinite() & (values > 0), "step", "positive", step)
+        self.add_positive("step", step)
         self.register_buffer("weights", torch.ones(*self.batch_shape, 2))
         self.register_buffer("first", torch.zeros(*self.batch_shape, 2))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
@@ -71,16 +66,16 @@ class GradNorm(Rival):
         """Return this step's weights, and move them for the next.
 
         Args:
-            losses: (..., 2) unweighted loss of each direction, with its graph, which is kept.
-            parameters: What both directions share, each (..., rows, columns) or of any other shape
-                behind the stack's leading axes; in the paper the last shared layer.
+            losses: (..., 2) unweighted loss of each direction, with its graph, which is retained.
+            parameters: Tensors that both directions share, each (..., rows, columns) or of any
+                other shape after the stack's leading axes; in the paper the last shared layer.
 
         Returns:
             (..., 2): ``i2t`` then ``t2i``, with sum 2.
 
         Raises:
-            ValueError: ``losses`` is not (..., 2), it or a parameter has other leading axes than
-                ``batch_shape``, or a single run's loss on the CPU is not finite.
+            ValueError: ``losses`` is not (..., 2), ``losses`` or a parameter has other leading axes
+                than ``batch_shape``, or a loss of a single run on the CPU is not finite.
         """
         self.check_axes("losses", losses, 1)
         if losses.shape[-1] != 2:
@@ -90,12 +85,9 @@ class GradNorm(Rival):
         if losses.dim() == 1:
             check_finite("losses", losses)
         for parameter in parameters:
-            self.check_axes(
-                "a parameter", parameter, max(parameter.dim() - len(self.batch_shape), 0)
-            )
-        norms = torch.stack(
-            [self._norm(losses[..., direction], parameters) for direction in (0, 1)], dim=-1
-        )
+            last = max(parameter.dim() - len(self.batch_shape), 0)
+            self.check_axes("a parameter", parameter, last)
+        norms = torch.stack([self._norm(loss, parameters) for loss in losses.unbind(-1)], dim=-1)
         used = self.weights.clone()
         with torch.no_grad():
             tiny = torch.finfo(losses.dtype).tiny
@@ -114,13 +106,13 @@ class GradNorm(Rival):
         __call__ = forward
 
     def _norm(self, loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-        # The runs share nothing, so that the gradient of their sum holds each run's own.
+        # The runs share nothing, so the gradient of their sum holds the gradient of each run.
         gradients = torch.autograd.grad(loss.sum(), list(parameters), retain_graph=True)
         return torch.stack([self._squares(g) for g in gradients]).sum(dim=0).sqrt()
 
     def _squares(self, gradient: Tensor) -> Tensor:
-        # An axis at a time: one sum over all of a single run may be split over threads, so that its
-        # last bits would depend on whether the run is in a stack.
+        # One axis at a time: torch may split a sum over all axes of a single run over threads, so
+        # that its last bits would depend on whether the run is in a stack.
         total = gradient.square()
         while total.dim() > len(self.batch_shape):
             total = total.sum(dim=-1)

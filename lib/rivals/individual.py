@@ -1,4 +1,4 @@
-"""A temperature for each training image and each caption, learned by its own gradient."""
+"""One temperature per training image and caption, each learned by its own gradient."""
 
 import math
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from ._base import Rival, require
 
 
 class IndividualTemperatures(Rival):
-    r"""The robust contrastive loss with a temperature for every training pair and direction.
+    r"""The robust contrastive loss with one temperature per training pair and direction.
 
     With :math:`h_j = S_{ij} - S_{ii}`, query i has the loss
 
@@ -38,18 +38,18 @@ class IndividualTemperatures(Rival):
 
        \tau \leftarrow \operatorname{clip}(\tau - \eta u) ,
 
-    where s starts as g and p are the weights of the negatives in the loss's gradient. The gradient
-    of τ is ρ minus the divergence of p from uniform weights where γ = 1. That divergence is at most
-    log(B − 1), so that every temperature falls to its bound if ρ is above that.
+    where s starts as g and p are the weights of the negatives in the loss's gradient. If γ = 1, the
+    gradient of τ is ρ minus the divergence of p from uniform weights, which is at most log(B − 1):
+    every temperature falls to its bound if ρ is larger.
 
     Args:
         count: n, the number of training pairs; the captions of one image share a temperature.
-        start: Temperature to start from, a number or of ``batch_shape``.
+        start: Initial temperature, a number or of ``batch_shape``.
         rho: ρ > 0, bound on the divergence, a number or of ``batch_shape``.
         step: η > 0, step size of the temperatures, a number or of ``batch_shape``.
         gamma: γ in (0, 1], share of the new estimate in s, a number or of ``batch_shape``.
         beta: β in (0, 1], share of the new gradient in u, a number or of ``batch_shape``.
-        bounds: Least and greatest temperature. The paper has a least one.
+        bounds: Least and greatest temperature. The paper has only a least one.
         batch_shape: Leading axes of a stack of independent runs.
 
     Raises:
@@ -96,9 +96,8 @@ class IndividualTemperatures(Rival):
             )
         low, high = self.add_constant("low", bounds[0]), self.add_constant("high", bounds[1])
         require((low > 0) & (high >= low) & high.isfinite(), "bounds", "0 < low ≤ high", bounds)
-        for name, value in {"rho": rho, "step": step}.items():
-            values = self.add_constant(name, value)
-            require(values.isfinite() & (values > 0), name, "positive", value)
+        self.add_positive("rho", rho)
+        self.add_positive("step", step)
         for name, value in {"gamma": gamma, "beta": beta}.items():
             values = self.add_constant(name, value)
             require((values > 0) & (values <= 1), name, "in (0, 1]", value)
@@ -111,19 +110,18 @@ class IndividualTemperatures(Rival):
     def forward(self, similarity: Tensor, index: Tensor) -> Tensor:
         """Return the loss of each query, and move the temperatures.
 
-        Its value is the objective at the running mean s; its gradient is the paper's estimate.
+        The loss is the objective at the running mean s; its gradient is the paper's estimate.
 
         Args:
             similarity: (..., B, B), B ≥ 2; its leading axes are ``batch_shape``.
-            index: (..., B) integers under ``count``: which training pairs these are, each at most
-                once.
+            index: (..., B) distinct integers below ``count``: the training pairs of the batch.
 
         Returns:
             (..., 2, B): ``i2t`` then ``t2i``.
 
         Raises:
             ValueError: ``similarity`` or ``index`` has a wrong shape, B < 2 or, for a single run on
-                the CPU, a similarity is not finite or an index out of range.
+                the CPU, a similarity is not finite or an index is out of range.
         """
         self.check(similarity)
         if index.shape != similarity.shape[:-1]:
@@ -138,10 +136,9 @@ class IndividualTemperatures(Rival):
                 f"{int(index.min())} to {int(index.max())}"
             )
         size = similarity.shape[-1]
-        place = index.unsqueeze(-2).expand(*index.shape[:-1], 2, size)
-        tau, slope, old = (
-            buffer.gather(-1, place) for buffer in (self.temperature, self.slope, self.log_mean)
-        )
+        both = index.unsqueeze(-2).expand(*index.shape[:-1], 2, size)
+        buffers = self.temperature, self.slope, self.log_mean
+        tau, slope, old = (buffer.gather(-1, both) for buffer in buffers)
         gamma, beta, rho, step, low, high = (
             constant[..., None, None]
             for constant in (self.gamma, self.beta, self.rho, self.step, self.low, self.high)
@@ -159,12 +156,8 @@ class IndividualTemperatures(Rival):
             gradient = log_mean + rho - (weight * scaled).sum(dim=-1)
             slope = (1 - beta) * slope + beta * gradient
             moved = torch.minimum(torch.maximum(tau - step * slope, low), high)
-            for buffer, values in (
-                (self.temperature, moved),
-                (self.slope, slope),
-                (self.log_mean, log_mean),
-            ):
-                buffer.scatter_(-1, place, values.to(buffer.dtype))
+            for buffer, values in zip(buffers, (moved, slope, log_mean), strict=True):
+                buffer.scatter_(-1, both, values.to(buffer.dtype))
             value = tau * (log_mean + rho)
         carrier = (weight * gap).sum(dim=-1)
         return value + (carrier - carrier.detach())

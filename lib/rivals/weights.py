@@ -1,9 +1,7 @@
 """Weights of the two directions from their losses: three rules of multi-task learning.
 
-A task is a direction here; its loss is the mean InfoNCE loss of its queries.
+Each direction is a task; its loss is the mean InfoNCE loss of its queries.
 """
-
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +10,14 @@ from ..losses import info_nce
 from ..schedulers._checks import Number
 from ..schedulers.actuators import Schedule
 from ..schedulers.scheduler import neutral_schedule
-from ._base import Rival, require
+from ._base import SchedulingRival, require
 
 LEAST_LOSS = 1e-8
-"""A loss under this counts as this, so that no ratio of losses divides by zero."""
+"""Smaller losses count as this, so that no ratio of losses divides by zero."""
 
 
-class UncertaintyWeights(Rival):
-    r"""Learn a log-variance of each direction, and weight by its inverse.
+class UncertaintyWeights(SchedulingRival):
+    r"""Weights that are the inverse of a learned variance of each direction.
 
     With :math:`s_d = \log \sigma_d^2`, a direction adds to the objective, as a classification does
     in the paper,
@@ -29,10 +27,10 @@ class UncertaintyWeights(Rival):
        \exp(-s_d) \, \ell_d + s_d / 2 , \qquad w_d = \exp(-s_d) .
 
     :func:`lib.losses.weighted_mean` of the schedule plus :meth:`penalty` is half the sum over both
-    directions. Where the losses stood still, :math:`w_d` would settle at
-    :math:`1 / (2 \ell_d)`: the weights do not sum to 2.
+    directions. For constant losses, :math:`w_d` settles at :math:`1 / (2 \ell_d)`: the weights do
+    not sum to 2.
 
-    The weights carry gradient, unlike those of other schedules: give ``log_variance`` to an
+    The weights have a gradient, unlike those of other schedules: give ``log_variance`` to an
     optimiser, without weight decay.
 
     Args:
@@ -50,29 +48,12 @@ class UncertaintyWeights(Rival):
         super().__init__(batch_shape)
         self.log_variance = nn.Parameter(torch.zeros(*self.batch_shape, 2))
 
-    def forward(self, similarity: Tensor, temperature: Number) -> Schedule:
-        """Return the schedule, its weights with their gradient.
-
-        Args:
-            similarity: (..., B, B), B ≥ 2; its leading axes are ``batch_shape``.
-            temperature: τ > 0, a number or (...).
-
-        Returns:
-            The schedule: weights (..., 2), sample weights (..., 2, B) of 1, temperature (...).
-
-        Raises:
-            ValueError: ``similarity`` has a wrong shape, other leading axes, B < 2 or, for a single
-                run on the CPU, numbers that are not finite; or ``temperature`` is not positive.
-        """
-        self.check(similarity)
+    def _step(self, similarity: Tensor, temperature: Number) -> Schedule:
         weights = torch.exp(-self.log_variance).to(similarity.dtype)
         return neutral_schedule(similarity, temperature)._replace(weights=weights)
 
-    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
-        __call__ = forward
-
     def penalty(self) -> Tensor:
-        """Return what to add to the loss so that the weights don't fall to zero.
+        """Return the term that keeps the weights from falling to zero; add it to the loss.
 
         Returns:
             (...): half the sum of the two terms s / 2, with gradient.
@@ -80,16 +61,15 @@ class UncertaintyWeights(Rival):
         return self.log_variance.sum(dim=-1) / 4
 
 
-class AnalyticUncertaintyWeights(Rival):
+class AnalyticUncertaintyWeights(SchedulingRival):
     r"""Weights from the softmax of the inverse losses.
 
     .. math::
 
        w_d = 2 \operatorname{softmax}_d \bigl( 1 / (T \, \ell_d) \bigr)
 
-    The uncertainties that would minimise the objective of
-    :class:`lib.rivals.UncertaintyWeights` at the losses of the step, normalised: to the sum 2 here,
-    to 1 in the paper.
+    The uncertainties that minimise the objective of :class:`lib.rivals.UncertaintyWeights` at the
+    losses of the step, normalised: to the sum 2 here, to 1 in the paper.
 
     Args:
         softness: T > 0, a number or of ``batch_shape``; the larger, the more equal the weights.
@@ -110,35 +90,16 @@ class AnalyticUncertaintyWeights(Rival):
 
     def __init__(self, softness: Number = 1.0, *, batch_shape: tuple[int, ...] = ()) -> None:
         super().__init__(batch_shape)
-        values = self.add_constant("softness", softness)
-        require(values.isfinite() & (values > 0), "softness", "positive", softness)
+        self.add_positive("softness", softness)
 
     @torch.no_grad()
-    def forward(self, similarity: Tensor, temperature: Number) -> Schedule:
-        """Return the schedule of this step's losses.
-
-        Args:
-            similarity: (..., B, B), B ≥ 2; its leading axes are ``batch_shape``.
-            temperature: τ > 0, a number or (...).
-
-        Returns:
-            The schedule: weights (..., 2) with sum 2, sample weights (..., 2, B) of 1, temperature
-            (...).
-
-        Raises:
-            ValueError: ``similarity`` has a wrong shape, other leading axes, B < 2 or, for a single
-                run on the CPU, numbers that are not finite; or ``temperature`` is not positive.
-        """
-        self.check(similarity)
+    def _step(self, similarity: Tensor, temperature: Number) -> Schedule:
         losses = info_nce(similarity, temperature).mean(dim=-1).clamp(min=LEAST_LOSS)
         weights = 2 * torch.softmax(1 / (losses * self.softness.unsqueeze(-1)), dim=-1)
         return neutral_schedule(similarity, temperature)._replace(weights=weights)
 
-    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
-        __call__ = forward
 
-
-class DynamicWeightAverage(Rival):
+class DynamicWeightAverage(SchedulingRival):
     r"""Weights from how fast each direction's loss falls.
 
     With :math:`L_d(t)` the mean loss of a direction in period t,
@@ -147,11 +108,11 @@ class DynamicWeightAverage(Rival):
 
        w_d = 2 \operatorname{softmax}_d (r_d / T) , \qquad r_d = \frac{L_d(t - 1)}{L_d(t - 2)} ,
 
-    and 1 in the first two periods.
+    and 1 in the first two periods; both weights sum to 2.
 
     Args:
         softness: T > 0, a number or of ``batch_shape``; the larger, the more equal the weights.
-        period: Steps whose losses are averaged, a number or of ``batch_shape``.
+        period: Number of steps whose losses are averaged, a number or of ``batch_shape``.
         batch_shape: Leading axes of a stack of independent runs.
 
     Raises:
@@ -174,15 +135,10 @@ class DynamicWeightAverage(Rival):
     steps: Tensor
 
     def __init__(
-        self,
-        softness: Number = 2.0,
-        *,
-        period: int | Tensor,
-        batch_shape: tuple[int, ...] = (),
+        self, softness: Number = 2.0, *, period: int | Tensor, batch_shape: tuple[int, ...] = ()
     ) -> None:
         super().__init__(batch_shape)
-        values = self.add_constant("softness", softness)
-        require(values.isfinite() & (values > 0), "softness", "positive", softness)
+        self.add_positive("softness", softness)
         periods = self.add_constant("period", period)
         require((periods >= 1) & (periods == periods.round()), "period", "a count, ≥ 1", period)
         for name in ("total", "last", "before"):
@@ -190,22 +146,7 @@ class DynamicWeightAverage(Rival):
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     @torch.no_grad()
-    def forward(self, similarity: Tensor, temperature: Number) -> Schedule:
-        """Return the schedule, and count this step's losses in.
-
-        Args:
-            similarity: (..., B, B), B ≥ 2; its leading axes are ``batch_shape``.
-            temperature: τ > 0, a number or (...).
-
-        Returns:
-            The schedule: weights (..., 2) with sum 2, sample weights (..., 2, B) of 1, temperature
-            (...).
-
-        Raises:
-            ValueError: ``similarity`` has a wrong shape, other leading axes, B < 2 or, for a single
-                run on the CPU, numbers that are not finite; or ``temperature`` is not positive.
-        """
-        self.check(similarity)
+    def _step(self, similarity: Tensor, temperature: Number) -> Schedule:
         period = self.period.unsqueeze(-1)
         begins = (self.steps > 0) & (self.steps % period == 0)
         self.before.copy_(torch.where(begins, self.last, self.before))
@@ -218,6 +159,3 @@ class DynamicWeightAverage(Rival):
         self.total += info_nce(similarity, temperature).mean(dim=-1)
         self.steps += 1
         return neutral._replace(weights=weights)
-
-    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
-        __call__ = forward

@@ -468,7 +468,7 @@ def test_the_numbers_of_a_run_by_name():
     assert (measured.i2t.queries, measured.i2t.gallery) == (2, 3)
     assert (measured.t2i.queries, measured.t2i.gallery) == (3, 2)
     several = retrieval_metrics(torch.rand(2, 3, 4, 4), torch.arange(4), ks=(1,))
-    with pytest.raises(ValueError, match=r"these metrics are of \(2, 3\) runs; take one of them"):
+    with pytest.raises(ValueError, match=r"these metrics are of \(2, 3\) runs; choose one run"):
         several.as_dict()
 
 
