@@ -1,6 +1,6 @@
-"""Projection heads over frozen features, the dual encoder they form, and a learned temperature.
+"""Projection heads over frozen features, a dual encoder of two heads, and a learned temperature.
 
-Modules carry ``batch_shape`` leading axes, so that a stack of independent runs is one module.
+Modules have leading axes ``batch_shape``, so that a stack of independent runs is one module.
 """
 
 import itertools
@@ -16,16 +16,15 @@ __all__ = ["DualEncoder", "Embeddings", "LearnedTemperature", "ProjectionHead", 
 
 
 def matmul(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
-    """Multiply stacks of matrices, (..., M, K) by (..., K, N), each product on its own.
+    """Return ``left @ right`` with bits that do not depend on the other matrices of the stack.
 
-    As ``left @ right``, but a product's bits don't depend on the stack it is in, forward or
-    backward. A BLAS may take another path for a matrix that does not start on a cache line, and
-    where a matrix of a stack starts depends on those before it.
+    A BLAS may take another path for a matrix that does not start on a cache line, and the start of
+    a matrix depends on the matrices before it in the stack. This holds backward, too.
 
     Args:
         left: (..., M, K).
         right: (..., K, N), with the same leading axes.
-        out: Where to write the product, (..., M, N); there is no derivative then.
+        out: Tensor for the product, (..., M, N); there is no derivative then.
 
     Returns:
         (..., M, N), which can be differentiated once.
@@ -50,25 +49,23 @@ class _Matmul(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
         left, right = ctx.saved_tensors
         need_left, need_right = ctx.needs_input_grad
-        (gradient,) = gradients
         return (
-            _multiply(gradient, right.mT) if need_left else None,
-            _multiply(left.mT, gradient) if need_right else None,
+            _multiply(gradients[0], right.mT) if need_left else None,
+            _multiply(left.mT, gradients[0]) if need_right else None,
         )
 
 
 CACHE_LINE = 64
-"""Bytes to which torch aligns what it allocates on a CPU."""
+"""Alignment in bytes of tensors that torch allocates on a CPU."""
 
 
 def _multiply(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
-    shape = (left.shape[-2], left.shape[-1], right.shape[-1])
-    sizes = (shape[0] * shape[1], shape[1] * shape[2], shape[0] * shape[2])
-    aligned = all(count * left.element_size() % CACHE_LINE == 0 for count in sizes)
+    m, k, n = *left.shape[-2:], right.shape[-1]
+    aligned = all(c * left.element_size() % CACHE_LINE == 0 for c in (m * k, k * n, m * n))
     if aligned or left.dim() == 2 or left.device.type != "cpu":
         return torch.matmul(left, right, out=out)
-    flat = [m.expand(*left.shape[:-2], -1, -1).flatten(0, -3) for m in (left, right)]
-    # A clone starts on a cache line of its own.
+    flat = [s.expand(*left.shape[:-2], -1, -1).flatten(0, -3) for s in (left, right)]
+    # A clone starts on a cache line.
     products = [a.clone() @ b.clone() for a, b in zip(*flat, strict=True)]
     product = torch.stack(products).view(*left.shape[:-1], right.shape[-1])
     return product if out is None else out.copy_(product)
@@ -77,20 +74,19 @@ def _multiply(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
 class ProjectionHead(nn.Module):
     """Standardise a feature, pass it through an MLP (by default one linear layer), normalise it.
 
-    A new head's weights are zero and its features pass as they are: :meth:`initialise` draws the
-    weights, and :meth:`standardise` takes the moments of what it will be trained on.
+    A new head has zero weights and does not change its features: :meth:`initialise` draws the
+    weights, and :meth:`standardise` sets the moments of the training features.
 
     Args:
         in_features: Length of a feature.
         out_features: Length of an embedding.
         hidden_layers: Number of hidden layers, with GELU; 0 gives the linear head.
-        hidden_features: Width of each.
+        hidden_features: Width of a hidden layer.
         dropout: Rate, on the standardised feature and after each hidden layer.
         batch_shape: Leading axes of a stack of independent heads; at most one.
 
     Raises:
-        ValueError: A width is less than 1, there are less than 0 hidden layers, the dropout is
-            not in [0, 1), or there is more than one leading axis.
+        ValueError: An argument is out of its range; the message names it.
 
     >>> head = ProjectionHead(1280, 256)
     >>> head.initialise([torch.Generator().manual_seed(0)])
@@ -113,11 +109,8 @@ class ProjectionHead(nn.Module):
         batch_shape: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
-        for name, width in (
-            ("in_features", in_features),
-            ("out_features", out_features),
-            ("hidden_features", hidden_features),
-        ):
+        sizes = {"in_features": in_features, "out_features": out_features}
+        for name, width in {**sizes, "hidden_features": hidden_features}.items():
             if width < 1:
                 raise ValueError(f"{name} = {width}; use a whole number from 1")
         if hidden_layers < 0:
@@ -139,19 +132,18 @@ class ProjectionHead(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generators: Sequence[torch.Generator]) -> None:
-        """Draw each run's weights from its own generator, as ``nn.Linear`` does, biases at zero.
+        """Draw each run's weights from one generator, as ``nn.Linear`` does; biases stay zero.
 
         Args:
-            generators: One a run of the stack, on the CPU; a head alone is one run.
+            generators: One per run of the stack, on the CPU; a single head is one run.
 
         Raises:
             ValueError: There are more or fewer generators than runs.
         """
         count = math.prod(self.mean.shape[:-2])
         if len(generators) != count:
-            raise ValueError(
-                f"generators: {len(generators)} of them for {count} runs; give one a run"
-            )
+            given = len(generators)
+            raise ValueError(f"generators: {given} of them for {count} runs; give one per run")
         for weight in self.weights:
             bound = 1 / math.sqrt(weight.shape[-2])
             runs = weight.view(-1, *weight.shape[-2:])
@@ -161,11 +153,11 @@ class ProjectionHead(nn.Module):
 
     @torch.no_grad()
     def standardise(self, features: Tensor, run: int | None = None) -> None:
-        """Take the mean and the standard deviation of training features.
+        """Set the mean and the standard deviation to those of training features.
 
         Args:
             features: (..., n, in_features), or (n, in_features) for one run of the stack.
-            run: That run's place in the stack.
+            run: Index of that run in the stack.
 
         Raises:
             ValueError: The features have another length.
@@ -174,7 +166,7 @@ class ProjectionHead(nn.Module):
         mean, scale = (self.mean, self.scale) if run is None else (self.mean[run], self.scale[run])
         mean.copy_(features.mean(dim=-2, keepdim=True))
         spread = features.std(dim=-2, keepdim=True, correction=0)
-        # A feature that never varies in the subset carries nothing: it is centred, not blown up.
+        # A constant feature is centred, but not divided by a deviation at rounding level.
         scale.copy_(torch.where(spread > 1e-6, spread, torch.ones_like(spread)))
 
     @torch.no_grad()
@@ -182,10 +174,10 @@ class ProjectionHead(nn.Module):
         """Return a copy of one run's head, without the stack's axis.
 
         Args:
-            run: Its place in the stack.
+            run: Index of the run in the stack.
 
         Returns:
-            A head whose numbers are that run's.
+            A head with that run's numbers.
         """
         alone = ProjectionHead(
             self.weights[0].shape[-2],
@@ -199,21 +191,21 @@ class ProjectionHead(nn.Module):
         return alone
 
     def standardised(self, features: Tensor) -> Tensor:
-        """Return what the first layer sees of features (..., B, in_features)."""
+        """Return standardised features (..., B, in_features)."""
         return (features - self.mean).div_(self.scale)
 
     def standardise_(self, features: Tensor) -> Tensor:
-        """Do the same in place."""
+        """Standardise features (..., B, in_features) in place, and return them."""
         return features.sub_(self.mean).div_(self.scale)
 
     def forward(
         self, features: Tensor, generators: Sequence[torch.Generator] | None = None
     ) -> Tensor:
-        """Embed features (..., B, in_features) into unit vectors (..., B, out_features).
+        """Return the embeddings of features.
 
         Args:
             features: Tower outputs, (..., B, in_features).
-            generators: One a run of the stack, for dropout; None turns dropout off (evaluation).
+            generators: One per run of the stack, for dropout; None turns dropout off (evaluation).
 
         Returns:
             Embeddings (..., B, out_features) of length 1.
@@ -230,15 +222,9 @@ class ProjectionHead(nn.Module):
         generators: Sequence[torch.Generator] | None = None,
         product: Callable[[Tensor, Tensor], Tensor] = matmul,
     ) -> Tensor:
-        """Do the same to features that are standardised already.
+        """Return the embeddings of standardised features ``hidden`` (..., B, in_features).
 
-        Args:
-            hidden: (..., B, in_features).
-            generators: As for :meth:`forward`.
-            product: What multiplies by a layer's weights.
-
-        Returns:
-            As :meth:`forward`.
+        ``generators`` as for :meth:`forward`; ``product`` multiplies by a layer's weights.
         """
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             if layer:
@@ -250,10 +236,10 @@ class ProjectionHead(nn.Module):
 
     @torch.no_grad()
     def project_run(self, run: int, hidden: Tensor) -> Tensor:
-        """Embed standardised features (1, B, in_features) by one run's head of a stack, to measure.
+        """Return the embeddings of standardised features (1, B, in_features) by one run's head.
 
-        The bits are those of :meth:`project`, whose temporary copies, of a whole gallery for every
-        run, would be too large for a cache.
+        The bits are those of :meth:`project`, whose temporary copies of a gallery for all runs do
+        not fit in a cache.
         """
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             if layer:
@@ -269,7 +255,7 @@ class ProjectionHead(nn.Module):
             )
 
     def _keep(self, hidden: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        # A generator a run, so that a run's draws don't depend on its neighbours in the stack.
+        # One generator per run: a run's draws do not depend on the other runs of the stack.
         shape = hidden.shape[-2:]
         draws = torch.stack([torch.rand(shape, generator=generator) for generator in generators])
         keep = (draws >= self.dropout).to(hidden.dtype) / (1 - self.dropout)
@@ -277,15 +263,15 @@ class ProjectionHead(nn.Module):
 
 
 class LearnedTemperature(nn.Module):
-    """The temperature of CLIP (Radford et al., 2021): exp(−s) with a learned s, capped.
+    """The temperature of CLIP (Radford et al., 2021): exp(−s) with a learned, capped s.
 
     Args:
         start: Initial τ, a number or a tensor of ``batch_shape``.
         cap: Greatest 1 / τ, 100 in CLIP.
-        batch_shape: Leading axes.
+        batch_shape: Leading axes of a stack of independent runs.
 
     Raises:
-        ValueError: ``start`` is not positive, or lies below 1 / cap.
+        ValueError: ``start`` is not positive, or is less than 1 / cap.
 
     >>> temperature = LearnedTemperature(0.07)
     >>> round(temperature().item(), 4)
@@ -306,11 +292,11 @@ class LearnedTemperature(nn.Module):
 
     @torch.no_grad()
     def project(self) -> None:
-        """Put the parameter back under the cap: call it after each optimiser step."""
+        """Clamp the parameter to the cap; call this after each optimiser step."""
         self.log_scale.clamp_(max=math.log(self.cap))
 
     def forward(self) -> Tensor:
-        """Return τ, never under 1 / cap, also for a state loaded from elsewhere.
+        """Return τ, at least 1 / cap, also for a loaded state.
 
         Returns:
             τ in the unit of a similarity, (...).
@@ -337,8 +323,8 @@ class DualEncoder(nn.Module):
     """An image head and a text head into one embedding space.
 
     Args:
-        image: The head of the images' features.
-        text: The head of the captions' features.
+        image: Head of the images' features.
+        text: Head of the captions' features.
 
     Raises:
         ValueError: Their embeddings have different lengths.
@@ -363,20 +349,17 @@ class DualEncoder(nn.Module):
         """Return a copy of one run's heads, without the stack's axis.
 
         Args:
-            run: Its place in the stack.
+            run: Index of the run in the stack.
 
         Returns:
-            An encoder whose numbers are that run's.
+            An encoder with that run's numbers.
         """
         return DualEncoder(self.image.take(run), self.text.take(run))
 
     def forward(
-        self,
-        image: Tensor,
-        text: Tensor,
-        generators: Sequence[torch.Generator] | None = None,
+        self, image: Tensor, text: Tensor, generators: Sequence[torch.Generator] | None = None
     ) -> Embeddings:
-        """Embed the features of images and of captions.
+        """Return the embeddings of the features of images and of captions.
 
         Args:
             image: (..., N, d_image).
@@ -387,6 +370,6 @@ class DualEncoder(nn.Module):
             Unit vectors (..., N, d) and (..., M, d).
 
         Raises:
-            ValueError: Features have another length than their head takes.
+            ValueError: The features have another length than the head's ``in_features``.
         """
         return Embeddings(self.image(image, generators), self.text(text, generators))

@@ -1,20 +1,20 @@
-"""Paired comparisons over seeds, and what a table of them lets one say.
+"""Paired comparisons over seeds, and the verdicts that a table of them supports.
 
-How the study keeps itself from finding what is not there:
+How the study avoids false findings:
 
-* A single seed decides nothing: one run's R@1 has a standard error near a point. A comparison takes
-  at least two seeds and refuses one.
-* Methods are compared seed by seed, so that what a seed gives to both, its subset and its initial
-  weights, cancels out. Seeds are matched by their value, never by position.
-* A table asks many questions at once. Of twenty methods that do nothing, one passes p < 0.05 on
-  average; Holm's adjustment over the whole table, methods × metrics, keeps the chance of any false
-  *improves* or *worsens* in it at alpha.
-* No difference found is not the same as none: *equivalent* needs the whole interval inside a margin
-  that was set before, which is two one-sided tests (Schuirmann, 1987) and wrong with a chance of
-  alpha / 2 at most, cell by cell; *undecided* is an answer, and more seeds are its remedy
-  (:func:`minimum_detectable_effect`).
-* An interval can't span a rare failure that no seed met: counts of failed runs stand beside it.
-* Look once: adding seeds until p falls below alpha is not covered by any of the above.
+* One seed is not enough: the R@1 of one run has a standard error of about one point. A comparison
+  needs at least two seeds.
+* Methods are compared seed by seed, so that effects of the seed on both (subset, initial weights)
+  cancel out. Seeds are matched by value, never by position.
+* A table holds many comparisons. Of twenty methods without effect, one has p < 0.05 on average;
+  Holm's adjustment over the whole table, methods × metrics, keeps the probability of any false
+  *improves* or *worsens* at alpha.
+* A difference that is not found may still exist. *Equivalent* needs the whole interval inside a
+  margin that was set before: two one-sided tests (Schuirmann, 1987), each cell wrong with a
+  probability of at most alpha / 2. *Undecided* needs more seeds, by
+  :func:`minimum_detectable_effect`.
+* An interval does not cover a rare failure that no seed has: tables also count failed runs.
+* None of this covers adding seeds until p falls below alpha: test once.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -44,13 +44,11 @@ __all__ = [
 ]
 
 SAME = 1e-10
-"""Share of the values' size below which differences are rounding errors of one another."""
+"""Relative size below which differences count as rounding errors."""
 
 
 class StatisticsError(ValueError):
-    """The values given don't support the comparison asked for; the message says why.
-
-    It is a :class:`ValueError`.
+    """The given values do not support the comparison; the message says why. A :class:`ValueError`.
 
     >>> try:
     ...     paired_comparison({0: 2.0}, {0: 1.0})
@@ -61,11 +59,11 @@ class StatisticsError(ValueError):
 
 
 class Verdict(StrEnum):
-    """What a comparison says of a method.
+    """The result of a comparison.
 
-    ``EQUIVALENT``: the interval lies wholly inside the margin. ``IMPROVES`` or ``WORSENS``: it does
-    not, and the adjusted p-value is below alpha, with the difference on that side. ``UNDECIDED``:
-    neither, and more seeds are the remedy.
+    ``EQUIVALENT``: the whole interval lies inside the margin. Otherwise, ``IMPROVES`` or
+    ``WORSENS``, by the difference's sign: the adjusted p-value is below alpha. ``UNDECIDED``:
+    neither; more seeds can decide.
 
     >>> Verdict("improves") is Verdict.IMPROVES
     True
@@ -78,16 +76,36 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
-class PairedComparison:
+class Interval:
+    """An estimate and its interval.
+
+    Args:
+        estimate: In the unit of the values.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        confidence: Confidence level of the interval.
+
+    >>> Interval(estimate=0.5, low=0.3, high=0.7, confidence=0.95).high
+    0.7
+    """
+
+    estimate: float
+    low: float
+    high: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class PairedComparison(Interval):
     """The mean paired difference over seeds, treatment minus baseline.
 
     Args:
-        estimate: In the values' unit.
-        low: The lower end of the interval.
-        high: The upper end.
-        confidence: Of the interval.
-        p: Two-sided p-value of no difference.
-        standard_deviation: Of the differences.
+        estimate: In the unit of the values.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        confidence: Confidence level of the interval.
+        p: Two-sided p-value of the hypothesis of no difference.
+        standard_deviation: Standard deviation of the differences.
         seeds: Number of paired seeds.
 
     >>> compared = paired_comparison({0: 2.0, 1: 3.0}, {0: 1.0, 1: 1.0})
@@ -95,10 +113,6 @@ class PairedComparison:
     (1.5, 2)
     """
 
-    estimate: float
-    low: float
-    high: float
-    confidence: float
     p: float
     standard_deviation: float
     seeds: int
@@ -110,13 +124,13 @@ class Comparison:
 
     Args:
         method: The treatment.
-        baseline: What it is compared with.
-        metric: What was measured.
+        baseline: The method that it is compared with.
+        metric: The compared metric.
         paired: The difference over seeds.
-        margin: Within ± this, in the metric's unit, methods count as equivalent.
-        p_adjusted: Holm's, over the whole table.
-        verdict: What follows.
-        setting: Within which both were run; None if all runs share one.
+        margin: Methods within ± this, in the metric's unit, count as equivalent.
+        p_adjusted: p-value after Holm's adjustment over the whole table.
+        verdict: The result.
+        setting: The setting of both methods' runs; None if the table has only one.
 
     >>> table = pd.DataFrame({"method": ["a", "a", "b", "b"], "seed": [0, 1, 0, 1],
     ...                       "R@1": [10.0, 11.0, 10.0, 11.1]})
@@ -135,46 +149,26 @@ class Comparison:
     setting: Any = None
 
 
-@dataclass(frozen=True)
-class Interval:
-    """An estimate and its interval.
-
-    Args:
-        estimate: In the values' unit.
-        low: The lower end of the interval.
-        high: The upper end.
-        confidence: Of the interval.
-
-    >>> Interval(estimate=0.5, low=0.3, high=0.7, confidence=0.95).high
-    0.7
-    """
-
-    estimate: float
-    low: float
-    high: float
-    confidence: float
-
-
 def paired_comparison(
     treatment: Mapping[int, float] | pd.Series,
     baseline: Mapping[int, float] | pd.Series,
     confidence: float = 0.95,
 ) -> PairedComparison:
-    """Compare two methods on the same seeds: the paired t-test and its interval.
+    """Return the paired t-test of two methods on the same seeds, with its interval.
 
-    Where all differences are equal there is no spread for a t-test: the interval is then the point,
-    and the p-value that of the exact sign test, 2^(1 − seeds); or 1, if the differences are zero.
+    If all differences are equal, the interval is one point, and the p-value is that of the exact
+    sign test, 2^(1 − seeds), or 1 if the differences are zero.
 
     Args:
         treatment: Seed to value, a mapping or a Series indexed by seed.
         baseline: The same seeds, in any order.
-        confidence: Of the interval, in (0, 1).
+        confidence: Confidence level of the interval, in (0, 1).
 
     Returns:
         The mean difference in the values' unit, its interval and its p-value.
 
     Raises:
-        StatisticsError: Fewer than two seeds, seeds that are not in both or come twice, or a value
+        StatisticsError: Fewer than two seeds, duplicate seeds, seeds of one method only, or a value
             that is not finite; the message names them.
 
     >>> ours, theirs = {0: 2.0, 1: 3.0, 2: 4.0}, {2: 2.0, 1: 2.0, 0: 2.0}
@@ -187,12 +181,8 @@ def paired_comparison(
     if not 0 < confidence < 1:
         raise StatisticsError(f"confidence must be between 0 and 1, such as 0.95, not {confidence}")
     ours, theirs = _by_seed("treatment", treatment), _by_seed("baseline", baseline)
-    if set(ours) != set(theirs):
-        gaps = [
-            f"{name} lacks seeds {sorted(set(others) - set(own))}"
-            for name, own, others in (("treatment", ours, theirs), ("baseline", theirs, ours))
-            if set(others) - set(own)
-        ]
+    lacking = {"treatment": set(theirs) - set(ours), "baseline": set(ours) - set(theirs)}
+    if gaps := [f"{name} lacks seeds {sorted(seeds)}" for name, seeds in lacking.items() if seeds]:
         raise StatisticsError(f"the seeds don't match: {'; '.join(gaps)}. Run both on the same")
     if len(ours) < 2:
         raise StatisticsError(
@@ -228,27 +218,26 @@ def compare_methods(
 ) -> list[Comparison]:
     """Compare every method of a table with the baseline, on every metric.
 
-    A method is *equivalent* where the (1 − alpha) interval lies wholly inside ±margin: this comes
-    first, as a difference that small matters to nobody, significant or not. Else it *improves* or
-    *worsens* where the Holm-adjusted p-value is below alpha, by the difference's sign. Else it is
-    *undecided*.
+    A method is *equivalent* if the whole (1 − alpha) interval lies inside ±margin: such a small
+    difference does not matter, significant or not. Otherwise, if the Holm-adjusted p-value is below
+    alpha, it *improves* or *worsens*, by the difference's sign. Otherwise, it is *undecided*.
 
     Args:
-        table: A row for each method and seed, with columns ``method``, ``seed`` and the metrics.
-        baseline: The method that the others are compared with, on its own seeds.
-        metrics: Columns to compare. Their number times that of the methods is what p-values are
-            adjusted for, so name the ones that the question is about.
-        margin: In the metrics' unit, or by metric where units differ; 0.3 recall points.
-        alpha: The chance that is accepted of any false *improves* or *worsens* in the table.
-        lower_is_better: Metrics that improve by falling, such as a median rank.
+        table: One row per method and seed, with columns ``method``, ``seed`` and the metrics.
+        baseline: The method that the others are compared with, seed by seed.
+        metrics: Columns to compare. p-values are adjusted for the number of metrics times methods,
+            so name only the metrics of the question.
+        margin: In the metrics' unit, or per metric if units differ; 0.3 recall points.
+        alpha: Accepted probability of any false *improves* or *worsens* in the table.
+        lower_is_better: Metrics of which a lower value is better, such as a median rank.
         within: A column of settings, as for :func:`lib.statistics.compare_pairs`.
 
     Returns:
         The comparisons, by method in the table's order, then by metric.
 
     Raises:
-        StatisticsError: A column, the baseline or every other method is missing, seeds don't match
-            or come twice, a margin is not positive, or a value is not finite.
+        StatisticsError: A column, the baseline or every other method is missing, seeds do not match
+            or are duplicate, a margin is not positive, or a value is not finite.
 
     Source:
         Equivalence by two one-sided tests, Schuirmann (1987); adjustment of p-values, Holm (1979).
@@ -261,15 +250,9 @@ def compare_methods(
     """
     methods = [] if "method" not in table else table["method"].unique().tolist()
     pairs = [(method, baseline) for method in methods if method != baseline]
-    return compare_pairs(
-        table,
-        pairs or [(baseline, baseline)],
-        metrics,
-        margin=margin,
-        alpha=alpha,
-        lower_is_better=lower_is_better,
-        within=within,
-    )
+    options: dict[str, Any] = {"lower_is_better": lower_is_better, "within": within}
+    pairs = pairs or [(baseline, baseline)]
+    return compare_pairs(table, pairs, metrics, margin=margin, alpha=alpha, **options)
 
 
 def compare_pairs(
@@ -285,17 +268,17 @@ def compare_pairs(
     """Compare chosen pairs of methods on every metric, as one Holm family.
 
     Args:
-        table: A row for each method and seed, as for :func:`lib.statistics.compare_methods`.
-        pairs: Each method with the one that it is compared with.
+        table: One row per method and seed, as for :func:`lib.statistics.compare_methods`.
+        pairs: (method, baseline) of each comparison.
         metrics: Columns to compare.
-        margin: In the metrics' unit, or by metric.
-        alpha: The chance that is accepted of any false *improves* or *worsens*.
-        lower_is_better: Metrics that improve by falling.
+        margin: In the metrics' unit, or per metric.
+        alpha: Accepted probability of any false *improves* or *worsens*.
+        lower_is_better: Metrics of which a lower value is better.
         within: A column of settings, such as the number of training images: a pair is compared
-            within each setting in which both methods were run, all in one family.
+            within each setting that has runs of both methods, all in one family.
 
     Returns:
-        The comparisons, by setting in the table's order, by pair in the order given, by metric.
+        The comparisons, by setting in the table's order, then by pair as given, then by metric.
 
     Raises:
         StatisticsError: As :func:`lib.statistics.compare_methods`.
@@ -325,41 +308,34 @@ def compare_pairs(
         )
     settings = [(None, table)] if within is None else table.groupby(within, sort=False)
     cells, paired = [], []
-    for setting, there in settings:
-        rows = {method: group.set_index("seed") for method, group in there.groupby("method")}
+    for setting, part in settings:
+        rows = {method: group.set_index("seed") for method, group in part.groupby("method")}
         for method, baseline in pairs:
             if method not in rows or baseline not in rows:
                 continue
             for metric in metrics:
                 cells.append((setting, method, baseline, metric))
+                values = rows[method][metric], rows[baseline][metric]
                 try:
-                    paired.append(
-                        paired_comparison(rows[method][metric], rows[baseline][metric], 1 - alpha)
-                    )
+                    paired.append(paired_comparison(*values, 1 - alpha))
                 except StatisticsError as error:
-                    place = "" if within is None else f" at {within} {setting}"
+                    at = "" if within is None else f" at {within} {setting}"
                     raise StatisticsError(
-                        f"{metric} of {method!r} (treatment) against {baseline!r} (baseline)"
-                        f"{place}: {error}"
+                        f"{metric} of {method!r} (treatment) against {baseline!r} (baseline){at}: "
+                        f"{error}"
                     ) from error
     if not cells:
         raise StatisticsError(f"no pair of {list(pairs)} was run at the same {within}")
     adjusted = multipletests([compared.p for compared in paired], method="holm")[1]
-    return [
-        Comparison(
-            method=method,
-            baseline=baseline,
-            metric=metric,
-            paired=compared,
-            margin=margins[metric],
-            p_adjusted=float(p),
-            verdict=_verdict(compared, margins[metric], float(p), alpha, metric in lower_is_better),
-            setting=setting,
+    comparisons = []
+    for cell, compared, p in zip(cells, paired, adjusted, strict=True):
+        setting, method, baseline, metric = cell
+        limit = margins[metric]
+        verdict = _verdict(compared, limit, float(p), alpha, metric in lower_is_better)
+        comparisons.append(
+            Comparison(method, baseline, metric, compared, limit, float(p), verdict, setting)
         )
-        for (setting, method, baseline, metric), compared, p in zip(
-            cells, paired, adjusted, strict=True
-        )
-    ]
+    return comparisons
 
 
 def comparison_table(
@@ -367,13 +343,13 @@ def comparison_table(
     names: Mapping[str, str] | None = None,
     within: str | None = None,
 ) -> pd.DataFrame:
-    """Return one row per comparison, as figures and findings take them.
+    """Return a table with one row per comparison.
 
     Args:
-        comparisons: Of :func:`lib.statistics.compare_methods` or
+        comparisons: From :func:`lib.statistics.compare_methods` or
             :func:`lib.statistics.compare_pairs`.
-        names: Metric to how it is shown; default, as it is.
-        within: The column of settings that they were made within, if there is one.
+        names: Metric to displayed name; default, the metric.
+        within: The column of settings of the comparisons, if there is one.
 
     Returns:
         ``method``, ``baseline``, ``metric``, ``estimate``, ``low``, ``high``, ``deviation``
@@ -410,14 +386,14 @@ def comparison_table(
 def minimum_detectable_effect(
     standard_deviation: float, seeds: int, power: float = 0.8, alpha: float = 0.05
 ) -> float:
-    """Return the smallest true mean difference that a paired t-test finds with that power.
+    """Return the smallest true mean difference that a paired t-test finds with a given power.
 
     Args:
-        standard_deviation: Of the paired differences, such as that of a pilot's
+        standard_deviation: Standard deviation of the paired differences, such as that of a pilot's
             :class:`lib.statistics.PairedComparison`.
         seeds: Number of paired seeds.
-        power: The chance to find it.
-        alpha: Of the two-sided test; divide it by the number of comparisons for a table.
+        power: Probability of finding the difference.
+        alpha: Level of the two-sided test; for a table, divide by the number of comparisons.
 
     Returns:
         The difference, in the unit of ``standard_deviation``.
@@ -452,18 +428,18 @@ def bootstrap_by_image(
 ) -> Interval:
     """Return the mean over one run's queries with an interval that resamples whole images.
 
-    The five captions of an image are not independent, so an interval over captions would be too
-    narrow. Images are drawn with replacement, each with all its queries; the interval is the
-    bias-corrected and accelerated one. For the difference of two runs on the same gallery, give the
-    differences per query. It covers the choice of test images alone, not that of the training seed:
-    it is no substitute for :func:`lib.statistics.paired_comparison`.
+    The captions of an image are not independent, so an interval over captions would be too narrow.
+    Images are drawn with replacement, each with all its queries; the interval is bias-corrected and
+    accelerated. For the difference of two runs on the same gallery, pass the differences per query.
+    The interval covers only the choice of test images, not that of the training seed: it does not
+    replace :func:`lib.statistics.paired_comparison`.
 
     Args:
         per_query: (Q,) such as the probabilities of a hit.
         image: (Q,) the image that each query is, or belongs to.
-        confidence: Of the interval, in (0, 1).
+        confidence: Confidence level of the interval, in (0, 1).
         resamples: Number of resamples.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
 
     Returns:
         The mean in the values' unit, and its interval.
@@ -522,7 +498,7 @@ def _ratio_of_means(
 
 
 def _by_seed(name: str, values: Any) -> dict[int, float]:
-    """Check one method's values by seed."""
+    """Return one method's values by seed, or raise a StatisticsError."""
     if isinstance(values, pd.Series):
         twice = values.index[values.index.duplicated()].unique().tolist()
         if twice:
@@ -533,13 +509,13 @@ def _by_seed(name: str, values: Any) -> dict[int, float]:
             f"is a {type(values).__name__}: give a dict or a Series indexed by seed"
         )
     try:
-        found = {seed: float(value) for seed, value in values.items()}
+        by_seed = {seed: float(value) for seed, value in values.items()}
     except (TypeError, ValueError) as error:
-        raise StatisticsError(f"{name} holds a value that is no number: {error}") from error
-    bad = {seed: value for seed, value in found.items() if not np.isfinite(value)}
+        raise StatisticsError(f"{name} holds a value that is not a number: {error}") from error
+    bad = {seed: value for seed, value in by_seed.items() if not np.isfinite(value)}
     if bad:
-        raise StatisticsError(f"{name} is not finite for seeds {bad}; run them again or leave both")
-    return found
+        raise StatisticsError(f"{name} is not finite for seeds {bad}; rerun or drop them in both")
+    return by_seed
 
 
 def _check_table(

@@ -1,5 +1,5 @@
-"""The scheduled loss in other libraries' training loops, one module a library.
+"""The scheduled loss in other libraries' training loops, one module per library.
 
-Each module needs its library alone (``pip install '.[adapters]'`` installs them all) and nothing
-here is imported by the rest of ``lib``.
+Each module needs only its library (``pip install '.[adapters]'`` installs all). The rest of ``lib``
+imports none of them.
 """

@@ -13,10 +13,10 @@ class ScheduledTrainerLoss(nn.Module):
     """The scheduled loss of two-tower models: the ``compute_loss_func`` of a ``Trainer``.
 
     Args:
-        model: What is trained. If it has a ``logit_scale``, the logarithm of 1 / τ, that is used,
-            and learned with it.
+        model: The trained model. Its ``logit_scale``, if there is one, is the logarithm of 1 / τ,
+            and is learned.
         scheduler: As for :class:`lib.losses.ScheduledContrastiveLoss`.
-        gather: Whether the batch is that of all processes.
+        gather: Whether to gather the batch of all processes.
 
     >>> import torch
     >>> model = nn.Linear(2, 2)  # stands for a CLIPModel
@@ -40,7 +40,7 @@ class ScheduledTrainerLoss(nn.Module):
         """Return the loss of a batch.
 
         Args:
-            outputs: The model's: ``image_embeds`` and ``text_embeds``, (B, d) each, of unit length.
+            outputs: ``image_embeds`` and ``text_embeds``, (B, d) each, of unit length.
             labels: Plays no role: pairs lie on the diagonal.
             num_items_in_batch: Plays no role: the trainer's count for accumulated gradients.
 
@@ -48,7 +48,7 @@ class ScheduledTrainerLoss(nn.Module):
             (): the loss.
 
         Raises:
-            ValueError: The outputs lack their embeddings, or they are no batch of pairs.
+            ValueError: The outputs lack embeddings, or the embeddings are not a batch of pairs.
         """
         try:
             image, text = outputs["image_embeds"], outputs["text_embeds"]

@@ -1,4 +1,4 @@
-"""Lightning: log a scheduled loss's weights, and keep its state in the checkpoints."""
+"""Lightning: log a scheduled loss's weights, and save its state in checkpoints."""
 
 from typing import Any
 
@@ -12,13 +12,11 @@ __all__ = ["SchedulerCallback"]
 
 
 class SchedulerCallback(Callback):  # type: ignore[misc]
-    """Log the weights of a scheduled loss after each training step.
+    """Log a scheduled loss's weights as ``weight/i2t`` and ``weight/t2i`` after each training step.
 
-    They are ``weight/i2t`` and ``weight/t2i``.
-
-    A loss that is an attribute of the module travels in its ``state_dict`` already. One that is
-    not (a loss of the data module, a function's closure) keeps its state in the checkpoint through
-    this callback, and moves to the module's device with it.
+    A loss that is an attribute of the module is in the module's ``state_dict``. For any other loss
+    (of the data module, or in a closure), this callback saves the state in checkpoints and moves
+    the loss to the module's device.
 
     Args:
         loss: The loss that the module's training step calls.
@@ -47,14 +45,14 @@ class SchedulerCallback(Callback):  # type: ignore[misc]
         """Return the loss's state, for the checkpoint.
 
         Returns:
-            Name to tensor, copies of the scheduler's.
+            Name to tensor, copies of the scheduler's buffers.
         """
         return {name: value.clone() for name, value in self.loss.state_dict().items()}
 
     def load_state_dict(self, state_dict: dict[str, torch.Tensor]) -> None:
-        """Go on from a checkpoint's state.
+        """Load the loss's state from a checkpoint.
 
         Args:
-            state_dict: What :meth:`state_dict` returned; tensors of the same shapes.
+            state_dict: Result of :meth:`state_dict`; tensors of the same shapes.
         """
         self.loss.load_state_dict(state_dict)

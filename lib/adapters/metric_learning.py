@@ -15,7 +15,7 @@ __all__ = ["DirectionReducer", "ScheduledPairLoss"]
 
 
 class ScheduledPairLoss(nn.Module):
-    """The scheduled loss, called as the library's own are: images, with captions as ``ref_emb``.
+    """The scheduled loss, called like the library's losses: images, and captions as ``ref_emb``.
 
     Args:
         scheduler: As for :class:`lib.losses.ScheduledContrastiveLoss`.
@@ -47,7 +47,7 @@ class ScheduledPairLoss(nn.Module):
 
         Args:
             embeddings: (B, d) of the images; scaled to unit length here.
-            labels: (B,) no two of them equal.
+            labels: (B,) distinct labels.
             indices_tuple: Must be None: every other pair is a negative.
             ref_emb: (B, d) of the captions.
             ref_labels: (B,) the same labels in any order; default, in the same order.
@@ -56,24 +56,26 @@ class ScheduledPairLoss(nn.Module):
             (): the loss.
 
         Raises:
-            ValueError: The captions are missing, shapes differ, labels don't match one to one, or a
-                number is not finite.
+            ValueError: The captions are missing, shapes differ, labels do not match one to one, or
+                a number is not finite.
         """
         if ref_emb is None:
             raise ValueError("ref_emb is missing: the captions' embeddings, (B, d)")
         if indices_tuple is not None:
-            raise ValueError("indices_tuple must be None: this loss takes no miner's choice")
+            raise ValueError("indices_tuple must be None: this loss does not work with a miner")
         if labels.shape != embeddings.shape[:1] or embeddings.shape != ref_emb.shape:
             raise ValueError(
                 "embeddings and ref_emb must be (B, d) and labels (B,); their shapes are "
                 f"{tuple(embeddings.shape)}, {tuple(ref_emb.shape)} and {tuple(labels.shape)}"
             )
-        order, found = labels.argsort(), labels if ref_labels is None else ref_labels
-        place = found.argsort()
-        same = labels.shape == found.shape and torch.equal(labels[order], found[place])
+        ref_labels = labels if ref_labels is None else ref_labels
+        order, ref_order = labels.argsort(), ref_labels.argsort()
+        same = labels.shape == ref_labels.shape and torch.equal(
+            labels[order], ref_labels[ref_order]
+        )
         if not same or bool((labels[order].diff() == 0).any()):
-            raise ValueError("labels and ref_labels must be the same distinct labels, one a pair")
-        image, text = (F.normalize(x, dim=-1) for x in (embeddings[order], ref_emb[place]))
+            raise ValueError("labels and ref_labels must be the same distinct labels, one per pair")
+        image, text = (F.normalize(x, dim=-1) for x in (embeddings[order], ref_emb[ref_order]))
         return self.loss(image, text)
 
     if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
@@ -81,16 +83,15 @@ class ScheduledPairLoss(nn.Module):
 
 
 class DirectionReducer(BaseReducer):  # type: ignore[misc]
-    """Weight any of the library's losses by direction: images' anchors, then captions'.
+    """Weight any of the library's losses by direction: image anchors, then caption anchors.
 
-    Give it as ``reducer`` to a loss over ``torch.cat([image, text])`` with the labels twice. The
+    Pass it as ``reducer`` to a loss over ``torch.cat([image, text])`` with the labels twice. The
     weights come from the similarities of the first half with the second. The library's losses copy
-    a reducer that is given to them: the scheduler that takes the steps is
-    ``loss.reducer.scheduler``.
+    their reducer: the scheduler that takes the steps is ``loss.reducer.scheduler``.
 
     Args:
-        scheduler: One that sets weights of directions; default ``variance × direction``.
-        kwargs: As the library's reducers take them.
+        scheduler: A scheduler of the directions' weights; default ``variance × direction``.
+        kwargs: Arguments of the library's reducers.
 
     >>> from pytorch_metric_learning.losses import NTXentLoss
     >>> loss_of = NTXentLoss(reducer=DirectionReducer())
@@ -106,7 +107,7 @@ class DirectionReducer(BaseReducer):  # type: ignore[misc]
     def element_reduction(
         self, losses: Tensor, loss_indices: Any, embeddings: Tensor, labels: Tensor
     ) -> Tensor:
-        """Return the weighted mean of a loss for each embedding.
+        """Return the weighted mean of a loss per embedding.
 
         Args:
             losses: (2 B,) loss of each anchor.
@@ -118,14 +119,14 @@ class DirectionReducer(BaseReducer):  # type: ignore[misc]
             (): the loss.
 
         Raises:
-            ValueError: ``embeddings`` is of an odd number, or a number is not finite.
+            ValueError: ``embeddings`` has an odd number of rows, or a number is not finite.
         """
         return self._mean(losses, loss_indices, embeddings)
 
     def pos_pair_reduction(
         self, losses: Tensor, loss_indices: Any, embeddings: Tensor, labels: Tensor
     ) -> Tensor:
-        """Return the weighted mean of a loss for each anchor and positive.
+        """Return the weighted mean of a loss per pair of an anchor and a positive.
 
         Args:
             losses: (P,) loss of each pair.
@@ -137,7 +138,7 @@ class DirectionReducer(BaseReducer):  # type: ignore[misc]
             (): the loss.
 
         Raises:
-            ValueError: ``embeddings`` is of an odd number, or a number is not finite.
+            ValueError: As :meth:`element_reduction`.
         """
         return self._mean(losses, loss_indices[0], embeddings)
 

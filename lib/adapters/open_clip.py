@@ -1,4 +1,4 @@
-"""open_clip: a loss in the place of its ``ClipLoss``; needs nothing of open_clip itself."""
+"""open_clip: a replacement for ``ClipLoss``; this module does not import open_clip."""
 
 from typing import TYPE_CHECKING, Literal, overload
 
@@ -10,15 +10,14 @@ __all__ = ["ScheduledClipLoss"]
 
 
 class ScheduledClipLoss(nn.Module):
-    """A drop-in for ``open_clip.ClipLoss``, made and called alike, with a scheduler.
+    """A replacement for ``open_clip.ClipLoss`` with a scheduler, made and called alike.
 
-    With several processes, features are always gathered with their gradients, so that every
-    process sees the signal of the whole batch: what ``ClipLoss`` does with
-    ``gather_with_grad=True`` and ``local_loss=False``.
+    Several processes always gather features with their gradients, as ``ClipLoss`` does with
+    ``gather_with_grad=True`` and ``local_loss=False``, so that each has the whole batch's signal.
 
     Args:
         local_loss: Must be False: a scheduler needs the whole batch's similarities.
-        gather_with_grad: Taken for its place among the arguments; gradients are always gathered.
+        gather_with_grad: Plays no role: gradients are always gathered.
         cache_labels: Plays no role: there are no labels to cache.
         rank: Plays no role: the order of processes comes from ``torch.distributed``.
         world_size: Number of processes.
@@ -26,7 +25,7 @@ class ScheduledClipLoss(nn.Module):
         scheduler: As for :class:`lib.losses.ScheduledContrastiveLoss`.
 
     Raises:
-        ValueError: An option that can't be kept; the message names it.
+        ValueError: An option is not supported; the message names it.
 
     Source:
         Radford et al. (2021), figure 3, for the loss.
@@ -55,7 +54,7 @@ class ScheduledClipLoss(nn.Module):
                 "local_loss must be False: a scheduler reads the similarities of the whole batch"
             )
         if use_horovod:
-            raise ValueError("use_horovod must be False: processes meet in torch.distributed")
+            raise ValueError("use_horovod must be False: this loss uses torch.distributed")
         self.loss = ScheduledContrastiveLoss(scheduler, gather=world_size > 1)
 
     def forward(
@@ -72,15 +71,14 @@ class ScheduledClipLoss(nn.Module):
             image_features: (B, d) of unit length.
             text_features: (B, d) of unit length.
             logit_scale: (), 1 / τ, as open_clip's models return it.
-            logit_bias: () plays no role: a constant on every logit changes no softmax.
+            logit_bias: () plays no role: a constant on every logit does not change a softmax.
             output_dict: As in open_clip.
 
         Returns:
-            (): the loss, by itself or by name.
+            (): the loss, alone or by name.
 
         Raises:
-            ValueError: As :class:`lib.losses.ScheduledContrastiveLoss`: the features are no batch
-                of pairs, or a number is not finite.
+            ValueError: The features are not a batch of pairs, or a number is not finite.
         """
         loss = self.loss(image_features, text_features, logit_scale)
         return {"contrastive_loss": loss} if output_dict else loss

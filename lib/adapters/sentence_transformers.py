@@ -13,16 +13,15 @@ __all__ = ["ScheduledMultipleNegativesLoss"]
 
 
 class ScheduledMultipleNegativesLoss(nn.Module):
-    """The library's symmetric ranking loss with a scheduler: give it to the trainer as a loss.
+    """``MultipleNegativesSymmetricRankingLoss`` with a scheduler; pass it to the trainer as a loss.
 
-    In the place of ``MultipleNegativesSymmetricRankingLoss``. The first column plays the images
-    (``i2t``), the second the captions.
+    The first column stands for the images (``i2t``), the second for the captions.
 
     Args:
-        model: The ``SentenceTransformer`` that is trained.
+        model: The trained ``SentenceTransformer``.
         scheduler: As for :class:`lib.losses.ScheduledContrastiveLoss`.
         scale: 1 / τ, above 0; 20 is the library's default.
-        gather_across_devices: Whether the batch is that of all processes.
+        gather_across_devices: Whether to gather the batch of all processes.
 
     Raises:
         ValueError: ``scale`` is not positive.
@@ -79,7 +78,7 @@ class ScheduledMultipleNegativesLoss(nn.Module):
         __call__ = forward
 
     def get_config_dict(self) -> dict[str, Any]:
-        """Return what the library writes in a model's card.
+        """Return the loss's settings for the library's model card.
 
         Returns:
             ``scheduler`` and ``scale``.

@@ -80,7 +80,7 @@ def test_seeds_are_matched_by_value_not_by_position():
         ),
         ({0: 1.0, 1: 1.0}, {0: float("inf"), 1: 2.0}, "baseline is not finite for seeds .0: inf"),
         ([1.0, 2.0], {0: 1.0, 1: 2.0}, "treatment must map seeds to values"),
-        ({0: "good", 1: 1.0}, {0: 1.0, 1: 2.0}, "no number: .*good"),
+        ({0: "good", 1: 1.0}, {0: 1.0, 1: 2.0}, "not a number: .*good"),
         (pd.Series([1.0, 2.0], index=[3, 3]), {3: 1.0}, r"seeds \[3\] more than once"),
     ],
 )
