@@ -62,5 +62,5 @@ class ScheduledTrainerLoss(nn.Module):
         scale = getattr(model, "logit_scale", None)
         return self.loss(image, text, None if scale is None else scale.exp())
 
-    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
+    if TYPE_CHECKING:  # nn.Module.__call__ takes anything and returns Any.
         __call__ = forward

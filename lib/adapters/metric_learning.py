@@ -78,7 +78,7 @@ class ScheduledPairLoss(nn.Module):
         image, text = (F.normalize(x, dim=-1) for x in (embeddings[order], ref_emb[ref_order]))
         return self.loss(image, text)
 
-    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
+    if TYPE_CHECKING:  # nn.Module.__call__ takes anything and returns Any.
         __call__ = forward
 
 

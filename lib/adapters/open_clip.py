@@ -83,7 +83,7 @@ class ScheduledClipLoss(nn.Module):
         loss = self.loss(image_features, text_features, logit_scale)
         return {"contrastive_loss": loss} if output_dict else loss
 
-    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
+    if TYPE_CHECKING:  # nn.Module.__call__ takes anything and returns Any.
 
         @overload
         def __call__(

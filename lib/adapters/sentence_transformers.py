@@ -74,7 +74,7 @@ class ScheduledMultipleNegativesLoss(nn.Module):
         first, second = (F.normalize(column, dim=-1) for column in columns)
         return self.loss(first, second)
 
-    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
+    if TYPE_CHECKING:  # nn.Module.__call__ takes anything and returns Any.
         __call__ = forward
 
     def get_config_dict(self) -> dict[str, Any]:

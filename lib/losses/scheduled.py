@@ -123,7 +123,7 @@ class ScheduledContrastiveLoss(nn.Module):
             _refuse(*given)
         return loss
 
-    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
+    if TYPE_CHECKING:  # nn.Module.__call__ takes anything and returns Any.
         __call__ = forward
 
     def _schedule(self, similarity: Tensor, temperature: Number) -> Schedule:

@@ -58,17 +58,17 @@ def recall_at_k(
     (100.0, 100.0)
     """
     cutoffs = as_ks(ks)
-    place = torch.device(device or (image.device if isinstance(image, Tensor) else "cpu"))
-    images, texts = _Rows("image", image, place), _Rows("text", text, place)
+    target = torch.device(device or (image.device if isinstance(image, Tensor) else "cpu"))
+    images, texts = _Rows("image", image, target), _Rows("text", text, target)
     if images.width != texts.width:
         raise MetricsError(
             f"image (N, d) and text (M, d) must have the same d, but they have {images.width} and "
             f"{texts.width}"
         )
-    owner = as_owner(caption_owner, images.count, texts.count, place)
+    owner = as_owner(caption_owner, images.count, texts.count, target)
     parts = _slices(texts.count, CAPTIONS_AT_ONCE)
-    own = torch.cat([_own_scores(images, texts, owner, columns) for columns in parts])
-    tally = _Tally(own, owner, images.count)
+    matched = torch.cat([_matched_scores(images, texts, owner, columns) for columns in parts])
+    tally = _Tally(matched, owner, images.count)
     for rows in _slices(images.count, IMAGES_AT_ONCE):
         block = images.on_grid(rows)
         for columns in _slices(texts.count, CAPTIONS_AT_ONCE):
@@ -125,11 +125,11 @@ class _Rows:
         return _on_grid(self.read(rows), self.top)
 
 
-def _own_scores(images: _Rows, texts: _Rows, owner: Tensor, columns: slice) -> Tensor:
+def _matched_scores(images: _Rows, texts: _Rows, owner: Tensor, columns: slice) -> Tensor:
     """Return the exact score of each caption of ``columns`` with its image."""
     needed, row = torch.unique(owner[columns], return_inverse=True)
-    place = torch.arange(len(row), device=row.device)
-    return _exact(images.on_grid(needed), texts.on_grid(columns), row, place)
+    column = torch.arange(len(row), device=row.device)
+    return _exact(images.on_grid(needed), texts.on_grid(columns), row, column)
 
 
 def _slices(count: int, at_once: int) -> Iterator[slice]:

@@ -44,8 +44,8 @@ def nearest(similarity: Values, k: int, *, exclude_self: bool = False) -> Tensor
             f"k must be a whole number from 1 to {most}, the neighbours that there are, not {k!r}"
         )
     if exclude_self:
-        own = torch.eye(queries, dtype=torch.bool, device=scores.device)
-        scores = scores.masked_fill(own, -torch.inf)
+        itself = torch.eye(queries, dtype=torch.bool, device=scores.device)
+        scores = scores.masked_fill(itself, -torch.inf)
     least = scores.topk(k, dim=-1).values[..., -1:]
     above, tied = scores > least, scores == least
     left = k - above.sum(dim=-1, keepdim=True)
@@ -158,9 +158,9 @@ def neighbour_purity(
     tensor(0.7500, dtype=torch.float64)
     """
     near = nearest(similarity, k, exclude_self=exclude_self)
-    own = _labels("query_label", query_label, near.shape[-2], near.device)
-    theirs = _labels("gallery_label", gallery_label, near.shape[-1], near.device)
-    return (near * (own[:, None] == theirs)).sum(dim=-1).mean(dim=-1) / k
+    labels = _labels("query_label", query_label, near.shape[-2], near.device)
+    neighbours = _labels("gallery_label", gallery_label, near.shape[-1], near.device)
+    return (near * (labels[:, None] == neighbours)).sum(dim=-1).mean(dim=-1) / k
 
 
 def _labels(name: str, labels: Any, count: int, device: torch.device) -> Tensor:

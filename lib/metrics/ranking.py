@@ -131,17 +131,17 @@ def ranks(similarity: Values, caption_owner: Values) -> tuple[Ranks, Ranks]:
     batch, (images, captions) = scores.shape[:-2], scores.shape[-2:]
     owner = as_owner(caption_owner, images, captions, scores.device)
     column = torch.arange(captions, device=scores.device)
-    found = []
+    tallies = []
     for matrix in scores.reshape(-1, images, captions):
         tally = _Tally(matrix[owner, column], owner, images)
         for rows, columns in _blocks(images, captions, BLOCK_ROWS):
-            best = tally.best[rows], tally.own[columns]
+            best = tally.best[rows], tally.matched[columns]
             tally.add(rows, columns, *_count(matrix[rows, columns], best, best))
         # The counts of tied items still include the positives.
         tally.tied[0] -= tally.tied_positives
         tally.tied[1] -= 1
-        found.append(tally)
-    return _assemble(found, batch, owner, images)
+        tallies.append(tally)
+    return _assemble(tallies, batch, owner, images)
 
 
 @torch.no_grad()
@@ -174,25 +174,25 @@ def ranks_from_embeddings(
         raise MetricsError(f"chunk_size must be 1 or more, not {chunk_size}")
     batch, images, captions = image.shape[:-2], image.shape[-2], text.shape[-2]
     owner = as_owner(caption_owner, images, captions, image.device)
-    found = [
+    tallies = [
         _tally_embeddings(_on_grid(v), _on_grid(t), owner, chunk_size or BLOCK_ROWS)
         for v, t in zip(
             image.reshape(-1, *image.shape[-2:]), text.reshape(-1, *text.shape[-2:]), strict=True
         )
     ]
-    return _assemble(found, batch, owner, images)
+    return _assemble(tallies, batch, owner, images)
 
 
 class _Tally:
     """Counts over the blocks of one similarity matrix: one list entry per direction."""
 
-    def __init__(self, own: Tensor, owner: Tensor, images: int) -> None:
-        """Start from ``own`` (M,), the score of each caption with its image."""
-        self.own = own
+    def __init__(self, matched: Tensor, owner: Tensor, images: int) -> None:
+        """Start from ``matched`` (M,), the score of each caption with its image."""
+        self.matched = matched
         # An image without captions is not a query; _assemble drops its counts.
-        self.best = own.new_full((images,), -torch.inf)
-        self.best.scatter_reduce_(0, owner, own, "amax")
-        leading = (own == self.best[owner]).long()
+        self.best = matched.new_full((images,), -torch.inf)
+        self.best.scatter_reduce_(0, owner, matched, "amax")
+        leading = (matched == self.best[owner]).long()
         self.tied_positives = leading.new_zeros(images).index_add_(0, owner, leading)
         self.above = [leading.new_zeros(images), torch.zeros_like(leading)]
         self.tied = [leading.new_zeros(images), torch.zeros_like(leading)]
@@ -200,7 +200,7 @@ class _Tally:
     def part(self, rows: slice, columns: slice) -> "_Tally":
         """Return the tally of a block of the matrix; its counts are views of this tally's."""
         part = copy.copy(self)
-        part.best, part.own = self.best[rows], self.own[columns]
+        part.best, part.matched = self.best[rows], self.matched[columns]
         part.tied_positives = self.tied_positives[rows]
         part.above = [self.above[0][rows], self.above[1][columns]]
         part.tied = [self.tied[0][rows], self.tied[1][columns]]
@@ -213,7 +213,7 @@ class _Tally:
 
 
 def _assemble(
-    found: list[_Tally], batch: torch.Size, owner: Tensor, images: int
+    tallies: list[_Tally], batch: torch.Size, owner: Tensor, images: int
 ) -> tuple[Ranks, Ranks]:
     """Stack the tallies of the runs, and drop images that are not queries."""
     positives = torch.bincount(owner, minlength=images)
@@ -222,18 +222,18 @@ def _assemble(
     def stack(values: list[Tensor]) -> Tensor:
         return torch.stack(values).reshape(*batch, -1)
 
-    led = stack([f.tied_positives for f in found])[..., query]
+    led = stack([t.tied_positives for t in tallies])[..., query]
     i2t = Ranks(
-        above=stack([f.above[0] for f in found])[..., query],
-        tied=stack([f.tied[0] for f in found])[..., query] + led,
+        above=stack([t.above[0] for t in tallies])[..., query],
+        tied=stack([t.tied[0] for t in tallies])[..., query] + led,
         tied_positives=led,
         positives=positives[query],
         image=query,
         gallery=len(owner),
     )
-    tied = stack([f.tied[1] for f in found]) + 1
+    tied = stack([t.tied[1] for t in tallies]) + 1
     t2i = Ranks(
-        above=stack([f.above[1] for f in found]),
+        above=stack([t.above[1] for t in tallies]),
         tied=tied,
         tied_positives=torch.ones_like(tied),
         positives=torch.ones_like(owner),
@@ -319,8 +319,8 @@ def _tally_embeddings(image: Tensor, text: Tensor, owner: Tensor, rows_at_once: 
 def _count_embeddings(
     tally: _Tally, image: Tensor, text: Tensor, owner: Tensor, rows_at_once: int
 ) -> None:
-    """Count a block whose best and own scores are known; ``owner`` is −1 for images outside."""
-    exact = tally.best, tally.own
+    """Count a block whose best and matched scores are known; ``owner`` is −1 for images outside."""
+    exact = tally.best, tally.matched
     # |float32 product − exact| ≤ γ ‖v‖ ‖t‖ for any order of summation, with γ = d u / (1 − d u) and
     # u = 2⁻²⁴ (Higham, 2002, §3.1); + 8 covers the rounding of the factors and the thresholds.
     width = image.shape[1]
@@ -340,7 +340,7 @@ def _count_embeddings(
         positive = held[column] - rows.start, column
         # The user may allow less precise products (TF32, bfloat16): the positives, whose exact
         # scores are known, show whether the bound holds.
-        error = (scores[positive] - tally.own[columns][column]).abs()
+        error = (scores[positive] - tally.matched[columns][column]).abs()
         trusted = bool((error <= slack[1][columns][column]).all())
         if trusted:
             scores[positive] = -torch.inf
@@ -382,7 +382,7 @@ def _decide(
     a, b = close.nonzero(as_tuple=True)
     pairs.append((a + rows.start, open_column[b] + columns.start))
     for direction, (best, (row, column)) in enumerate(
-        zip((tally.best, tally.own), pairs, strict=True)
+        zip((tally.best, tally.matched), pairs, strict=True)
     ):
         query = (row, column)[direction]
         score = _exact(image, text, row, column)

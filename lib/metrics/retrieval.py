@@ -56,28 +56,28 @@ class DirectionMetrics:
     per_query: PerQuery | None = None
 
     @classmethod
-    def of(cls, found: Ranks, ks: Sequence[int], *, per_query: bool = False) -> "DirectionMetrics":
+    def of(cls, ranked: Ranks, ks: Sequence[int], *, per_query: bool = False) -> "DirectionMetrics":
         """Return the metrics of a direction from the ranks of its queries.
 
         Args:
-            found: The ranks, (..., Q).
+            ranked: The ranks, (..., Q).
             ks: Cut-offs, whole numbers from 1 on.
             per_query: Whether to keep the metrics of each query.
 
         Returns:
             The metrics, (...) each.
         """
-        hits = {k: found.hit_probability(k) for k in ks}
-        expected = found.expected()
+        hits = {k: ranked.hit_probability(k) for k in ks}
+        expected = ranked.expected()
         # With q positives among G items, every ranking has one among its first G − q + 1.
-        sure = found.gallery - int(found.positives.min()) + 1
+        sure = ranked.gallery - int(ranked.positives.min()) + 1
         return cls(
             recall={k: 100 * hit.mean(dim=-1) for k, hit in hits.items()},
             median_rank=_median(expected),
-            queries=len(found.image),
-            gallery=found.gallery,
+            queries=len(ranked.image),
+            gallery=ranked.gallery,
             trivial=tuple(k for k in ks if k >= sure),
-            per_query=PerQuery(found.image, hits, expected) if per_query else None,
+            per_query=PerQuery(ranked.image, hits, expected) if per_query else None,
         )
 
 
@@ -223,8 +223,8 @@ def retrieval_metrics_from_embeddings(
     [10.0, 50.0, 100.0, 10.0, 50.0, 100.0]
     """
     cutoffs = as_ks(ks)
-    found = ranks_from_embeddings(image, text, caption_owner, chunk_size=chunk_size)
-    return _summarise(*found, cutoffs, per_query)
+    both = ranks_from_embeddings(image, text, caption_owner, chunk_size=chunk_size)
+    return _summarise(*both, cutoffs, per_query)
 
 
 def _summarise(i2t: Ranks, t2i: Ranks, ks: tuple[int, ...], per_query: bool) -> RetrievalMetrics:

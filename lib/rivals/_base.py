@@ -68,7 +68,7 @@ class SchedulingRival(Rival):
         self.check(similarity)
         return self._step(similarity, temperature)
 
-    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
+    if TYPE_CHECKING:  # nn.Module.__call__ takes anything and returns Any.
         __call__ = forward
 
     def _step(self, similarity: Tensor, temperature: Number) -> Schedule:

@@ -102,7 +102,7 @@ class GradNorm(Rival):
             self.steps += 1
         return used.to(losses.dtype)
 
-    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
+    if TYPE_CHECKING:  # nn.Module.__call__ takes anything and returns Any.
         __call__ = forward
 
     def _norm(self, loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:

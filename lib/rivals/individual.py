@@ -162,7 +162,7 @@ class IndividualTemperatures(Rival):
         carrier = (weight * gap).sum(dim=-1)
         return value + (carrier - carrier.detach())
 
-    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
+    if TYPE_CHECKING:  # nn.Module.__call__ takes anything and returns Any.
         __call__ = forward
 
 

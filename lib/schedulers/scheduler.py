@@ -57,7 +57,7 @@ class Fixed(nn.Module):
         check_similarity(similarity)
         return neutral_schedule(similarity, temperature)
 
-    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
+    if TYPE_CHECKING:  # nn.Module.__call__ takes anything and returns Any.
         __call__ = forward
 
 
@@ -266,7 +266,7 @@ class Scheduler(nn.Module):
         neutral = neutral_schedule(similarity, temperature)
         return self._advance(self._observe(similarity, neutral), similarity, neutral)
 
-    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
+    if TYPE_CHECKING:  # nn.Module.__call__ takes anything and returns Any.
         __call__ = forward
 
     def quick(

@@ -86,5 +86,5 @@ class Trace(nn.Module):
             schedule = schedule._replace(temperature=tau)
         return schedule
 
-    if TYPE_CHECKING:  # nn.Module's own takes anything and gives Any.
+    if TYPE_CHECKING:  # nn.Module.__call__ takes anything and returns Any.
         __call__ = forward
