@@ -12,7 +12,7 @@ import pandas as pd
 
 from lib.chapters.shared import charts
 from lib.chapters.shared.figures import signed
-from lib.chapters.shared.tuning import scheduled
+from lib.chapters.shared.methods import scheduled
 from lib.chapters.shared.verdicts import against_each
 from lib.runs import ConstantConfig, ReplayConfig, RunConfig
 

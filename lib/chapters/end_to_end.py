@@ -8,8 +8,9 @@ import pandas as pd
 
 from lib.chapters.parameters import EndToEndParameters
 from lib.chapters.shared.figures import leaderboard, with_interval
+from lib.chapters.shared.methods import temperature_grid
 from lib.chapters.shared.traces import furthest_weight, imbalance
-from lib.chapters.shared.tuning import Tuning, temperature_grid, tune
+from lib.chapters.shared.tuning import Tuning, tune
 from lib.chapters.shared.verdicts import PAPER_METHOD, against_each, beyond_chance
 from lib.runs import RunConfig, RunRecord, ScheduleConfig, TowersConfig
 from lib.schedulers import SIGNALS

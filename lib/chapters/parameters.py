@@ -40,7 +40,7 @@ from lib.chapters.shared.options import (
 from lib.utils.names import OneOf
 from lib.utils.text import did_you_mean
 
-Compared = Annotated[str, OneOf("lib.chapters.shared.tuning:methods", but=("fixed",))]
+Compared = Annotated[str, OneOf("lib.chapters.shared.methods:methods", but=("fixed",))]
 
 
 class CorpusParameters(TrainingOptions, TowerOptions, CorpusOptions, notebooks=["corpus"]):
@@ -82,7 +82,7 @@ class SignalsParameters(ComparisonOptions, notebooks=["signals"]):
 
     swept_gammas: list[float] = Field([-300.0, 300.0], min_length=1)
     """exponents far beyond those that were tuned over"""
-    conditions: list[Annotated[str, OneOf("lib.chapters.signals:CONDITIONS")]] = Field(
+    conditions: list[Annotated[str, OneOf("lib.chapters.signals.conditions:CONDITIONS")]] = Field(
         ["default", "uncentred features", "40 % mismatched pairs"], min_length=1
     )
     """what is changed"""
@@ -172,7 +172,7 @@ class EndToEndParameters(TowerOptions, CorpusOptions, notebooks=["end-to-end"]):
 class NoiseParameters(SampleOptions, ComparisonOptions, notebooks=["noise"]):
     """The notebook ``noise``: what a method loses to noise, in training and at test."""
 
-    methods: list[Annotated[str, OneOf("lib.chapters.shared.tuning:methods")]] = Field(
+    methods: list[Annotated[str, OneOf("lib.chapters.shared.methods:methods")]] = Field(
         ["fixed", "variance × direction", "variance × sharpness"], min_length=2
     )
     """what is compared"""

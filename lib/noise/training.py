@@ -1,12 +1,17 @@
 """The noisy versions of the captions and images that runs train on."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lib.datasets import Corpus
-from lib.encoders import Features, extract_captions, extract_features, extract_images
 from lib.noise.corpus import Noise, corrupt
+
+if TYPE_CHECKING:
+    from lib.encoders import Features
 
 TRAINING_SEVERITY = 3
 """Of the noise in training captions and images.
@@ -46,6 +51,7 @@ def training_features(
         TowerError: A tower cannot be loaded.
 
     >>> from lib.datasets import load_corpus
+    >>> from lib.encoders import extract_features
     >>> corpus = load_corpus("scenes", train=2, val=1, test=1, image_size=32)
     >>> towers = "efficientnet-lite0@32", "minilm"
     >>> noisy = training_features(corpus, "captions", *towers, device="cpu")
@@ -53,6 +59,9 @@ def training_features(
     >>> np.array_equal(noisy.image, clean.image), np.array_equal(noisy.text, clean.text)
     (True, False)
     """
+    # Here, so that the names of the noises are there without the towers' libraries (two seconds).
+    from lib.encoders import extract_captions, extract_features, extract_images
+
     if kind not in ("captions", "images"):
         raise ValueError(f"kind = {kind!r}; use 'captions' or 'images'")
     if clean is None:

@@ -54,7 +54,7 @@ class Catalogue:
         Raises:
             StudyError: There is no notebook of such a name.
         """
-        wanted = {name.removesuffix(".ipynb").rpartition("/")[2] for name in names}
+        wanted = _stems(names)
         for name in sorted(wanted - set(self.notebooks)):
             raise StudyError(
                 f"unknown notebook {name!r}{did_you_mean(name, self.notebooks)}; "
@@ -105,8 +105,13 @@ def find_root(start: Path) -> Path:
     )
 
 
-def load_catalogue(root: Path) -> Catalogue:
+def load_catalogue(root: Path, only: Iterable[str] | None = None) -> Catalogue:
     """Read the notebooks and profiles of the study in ``root``.
+
+    Args:
+        root: The study's folder.
+        only: Names or paths of notebooks; default, all. What profiles set for others is not
+            checked, which saves the import of the registries that their values are checked against.
 
     Raises:
         StudyError: A file is missing or malformed; it is named.
@@ -114,7 +119,7 @@ def load_catalogue(root: Path) -> Catalogue:
     """
     paths = notebook_paths(root)
     notebooks = {name: read_notebook(path) for name, path in paths.items()}
-    profiles = load_profiles(root / PROFILES)
+    profiles = load_profiles(root / PROFILES, only)
     in_book = tuple(name for name in _toc_names(root / "_toc.yml") if name in paths)
     return Catalogue(root, notebooks, profiles, in_book)
 
@@ -139,14 +144,15 @@ def profile_names(root: Path) -> list[str]:
     return list(_mapping(_read_yaml(root / PROFILES), PROFILES))
 
 
-def load_profiles(path: Path) -> dict[str, dict[str, Values]]:
-    """Read the profiles in ``path`` and check every name and value in them.
+def load_profiles(path: Path, only: Iterable[str] | None = None) -> dict[str, dict[str, Values]]:
+    """Read the profiles in ``path`` and check every name and value that they set for ``only``.
 
     Raises:
         StudyError: The file is missing or not laid out as profile, notebook, parameter, value.
         ParameterError: A notebook or parameter is unknown, or a value is of the wrong type.
     """
     profiles = _read_yaml(path)
+    unchecked = set(MODELS) - _stems(MODELS if only is None else only)
     if not isinstance(profiles, dict):
         raise StudyError(f"{path} must map each profile to its notebooks")
     checked: dict[str, dict[str, Values]] = {}
@@ -154,6 +160,9 @@ def load_profiles(path: Path) -> dict[str, dict[str, Values]]:
         checked[profile] = {}
         for notebook, values in _mapping(notebooks, f"{path}, {profile}").items():
             values = _mapping(values, f"{path}, {profile}, {notebook}")
+            if notebook in unchecked:
+                checked[profile][notebook] = values
+                continue
             try:
                 parameters = validate(notebook, values)
             except ParameterError as error:
@@ -206,6 +215,11 @@ def parse_pairs(pairs: Iterable[str], documents: Iterable[str]) -> Values:
             raise StudyError(f"-p {name} needs a value: -p {name} VALUE")
         given[name] = value
     return given
+
+
+def _stems(names: Iterable[str]) -> set[str]:
+    """Return the notebooks' names, of names and paths."""
+    return {name.removesuffix(".ipynb").rpartition("/")[2] for name in names}
 
 
 def _toc_names(path: Path) -> Iterator[str]:

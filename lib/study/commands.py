@@ -29,7 +29,9 @@ from lib.study.catalogue import (
     Values,
     find_root,
     load_catalogue,
+    notebook_paths,
     parse_pairs,
+    read_notebook,
 )
 from lib.study.execution import execute
 from lib.study.publish import publish_picture, publish_records
@@ -83,15 +85,23 @@ def list_notebooks(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Only these notebooks; by default all.", autocompletion=completion.notebooks
+            help="Notebooks whose parameters to show.", autocompletion=completion.notebooks
         ),
     ] = None,
     as_json: Json = False,
     root: Root = None,
 ) -> None:
-    """List the notebooks with their parameters, defaults and what the full profile changes."""
+    """List the notebooks; of those that are named, the parameters, defaults and full profile."""
     with explained():
-        catalogue = load_catalogue(find_root(root or Path.cwd()))
+        found = find_root(root or Path.cwd())
+        if not names and not as_json:
+            notebooks = [read_notebook(path) for path in notebook_paths(found).values()]
+            width = max((len(notebook.name) for notebook in notebooks), default=0)
+            for notebook in notebooks:
+                typer.echo(f"{notebook.name:{width}}  {notebook.title}")
+            typer.echo("\n`study list NAME` shows the parameters of a notebook.")
+            return
+        catalogue = load_catalogue(found, names)
         chosen = catalogue.select(names or list(catalogue.notebooks))
     if as_json:
         typer.echo(json.dumps([_entry(catalogue, notebook) for notebook in chosen], indent=2))
@@ -150,7 +160,7 @@ def run(
 ) -> None:
     """Run notebooks, each to an executed copy. Finished training runs are found, not repeated."""
     with explained():
-        catalogue = load_catalogue(find_root(root or Path.cwd()))
+        catalogue = load_catalogue(find_root(root or Path.cwd()), None if everything else names)
         if not names and not everything:
             raise StudyError(
                 f"name a notebook, or --all; there are {', '.join(catalogue.notebooks)}"

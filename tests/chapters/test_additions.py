@@ -9,7 +9,7 @@ from quick_towers import CountingTower, colour_tower
 
 from lib.chapters.parameters import defaults, validate
 from lib.chapters.shared.checking import ParameterError
-from lib.chapters.shared.tuning import methods
+from lib.chapters.shared.methods import methods
 from lib.datasets import CORPORA, Scenes
 from lib.encoders import features
 from lib.losses import LOSSES

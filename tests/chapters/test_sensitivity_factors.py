@@ -4,14 +4,8 @@ import pandas as pd
 import pytest
 from synthetic import synthetic_features
 
-from lib.chapters.sensitivity.factors import (
-    DEFAULT,
-    FACTORS,
-    compare_levels,
-    conclusion,
-    level_table,
-    levels,
-)
+from lib.chapters.sensitivity.factors import DEFAULT, FACTORS
+from lib.chapters.sensitivity.levels import compare_levels, conclusion, level_table, levels
 from lib.chapters.sensitivity.sizes import DECAY, FIXED
 from lib.chapters.shared.tuning import replicate
 from lib.chapters.shared.verdicts import PAPER_METHOD

@@ -11,9 +11,8 @@ from synthetic import synthetic_features
 
 from lib.chapters.shared.traces import imbalance
 from lib.chapters.shared.verdicts import against
-from lib.chapters.signals import (
-    CONDITIONS,
-    Compared,
+from lib.chapters.signals.conditions import CONDITIONS, Compared
+from lib.chapters.signals.imbalance import (
     conclusion,
     condition_table,
     gamma_for,

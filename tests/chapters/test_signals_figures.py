@@ -9,7 +9,7 @@ import pytest
 from lib.chapters.controls import attribution_chart
 from lib.chapters.shared import charts
 from lib.chapters.shared.figures import response_chart
-from lib.chapters.signals import identity_chart, ratio_chart
+from lib.chapters.signals.figures import identity_chart, ratio_chart
 
 CLAIMED = pd.DataFrame(
     [

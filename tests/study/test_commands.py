@@ -78,9 +78,27 @@ def test_list_shows_every_notebook_parameter_and_profile(study):
     assert {p["name"]: p["default"] for p in corpus["parameters"]} == defaults("corpus")
     assert all(p["comment"] and p["takes"] for p in corpus["parameters"])
     assert corpus["profiles"] == {"quick": {}, "full": {"seeds": 20}}
-    shown = study_command("list").stdout
+    shown = study_command("list", "main-comparison", "corpus", "baseline").stdout
     for word in ("corpus — About corpus", "corpus_root", "smoothing", "1000"):
         assert word in shown
+
+
+def test_list_without_names_gives_each_notebook_a_line(study):
+    lines = study_command("list").stdout.splitlines()
+    assert [line.split(maxsplit=1) for line in lines[:3]] == [
+        [name, f"About {name}"] for name in ("main-comparison", "corpus", "baseline")
+    ]
+    assert lines[3:] == ["", "`study list NAME` shows the parameters of a notebook."]
+
+
+def test_a_quick_answer_imports_no_library_of_charts_or_towers(study):
+    slow = ("altair", "pandas", "timm", "torch", "transformers")
+    script = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom lib.study.commands import app\n"
+        "for words in (['list'], ['list', 'baseline'], ['run', 'baseline', '-p', 'lrr', '1']):\n"
+        f" CliRunner().invoke(app, words)\n assert not set({slow}) & set(sys.modules), words\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=study)
 
 
 def test_run_sends_checked_values_of_the_right_types(study, no_kernel):

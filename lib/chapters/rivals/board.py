@@ -8,14 +8,8 @@ import pandas as pd
 
 from lib.chapters.parameters import RivalsParameters
 from lib.chapters.shared.figures import signed, with_interval
-from lib.chapters.shared.tuning import (
-    MORE_CAPTIONS,
-    Tuning,
-    methods,
-    temperature_grid,
-    tune,
-    tune_methods,
-)
+from lib.chapters.shared.methods import MORE_CAPTIONS, methods, temperature_grid
+from lib.chapters.shared.tuning import Tuning, tune, tune_methods
 from lib.chapters.shared.verdicts import PRIMARY_METRICS, overall
 from lib.runs import RunConfig
 from lib.runs.schedules import (

@@ -51,7 +51,7 @@ def factor_chart(table: pd.DataFrame, margin: float) -> alt.FacetChart:
     method and direction.
 
     Args:
-        table: Rows of :func:`lib.chapters.sensitivity.factors.compare_levels`.
+        table: Rows of :func:`lib.chapters.sensitivity.levels.compare_levels`.
         margin: Half-width of the band inside which a difference counts as none.
     """
     table = table.assign(panel=table["method"] + " | " + table["metric"])

@@ -10,14 +10,8 @@ import pandas as pd
 from lib.chapters.parameters import SensitivityParameters
 from lib.chapters.shared.figures import signed, with_interval
 from lib.chapters.shared.findings import Recommendation
-from lib.chapters.shared.tuning import (
-    MORE_CAPTIONS,
-    results_table,
-    scheduled,
-    temperature_grid,
-    tune,
-    tune_methods,
-)
+from lib.chapters.shared.methods import MORE_CAPTIONS, scheduled, temperature_grid
+from lib.chapters.shared.tuning import results_table, tune, tune_methods
 from lib.chapters.shared.verdicts import PAPER_METHOD, PRIMARY_METRICS, against, estimates
 from lib.runs import RunConfig, RunRecord
 from lib.statistics import compare_pairs, paired_comparison

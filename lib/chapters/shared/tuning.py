@@ -4,16 +4,16 @@ Every method is a list of candidate configurations of the same length; the one w
 validation rSum is chosen, and only that one is run on every seed and read on the test split.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 import pandas as pd
 
+from lib.chapters.shared.methods import methods, temperature_grid
 from lib.chapters.shared.options import MethodOptions
-from lib.runs import TEST_COLUMNS, RunConfig, RunRecord, ScheduleConfig
-from lib.schedulers import ACTUATORS, SIGNALS
+from lib.runs import TEST_COLUMNS, RunConfig, RunRecord
+from lib.schedulers import ACTUATORS
 from lib.training import Lab
 
 Key = TypeVar("Key", bound=Hashable)
@@ -107,71 +107,6 @@ def results_table(replicated: Mapping[Any, Sequence[RunRecord]]) -> pd.DataFrame
     )
 
 
-def temperature_grid(
-    base: RunConfig,
-    temperatures: Sequence[float],
-    learning_rates: Sequence[float],
-    *,
-    learned: bool = False,
-) -> list[RunConfig]:
-    """Return every temperature, fixed or the start of a learned one, with every learning rate."""
-    return [
-        base.model_copy(
-            update={"temperature": tau, "learning_rate": rate, "learn_temperature": learned}
-        )
-        for rate in learning_rates
-        for tau in temperatures
-    ]
-
-
-def _constants(config: RunConfig) -> dict[str, float | None]:
-    schedule = config.scheduler
-    sharp = schedule is not None and ACTUATORS[schedule.actuator].sets_temperature
-    return {
-        "temperature": None if sharp else config.temperature,
-        "learning_rate": config.learning_rate,
-        "gamma": None if schedule is None or sharp else schedule.gamma,
-        "target": schedule.target if sharp and schedule is not None else None,
-    }
-
-
-MORE_CAPTIONS = "fixed, more captions"
-"""The fixed loss, with several captions of each image in every step."""
-
-Candidates = Callable[[MethodOptions, RunConfig], list[RunConfig]]
-"""What maps a notebook's parameters and what all candidates share to a method's candidates."""
-
-
-def methods() -> dict[str, Candidates]:
-    """Return what makes each method's candidates, by the method's name.
-
-    >>> list(methods())[:3]
-    ['fixed', 'learned τ', 'variance × direction']
-    """
-    return {
-        "fixed": partial(_fixed, learned=False),
-        "learned τ": partial(_fixed, learned=True),
-        **scheduled_methods(SIGNALS, ACTUATORS),
-        "robust loss": _robust,
-    }
-
-
-def scheduled_methods(signals: Iterable[str], actuators: Iterable[str]) -> dict[str, Candidates]:
-    """Return those of :func:`methods` in which one of the signals drives one of the actuators.
-
-    A signal without a scale sets no temperature.
-
-    >>> list(scheduled_methods(["variance", "entropy"], ["direction", "sharpness"]))[1:3]
-    ['entropy × direction', 'variance × sharpness']
-    """
-    return {
-        f"{signal} × {actuator}": partial(_scheduled, signal, actuator)
-        for actuator in actuators
-        for signal in signals
-        if SIGNALS[signal].scale or not ACTUATORS[actuator].sets_temperature
-    }
-
-
 def tune_methods(
     lab: Lab,
     parameters: MethodOptions,
@@ -208,64 +143,12 @@ def tune_methods(
     return tune(lab, grids, seeds)
 
 
-def _fixed(parameters: MethodOptions, base: RunConfig, *, learned: bool) -> list[RunConfig]:
-    return temperature_grid(base, parameters.temperatures, [base.learning_rate], learned=learned)
-
-
-def _scheduled(
-    signal: str, actuator: str, parameters: MethodOptions, base: RunConfig
-) -> list[RunConfig]:
-    sets_temperature = ACTUATORS[actuator].sets_temperature
-    taus = [base.temperature] if sets_temperature else parameters.scheduled_temperatures
-    if not sets_temperature:
-        gammas = "sample_gammas" if actuator == "sample" else "gammas"
-        constants = [{"gamma": gamma} for gamma in _given(parameters, gammas, actuator)]
-    elif signal in parameters.targets:
-        constants = [{"target": target} for target in parameters.targets[signal]]
-    else:
-        raise ValueError(
-            f"{signal} × {actuator} has no candidates: give targets some for {signal!r}"
-        )
-    schedules = [
-        ScheduleConfig(
-            signal=signal,
-            actuator=actuator,
-            beta=parameters.beta,
-            warmup=parameters.warmup,
-            **constant,
-        )
-        for constant in constants
-    ]
-    return [
-        base.model_copy(update={"temperature": tau, "schedule": schedule})
-        for tau in taus
-        for schedule in schedules
-    ]
-
-
-def _robust(parameters: MethodOptions, base: RunConfig) -> list[RunConfig]:
-    """Return robust InfoNCE (Chuang et al., CVPR 2022) with each q and scheduled temperature."""
-    return [
-        base.model_copy(update={"temperature": tau, "loss": "rince", "loss_constant": power})
-        for tau in parameters.scheduled_temperatures
-        for power in _given(parameters, "robust_powers", "robust loss")
-    ]
-
-
-def _given(parameters: MethodOptions, name: str, method: str) -> Sequence[float]:
-    """Return the values of a parameter that some notebooks have."""
-    if name not in type(parameters).model_fields:
-        raise ValueError(f"{method} is tuned over {name}, which this notebook does not have")
-    values: Sequence[float] = getattr(parameters, name)
-    return values
-
-
-def scheduled(config: RunConfig) -> ScheduleConfig:
-    """Return the scheduler of a configuration that has one.
-
-    Raises:
-        ValueError: It has none.
-    """
-    if config.scheduler is None:
-        raise ValueError(f"{config.method} has no scheduler")
-    return config.scheduler
+def _constants(config: RunConfig) -> dict[str, float | None]:
+    schedule = config.scheduler
+    sharp = schedule is not None and ACTUATORS[schedule.actuator].sets_temperature
+    return {
+        "temperature": None if sharp else config.temperature,
+        "learning_rate": config.learning_rate,
+        "gamma": None if schedule is None or sharp else schedule.gamma,
+        "target": schedule.target if sharp and schedule is not None else None,
+    }

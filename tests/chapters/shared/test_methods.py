@@ -5,7 +5,8 @@ from idle import IdleLab
 from synthetic import synthetic_features
 
 from lib.chapters.parameters import validate
-from lib.chapters.shared.tuning import scheduled, scheduled_methods, tune_methods
+from lib.chapters.shared.methods import scheduled, scheduled_methods
+from lib.chapters.shared.tuning import tune_methods
 from lib.runs import RunConfig, Store
 from lib.schedulers import ACTUATORS, SIGNALS
 from lib.training import Lab

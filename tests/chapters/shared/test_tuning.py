@@ -5,14 +5,8 @@ import pytest
 from synthetic import synthetic_features
 
 from lib.chapters.parameters import validate
-from lib.chapters.shared.tuning import (
-    methods,
-    replicate,
-    results_table,
-    scheduled_methods,
-    temperature_grid,
-    tune,
-)
+from lib.chapters.shared.methods import methods, scheduled_methods, temperature_grid
+from lib.chapters.shared.tuning import replicate, results_table, tune
 from lib.runs import TEST_COLUMNS, RunConfig, Store
 from lib.training import Lab
 

@@ -6,98 +6,18 @@ variance of a batch's similarities.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
 
-import altair as alt
 import numpy as np
 import pandas as pd
 import torch
 
-from lib.chapters.shared import charts
 from lib.chapters.shared.figures import signed, with_interval
 from lib.chapters.shared.traces import furthest_weight, imbalance
 from lib.chapters.shared.verdicts import beyond_chance
+from lib.chapters.signals.conditions import CONDITIONS, TENTH, Compared
 from lib.models import matmul
 from lib.runs import NoiseConfig, RunConfig, RunRecord
 from lib.training import Lab
-
-
-def identity_chart(table: pd.DataFrame) -> alt.LayerChart:
-    """The signal's difference against the difference in hubness: the identity is the diagonal.
-
-    Args:
-        table: Rows of :func:`lib.chapters.signals.hubness_table`.
-    """
-    table = table.assign(
-        hubness=1e4 * (table["caption_hubs"] - table["image_hubs"]), signal=1e4 * table["signal"]
-    )
-    ends = [float(table[["hubness", "signal"]].min().min()), float(table["signal"].max())]
-    line = (
-        alt.Chart(pd.DataFrame({"hubness": ends, "signal": ends}))
-        .mark_line(color=charts.GREY, strokeDash=[4, 4])
-        .encode(alt.X("hubness:Q"), alt.Y("signal:Q"))
-    )
-    points = (
-        alt.Chart(table)
-        .mark_point(opacity=0.7)
-        .encode(
-            alt.X("hubness:Q").title("variance of column means − variance of row means, × 10⁻⁴"),
-            alt.Y("signal:Q").title("mean row − mean column variance, × 10⁻⁴"),
-            alt.Color("method:N").title(None).sort(list(dict.fromkeys(table["method"]))),
-            tooltip=["method:N", "seed:Q", "batch:Q", alt.Tooltip("signal:Q", format=".4f")],
-        )
-    )
-    return charts.page_wide(
-        [line, points],
-        300,
-        "The scheduler's signal is a difference in hubness",
-        "a point a batch of test pairs; dashed: equality",
-    )
-
-
-def ratio_chart(table: pd.DataFrame) -> alt.LayerChart:
-    """How far the two variances differ through training, in percent.
-
-    Args:
-        table: ``condition``, ``step``, ``mean``, ``low``, ``high`` of the ratio − 1, in percent.
-    """
-    base = alt.Chart(table).encode(alt.X("step:Q").title("training step"))
-    zero = alt.Chart(table).mark_rule(color=charts.GREY, strokeDash=[4, 4]).encode(y=alt.datum(0))
-    band, line = charts.mean_line(
-        base,
-        alt.Y("low:Q").title("row variance ÷ column variance − 1, %"),
-        alt.Y("mean:Q"),
-        ["step:Q", alt.Tooltip("mean:Q", format="+.2f")],
-    )
-    return charts.page_wide(
-        [zero, band, line],
-        240,
-        "How far the variances of the two directions differ",
-        "of the fixed loss's similarities, batch by batch; mean and range over seeds",
-    )
-
-
-CONDITIONS: Mapping[str, Mapping[str, Any]] = {
-    "default": {},
-    "batches of 16": {"batch_size": 16},
-    "batches of 512": {"batch_size": 512},
-    "a tenth of the images": {},
-    "uncentred features": {"centre": False},
-    "deep image head": {"hidden_layers": 1, "text_hidden_layers": 0},
-    "deep text head": {"hidden_layers": 0, "text_hidden_layers": 1},
-    "40 % mismatched pairs": {"noise": NoiseConfig(kind="mismatched", rate=0.4)},
-    "cold temperature": {"temperature": 0.05},
-}
-"""Where the two directions' variances might differ, and what each changes in a configuration."""
-
-TENTH = "a tenth of the images"
-
-
-class Compared(NamedTuple):
-    """A method under one of :data:`CONDITIONS`."""
-
-    condition: str
-    method: str
 
 
 def under(config: RunConfig, condition: str) -> RunConfig:
@@ -111,6 +31,8 @@ def under(config: RunConfig, condition: str) -> RunConfig:
     if condition not in CONDITIONS:
         raise ValueError(f"{condition!r} is no condition; there are {', '.join(CONDITIONS)}")
     changes = dict(CONDITIONS[condition])
+    if "noise" in changes:
+        changes["noise"] = NoiseConfig(**changes["noise"])
     if condition == TENTH:
         changes["train_images"] = max(2, config.train_images // 10)
     return config.model_copy(update=changes).with_steps_like(config)
