@@ -33,10 +33,7 @@ def base_config(parameters: EndToEndParameters, setting: str) -> RunConfig:
         parameters: The notebook's.
         setting: ``"frozen"``, ``"last blocks"`` or ``"from scratch"``.
     """
-    heads = {
-        "train_images": parameters.train_images,
-        "learning_rate": parameters.learning_rate,
-    }
+    heads = {"train_images": parameters.train_images, "learning_rate": parameters.learning_rate}
     if setting == SCRATCH:
         return RunConfig.of(
             parameters,

@@ -12,15 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from lib.chapters.shared.checking import (
-    MODELS as MODELS,
-)
-from lib.chapters.shared.checking import (
-    ParameterError,
-    Parameters,
-    _explain,
-    _is_parameter,
-)
+from lib.chapters.shared.checking import MODELS as MODELS
+from lib.chapters.shared.checking import ParameterError, Parameters, _explain, _is_parameter
 from lib.chapters.shared.options import (
     Actuator,
     CorpusOptions,

@@ -8,13 +8,10 @@ import pandas as pd
 from lib.chapters.shared import charts
 
 OURS = (
-    "scheduled loss",
-    "ours, not scheduled",
-    "scheduler alone",
-    "ours, in stacks",
-    "recall_at_k",
+    *("scheduled loss", "ours, not scheduled", "scheduler alone"),
+    *("ours, in stacks", "recall_at_k"),
 )
-"""Names of what this package does, drawn in its colour."""
+"""The package's own ways, drawn in blue."""
 
 
 def ratio_chart(
@@ -27,16 +24,14 @@ def ratio_chart(
     panel: str = "",
     target: float | None = None,
 ) -> alt.LayerChart:
-    """A point a way on a logarithmic axis, the package's own in blue, each with its number.
+    """Draw one point per way on a logarithmic axis, the package's own in blue, with its number.
 
     Args:
         table: ``way`` and the value.
-        value: The column that is drawn.
-        x_title: What it is, with its unit.
-        title: Of the chart.
-        subtitle: What to know to read it.
-        panel: What this chart is of where several stand below each other.
-        target: Drawn as a dashed line.
+        value, x_title: The column that is drawn, and its axis's title with the unit.
+        title, subtitle: Of the chart.
+        panel: What this chart shows, if several stand below each other; it follows the title.
+        target: The value of a dashed line.
     """
     table = table.sort_values(value, kind="stable")
     table = table.assign(
@@ -74,17 +69,15 @@ def line_chart(
     colour: str | None = None,
     rule: float | None = None,
 ) -> alt.LayerChart:
-    """A line with its points over a logarithmic axis of sizes.
+    """Draw lines with points over a logarithmic axis of sizes.
 
     Args:
         table: The columns that are drawn.
-        x: What grows.
-        y: What is measured.
+        x, y: The columns of the size and of what is measured.
         titles: Of both axes.
-        title: Of the chart.
-        subtitle: What to know to read it.
-        colour: The column that tells lines apart.
-        rule: A height that is drawn as a dashed line.
+        title, subtitle: Of the chart.
+        colour: The column with one line per value.
+        rule: The height of a dashed line.
     """
     base = alt.Chart(table).encode(
         alt.X(f"{x}:Q")

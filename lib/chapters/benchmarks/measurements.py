@@ -1,4 +1,4 @@
-"""What ``make bench`` measured, read for the book and held against its targets; times nothing."""
+"""Read what ``make bench`` measured and compare it with its targets; nothing is timed here."""
 
 import datetime
 import json
@@ -12,14 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 Case = Literal["step", "training", "recall"]
 CASES: tuple[Case, ...] = get_args(Case)
 LOOP, STACKS = "plain loop", "ours, in stacks"
-"""How the measurements name two ways to train many seeds."""
+"""The names of two ways to train many seeds."""
 FOLDER = Path(__file__).parent / "measured"
-"""What was measured last, a file a case: it comes with the package."""
+"""The last measurements, one file per case; they come with the package."""
 Value = str | float | int | None
 STATISTIC = {**dict.fromkeys(CASES, "shortest"), "training": "median"}
-"""What a case's ratios are of. Among turns of milliseconds the shortest tell what the work costs. A
-turn of whole trainings lasts through better and worse moments of a machine; those of a round share
-them, so that it is the median of the rounds' ratios."""
+"""The times whose ratio a case gives. The shortest of turns of milliseconds is what the work costs.
+A turn of whole trainings lasts through better and worse moments of a machine, which the turns of
+one round share; there the ratio is the median over rounds."""
 
 
 class MeasurementError(ValueError):
@@ -62,8 +62,8 @@ class Measured(BaseModel):
     rows: list[dict[str, Value]] = Field(min_length=1)
 
     def part(self, name: str) -> pd.DataFrame:
-        """Return the rows of a part as a table, with the columns that it has, and ``ratio``, which
-        is the case's statistic, where there are times.
+        """Return the rows of a part with its columns, and with ``ratio``, the case's statistic, if
+        it has times.
 
         Raises:
             MeasurementError: There is no such part.
@@ -80,10 +80,7 @@ _AGAIN = "measure again with `make bench`"
 
 
 def read_measurements(folder: str = "") -> dict[str, Measured]:
-    """Return what was measured, by case.
-
-    Args:
-        folder: Where the files are; empty, those that come with the package.
+    """Return what was measured, by case, from a folder; empty, from the files of the package.
 
     Raises:
         MeasurementError: A file is missing or malformed.
@@ -105,7 +102,7 @@ def read_measurements(folder: str = "") -> dict[str, Measured]:
 
 
 def conditions(measured: Mapping[str, Measured]) -> str:
-    """Say where, when and with what the measurements were made."""
+    """Return where, when and with which versions the measurements were made, as Markdown."""
     groups: dict[str, list[str]] = {}
     for case, one in measured.items():
         m = one.machine
@@ -129,7 +126,7 @@ def targets(
     recall_products: float,
     memory_mib: int,
 ) -> pd.DataFrame:
-    """Hold the measurements against what they should be.
+    """Compare the measurements with their targets.
 
     Args:
         measured: Of :func:`read_measurements`.
@@ -140,7 +137,7 @@ def targets(
         memory_mib: Peak of memory that recall over the large gallery must stay under.
 
     Returns:
-        ``what``, ``target`` and ``measured`` in words, and ``met``: None where a peer was absent.
+        ``what``, ``target`` and ``measured`` in words, and ``met``: None if a peer was absent.
     """
     rows = [
         *_step_targets(measured["step"], overhead),
@@ -209,14 +206,8 @@ def _memory_target(recall: Measured, memory_mib: int) -> Target:
 
 
 def speedups(curve: pd.DataFrame) -> pd.DataFrame:
-    """Return how much faster than a loop a number of runs is trained as stacks.
-
-    Args:
-        curve: The part ``curve`` of the case ``training``.
-
-    Returns:
-        ``shape``, ``runs``, ``speedup``; shapes in the order that they were measured.
-    """
+    """Return how much faster stacks train runs than a loop: ``shape`` (in the order measured),
+    ``runs`` and ``speedup``, from the part ``curve`` of the case ``training``."""
     wide = curve.pivot(index=["shape", "runs"], columns="way", values="ratio")
     gain = wide[LOOP] / wide[STACKS]
     order = list(dict.fromkeys(curve["shape"]))
@@ -224,14 +215,8 @@ def speedups(curve: pd.DataFrame) -> pd.DataFrame:
 
 
 def shares(growth: pd.DataFrame) -> pd.DataFrame:
-    """Return what the scheduler alone takes of a plain step, in percent, by size of batch.
-
-    Args:
-        growth: The part ``growth`` of the case ``step``.
-
-    Returns:
-        ``batch``, ``scheduler`` and ``step`` (beyond the plain loss's), both in percent.
-    """
+    """Return ``scheduler``, the time of the scheduler alone, and ``step``, what a scheduled step
+    takes more, in percent of a plain step by ``batch``, from the part ``growth`` of ``step``."""
     wide = growth.pivot(index="batch", columns="way", values="ratio")
     return pd.DataFrame(
         {
@@ -243,10 +228,7 @@ def shares(growth: pd.DataFrame) -> pd.DataFrame:
 
 
 def answer(held: pd.DataFrame) -> str:
-    """Say in a few sentences which targets were met, and name each that was not.
-
-    Args:
-        held: Of :func:`targets`.
+    """Return sentences that count the targets met, of :func:`targets`, and name the others.
 
     >>> answer(pd.DataFrame({"what": ["a", "b"], "target": ["at most 1", "at most 2"],
     ...                      "measured": ["0.5", "3"], "met": [True, False]}))
@@ -269,11 +251,8 @@ def answer(held: pd.DataFrame) -> str:
 
 
 def fastest(alone: pd.DataFrame) -> str:
-    """Say which way trains many seeds fastest, shape by shape, and where ours stands.
-
-    Args:
-        alone: The part ``training alone`` of the case ``training``.
-    """
+    """Return a sentence on the fastest way to train many seeds and how ours compares, by shape,
+    from the part ``training alone`` of the case ``training``."""
     said: dict[str, list[str]] = {}
     trained = alone[~alone["way"].str.startswith("matrix products")]
     for shape, table in trained.groupby("shape", sort=False):
@@ -286,12 +265,8 @@ def fastest(alone: pd.DataFrame) -> str:
 
 
 def limits(alone: pd.DataFrame) -> str:
-    """Say how much faster than a plain loop any way could be that multiplies and updates as PyTorch
-    does, shape by shape.
-
-    Args:
-        alone: The part ``training alone`` of the case ``training``.
-    """
+    """Return a sentence on how much faster than a plain loop any way with PyTorch's products and
+    updates could be, by shape, from the part ``training alone`` of the case ``training``."""
     gains = _gains(alone, "matrix products and AdamW, fused")
     listed = "; ".join(f"{gain:.1f} times ({shape})" for shape, gain in gains.items())
     return (
@@ -301,11 +276,8 @@ def limits(alone: pd.DataFrame) -> str:
 
 
 def by_shortest_turns(training: Measured) -> str:
-    """Say what the other statistic would make of the trainings' ratios: they are not sure numbers.
-
-    Args:
-        training: The case ``training``.
-    """
+    """Return a sentence with the ratios of the case ``training`` by the other statistic, which
+    shows how uncertain they are."""
     whole, alone = (
         table.assign(ratio=table["shortest"])
         for table in (training.part("whole runs"), training.part("training alone"))

@@ -19,15 +19,15 @@ COLOURS = {
     "magnitude": charts.ORANGE,
     "sample": charts.GREEN,
 }
-"""What a method turns, to its colour; any other actuator is grey."""
+"""The colour of what a method sets; any other actuator is grey."""
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3])
-"""Of the signals' lines, in the order of :data:`lib.schedulers.SIGNALS`; repeated if too few."""
+"""Of the lines by signal, in the order of :data:`lib.schedulers.SIGNALS`; repeated if too few."""
 
 
 def convergence_curves(
     curves: pd.DataFrame, reached: pd.DataFrame, share: float, target: float
 ) -> alt.HConcatChart:
-    """Validation rSum through training, beside the share of runs that have reached a target.
+    """Draw validation rSum through training, and the share of runs that have reached a target.
 
     Args:
         curves: Of :func:`lib.chapters.convergence.speed.curve_table`.
@@ -88,7 +88,7 @@ def convergence_curves(
 
 
 def _method_channels(means: pd.DataFrame) -> tuple[alt.Color, alt.Size, alt.StrokeDash]:
-    """Return the colour and width that say what a method sets, and the dashes of its signal."""
+    """Return the colour and width by what a method sets, and the dashes by its signal."""
     known = [turned for turned in {**COLOURS, **ACTUATORS} if turned in set(means["turns"])]
     colour = (
         alt.Color("turns:N")
@@ -112,7 +112,7 @@ def _method_channels(means: pd.DataFrame) -> tuple[alt.Color, alt.Size, alt.Stro
 
 
 def speed_differences(table: pd.DataFrame, margin: float, title: str) -> alt.FacetChart:
-    """Paired differences in the time to the primary targets, a panel a target.
+    """Draw paired differences in the time to the primary targets, one panel per target.
 
     Args:
         table: Of :func:`lib.chapters.convergence.speed.compare_speed`.
@@ -126,11 +126,7 @@ def speed_differences(table: pd.DataFrame, margin: float, title: str) -> alt.Fac
 
 
 def speed_rows(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return the summary of speed as a page shows it.
-
-    Args:
-        summary: Of :func:`lib.chapters.convergence.speed.speed_summary`.
-    """
+    """Return the table of :func:`lib.chapters.convergence.speed.speed_summary` for a page."""
     names = [f"{100 * share:g}" for share in SHARES]
     return pd.DataFrame(
         {

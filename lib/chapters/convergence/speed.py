@@ -3,14 +3,12 @@
 The target is paired. At each seed it is a share of the best validation rSum of the baseline's own
 run at that seed, so that a lucky subset raises the bar for every method alike.
 
-A run that never reaches its target within the epochs trained is *censored* there: all that is
-known is that it needs longer. Shares of runs are Kaplan and Meier's (1958). Methods are compared
-by the restricted mean time to target, the mean of min(T, epochs trained) (Royston and Parmar, BMC
-Medical Research Methodology, 2013), which counts a censored run as needing the whole horizon: too
-little for the method that has more of them, so their number stands beside the difference.
-
-The targets lean towards the baseline where they are high: it reaches its own best by definition,
-while an equal method with noise of its own may not.
+A run that does not reach its target within the epochs trained is *censored*: it needs longer.
+Shares of runs are Kaplan and Meier's (1958). Methods are compared by the restricted mean time to
+target, the mean of min(T, epochs trained) (Royston and Parmar, BMC Medical Research Methodology,
+2013). It counts a censored run as needing all epochs, which favours the method with more of them,
+so their number stands beside the difference. High targets favour the baseline, which reaches its
+own best by definition, while an equal method with other noise may not.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,16 +28,15 @@ SHARES = (0.90, 0.95, 0.99)
 PRIMARY_SHARES = (0.95, 0.99)
 """The targets on which the claim is judged; 90 % is passed while every curve is at its steepest."""
 OWN_BEST = "epoch of its own best"
-"""The paper's wording of speed. A flat maximum makes it noisy, so it is no primary measure."""
+"""The paper's measure of speed. A flat maximum makes it noisy, so it is not a primary measure."""
 
 
 def epochs_to(curve: ArrayLike, level: float) -> float:
     """Return when a curve first reaches a level, in epochs; infinity if it never does.
 
-    Between two evaluations the curve is taken as straight, since whole epochs are coarse where
-    targets lie a few apart; :data:`numpy.ceil` of the result is the first evaluation at or above
-    the level. There is no evaluation before the first epoch, so a run that is there by then
-    counts as 1.
+    Between evaluations the curve is taken as straight, since targets lie only a few epochs apart;
+    :data:`numpy.ceil` of the result is the first evaluation at or above the level. A run that is
+    there at the first evaluation counts as 1.
 
     Args:
         curve: (epochs,) the value after each epoch.
@@ -50,27 +47,21 @@ def epochs_to(curve: ArrayLike, level: float) -> float:
     """
     values = np.asarray(curve, dtype=np.float64)
     there = np.flatnonzero(values >= level)
-    if not there.size:
-        return float("inf")
+    if not there.size or there[0] == 0:
+        return 1.0 if there.size else float("inf")
     first = int(there[0])
-    if first == 0:
-        return 1.0
     below, above = values[first - 1], values[first]
     return float(first + (level - below) / (above - below))
 
 
 def mean_height(curve: ArrayLike) -> float:
-    """Return the area under a curve over its width, from the first evaluation to the last.
-
-    By the trapezoid rule. The rise before the first evaluation is not in it.
+    """Return the mean height of a curve from the first evaluation to the last, by trapezoids.
 
     >>> mean_height([10.0, 30.0, 40.0])
     27.5
     """
     values = np.asarray(curve, dtype=np.float64)
-    if len(values) == 1:
-        return float(values[0])
-    return float(integrate.trapezoid(values)) / (len(values) - 1)
+    return float(integrate.trapezoid(values)) / (len(values) - 1) if len(values) > 1 else values[0]
 
 
 def speed_table(
@@ -83,8 +74,8 @@ def speed_table(
         baseline: The method whose best validation rSum, seed by seed, sets the targets.
 
     Returns:
-        A row a run and target: ``method``, ``seed``, ``share`` (of :data:`SHARES`), ``epochs``
-        (interpolated; the horizon where censored), ``whole`` (the same at the first evaluation
+        One row per run and target: ``method``, ``seed``, ``share`` (of :data:`SHARES`), ``epochs``
+        (interpolated; the horizon if censored), ``whole`` (the same at the first evaluation
         there), ``steps``, ``reached``, ``horizon`` (epochs trained), ``best_epoch``, ``area``
         (:func:`mean_height` of validation rSum), ``turns`` and ``signal`` (:func:`what_is_set`).
 
@@ -143,7 +134,7 @@ def share_reached(
     """Return Kaplan and Meier's share of runs that have reached their target, at each time.
 
     Args:
-        epochs: (runs,) the time to target, or the horizon where the run is censored.
+        epochs: (runs,) the time to target, or the horizon if the run is censored.
         reached: (runs,) whether it was reached.
 
     Returns:
@@ -187,8 +178,8 @@ def reached_table(speeds: pd.DataFrame, share: float) -> pd.DataFrame:
 
 
 def curve_table(replicated: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
-    """Return every run's validation curve: ``method``, ``seed``, ``epoch``, ``rsum``, and what
-    is set by which signal, as :func:`what_is_set` says."""
+    """Return every run's validation curve: ``method``, ``seed``, ``epoch``, ``rsum``, ``turns`` and
+    ``signal`` (:func:`what_is_set`)."""
     return pd.concat(
         [
             record.epoch_table()[["epoch", "rsum"]].assign(
@@ -214,7 +205,7 @@ def what_is_set(config: RunConfig) -> dict[str, str]:
 
 
 def speed_summary(speeds: pd.DataFrame, baseline: str = "fixed") -> pd.DataFrame:
-    """Return a row a method: median times, censored runs, best epoch, and the area's difference.
+    """Return one row per method: median times, censored runs, best epoch, the area's difference.
 
     Args:
         speeds: Of :func:`speed_table`.
@@ -222,7 +213,7 @@ def speed_summary(speeds: pd.DataFrame, baseline: str = "fixed") -> pd.DataFrame
 
     Returns:
         ``method``; for each target ``epochs_90``, ``steps_90``, ``censored_90`` and so on, the
-        median over seeds being infinite where half of the runs or more are censored; ``runs``;
+        median over seeds being infinite if half of the runs or more are censored; ``runs``;
         ``best_epoch`` (median); ``area``, ``area_low``, ``area_high``: the paired difference in
         mean validation rSum and its 95 % interval, zero for the baseline.
     """
@@ -268,8 +259,8 @@ def compare_speed(
     """Compare every method's restricted mean time to target with the baseline's.
 
     Two families of comparisons, Holm's adjustment in each: the claim's, ``claimed`` at
-    :data:`PRIMARY_SHARES`; and everything, which the claim's rows are then taken out of: all
-    methods at all targets, and the epoch of each run's own best.
+    :data:`PRIMARY_SHARES`; and all methods at all targets with the epoch of each run's own best,
+    from which the claim's rows are then left out.
 
     Args:
         speeds: Of :func:`speed_table`.
@@ -317,12 +308,9 @@ def speed_finding(
     """Answer claim 5, that the paper's scheduler converges faster.
 
     Args:
-        notebook: Where the answer stands.
+        notebook, corpus, train_images: As for :func:`lib.chapters.shared.verdicts.judge`.
         speeds: Of :func:`speed_table`.
-        compared: Of :func:`compare_speed`; its primary rows are the answer.
-        corpus: On which corpus.
-        train_images: With how many training images.
-        margin: Epochs within which a difference is none.
+        compared, margin: Of :func:`compare_speed`; the primary rows are the answer.
     """
     table = compared[compared["primary"]]
     method, baseline = table["method"].iloc[0], table["baseline"].iloc[0]

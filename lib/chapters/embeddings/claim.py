@@ -58,8 +58,7 @@ def compare_clusters(runs: pd.DataFrame, margin: float, baseline: str = "fixed")
 def compare_measures(runs: pd.DataFrame, baseline: str = "fixed") -> pd.DataFrame:
     """Compare every method with the baseline on all measures, a Holm family of its own.
 
-    It describes: no margin was set for most measures, and for some no direction is better, so
-    there are no verdicts.
+    There are no verdicts: most measures have no margin, and some no better direction.
 
     Args:
         runs: Of :func:`measure_table`.
@@ -80,12 +79,12 @@ def at_equal_temperature(
     At each seed the fixed loss's measures are interpolated along log τ.
 
     Args:
-        runs: A row a run: ``method``, ``seed``, ``temperature`` and the measures.
+        runs: One row per run: ``method``, ``seed``, ``temperature`` and the measures.
         curve: The same for the fixed loss at several temperatures, on seeds that ``runs`` has too.
         baseline: The fixed loss as tuned, among ``runs``.
 
     Returns:
-        A row a method and measure of :data:`PRIMARY_MEASURES`, over the curve's seeds: ``method``,
+        One row per method and primary measure, over the curve's seeds: ``method``,
         ``temperature`` (mean), ``measure``, ``tuned`` and ``tuned_half``, ``equal`` and
         ``equal_half``: the mean paired differences and half-widths of their 95 % intervals. A
         temperature outside the curve's is compared with the curve's end.
@@ -108,11 +107,7 @@ def at_equal_temperature(
                 )
                 for seed in seeds
             }
-            row = {
-                "method": method,
-                "temperature": own["temperature"].mean(),
-                "measure": measure,
-            }
+            row = {"method": method, "temperature": own["temperature"].mean(), "measure": measure}
             for name, other in (("tuned", tuned[measure]), ("equal", equal)):
                 compared = paired_comparison(own[measure], other)
                 row |= {name: compared.estimate, f"{name}_half": compared.high - compared.estimate}
@@ -126,11 +121,8 @@ def cluster_finding(
     """Answer claim 4, that the paper's scheduler separates the embeddings more clearly.
 
     Args:
-        notebook: Where the answer stands.
-        compared: Of :func:`compare_clusters`.
-        corpus: On which corpus.
-        train_images: With how many training images.
-        margin: As for :func:`compare_clusters`.
+        notebook, corpus, train_images: As for :func:`lib.chapters.shared.verdicts.judge`.
+        compared, margin: Of :func:`compare_clusters`.
     """
     table = claim_rows(compared)
     headings = {heading: measure for measure, heading in PRIMARY_MEASURES.items()}

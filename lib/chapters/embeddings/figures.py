@@ -13,7 +13,7 @@ from lib.chapters.shared.figures import rounded_p, summarise
 
 
 def cluster_differences(table: pd.DataFrame, title: str) -> alt.FacetChart:
-    """Paired differences in the claim's two measures, each panel with its own scale and margin.
+    """Draw paired differences in the claim's two measures, each with its own scale and margin.
 
     Args:
         table: Of :func:`lib.chapters.embeddings.claim.compare_clusters`.
@@ -26,11 +26,11 @@ def cluster_differences(table: pd.DataFrame, title: str) -> alt.FacetChart:
 
 
 def temperature_chart(curve: pd.DataFrame, points: pd.DataFrame, title: str) -> alt.HConcatChart:
-    """The claim's two measures against the temperature: a line for the fixed loss, a dot a method.
+    """Draw the claim's measures against the temperature: the fixed loss's line, methods' dots.
 
     Args:
-        curve: A row a run of the fixed loss: ``temperature`` and the measures.
-        points: A row a run of the methods, on the same seeds: ``method``, ``temperature`` (mean
+        curve: One row per run of the fixed loss: ``temperature`` and the measures.
+        points: One row per run of the methods, on the same seeds: ``method``, ``temperature`` (mean
             over steps) and the measures.
         title: Of the figure.
     """
@@ -81,11 +81,7 @@ def temperature_chart(curve: pd.DataFrame, points: pd.DataFrame, title: str) -> 
 
 
 def cluster_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the comparisons of the claim's two measures as a page shows them.
-
-    Args:
-        table: Of :func:`lib.chapters.embeddings.claim.compare_clusters`.
-    """
+    """Return :func:`lib.chapters.embeddings.claim.compare_clusters`'s table as a page shows it."""
     return pd.DataFrame(
         {
             "method": table["method"],
@@ -102,11 +98,7 @@ def cluster_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def equal_temperature_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """Return what is left of each difference at equal temperature, as a page shows it.
-
-    Args:
-        table: Of :func:`lib.chapters.embeddings.claim.at_equal_temperature`.
-    """
+    """Return the table of :func:`lib.chapters.embeddings.claim.at_equal_temperature` for a page."""
     return pd.DataFrame(
         {
             "method": table["method"],
@@ -123,11 +115,10 @@ def equal_temperature_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def measure_rows(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return each measure as ``mean ± half-width of the 95 % interval``, a column a method.
+    """Return each measure as ``mean ± half-width of the 95 % interval``, one column per method.
 
-    Args:
-        runs: Of :func:`lib.chapters.embeddings.measures.measure_table`; ``temperature`` and
-            ``rsum`` are shown too if they are columns.
+    ``runs`` is of :func:`lib.chapters.embeddings.measures.measure_table`. Its columns
+    ``temperature`` and ``rsum``, if there are any, are shown too.
     """
     headings = {
         **MEASURES,
@@ -147,11 +138,8 @@ def measure_rows(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def change_rows(compared: pd.DataFrame) -> pd.DataFrame:
-    """Return each measure's paired difference from the baseline, a column a method.
-
-    Args:
-        compared: Of :func:`lib.chapters.embeddings.claim.compare_measures`.
-    """
+    """Return the paired differences of :func:`lib.chapters.embeddings.claim.compare_measures`, one
+    row per measure and one column per method; ``*`` marks an adjusted p below 0.05."""
     cells = compared.assign(
         cell=[
             plus_minus(row.estimate, row.high - row.estimate, sign=True)
@@ -167,7 +155,7 @@ def change_rows(compared: pd.DataFrame) -> pd.DataFrame:
 def plus_minus(value: float, half: float, *, sign: bool = False) -> str:
     """Write a value with the half-width of its interval, to two digits of the latter.
 
-    At least 2 decimals and at most 6 are written, 3 where the interval has no width.
+    At least 2 decimals and at most 6 are written, 3 if the interval has no width.
 
     >>> plus_minus(0.81234, 0.0123), plus_minus(-0.0000041, 0.0000125, sign=True)
     ('0.812 ± 0.012', '-0.000004 ± 0.000013')

@@ -18,10 +18,10 @@ PANEL = 300
 
 
 def map_chart(maps: pd.DataFrame, baseline: str = "fixed") -> alt.HConcatChart:
-    """Two t-SNE maps side by side, the baseline's and another method's, at chosen settings.
+    """Draw two t-SNE maps side by side, the baseline's and another method's, at chosen settings.
 
-    Topics and modalities are told by colour and shape and filtered by a click on the legend; a
-    point under the pointer is enlarged with its partner; a click on it opens its image's page.
+    Colour shows the topic and shape the modality; a click on the legend filters by them. The point
+    under the pointer and its partner are enlarged; a click on a point opens its image's page.
 
     Args:
         maps: Of :func:`lib.chapters.embeddings.maps.map_table`.
@@ -146,11 +146,8 @@ def _menu(name: str, heading: str, labels: Sequence[str], first: int = 0) -> alt
 
 
 def map_silhouette_chart(silhouettes: pd.DataFrame) -> alt.Chart:
-    """How distinct the topics look in each map: a dot a map, a row a method and seed.
-
-    Args:
-        silhouettes: Of :func:`lib.chapters.embeddings.maps.map_silhouettes`.
-    """
+    """Draw the silhouettes of :func:`lib.chapters.embeddings.maps.map_silhouettes`: one dot per map
+    and one row per method and seed."""
     table = silhouettes.assign(
         run=[f"{row.method}, seed {row.seed}" for row in silhouettes.itertuples()],
         start=silhouettes["start"].map(start_name),

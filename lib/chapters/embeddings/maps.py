@@ -43,7 +43,7 @@ def tsne(points: NDArray[np.float64], perplexity: float, start: int) -> NDArray[
         init="random" if start else "pca",
         random_state=start,
     )
-    # Sums over threads come in any order, and a last bit grows into another map.
+    # Threads add in any order, and a difference in the last bit grows into another map.
     with threadpool_limits(limits=1):
         plane: NDArray[np.float64] = made.fit_transform(points.astype(np.float32)).astype(float)
     return plane
@@ -102,7 +102,7 @@ def map_table(
         for config, encoder, data in lab.retrain(list(runs)):
             embedded = encoder(data.test.image, data.test.text)
             rows, first = labelled_pairs(data.test.caption_owner, labels)
-            # The same images for every run: the draw knows the gallery alone.
+            # The same images for every run: the draw depends on the gallery alone.
             drawn = np.sort(generator(0, "map").permutation(len(rows))[:images])
             rows, first = rows[drawn], first[drawn]
             sides = embedded.image[rows], embedded.text[first]
@@ -142,14 +142,8 @@ def map_table(
 
 
 def map_silhouettes(maps: pd.DataFrame) -> pd.DataFrame:
-    """Return how distinct the topics look in each map: their silhouette in the plane.
-
-    Args:
-        maps: Of :func:`map_table`.
-
-    Returns:
-        ``method``, ``seed``, ``perplexity``, ``start``, ``silhouette`` (rounded to 4 decimals).
-    """
+    """Return the silhouette of the topics in the plane of each map of :func:`map_table`: columns
+    ``method``, ``seed``, ``perplexity``, ``start`` and ``silhouette`` (rounded to 4 decimals)."""
     rows = []
     for keys, points in maps.groupby(["method", *SETTINGS], sort=False):
         value = silhouette_score(points[["x", "y"]], points["topic"])
@@ -158,7 +152,7 @@ def map_silhouettes(maps: pd.DataFrame) -> pd.DataFrame:
 
 
 def map_lesson(silhouettes: pd.DataFrame, method: str, baseline: str = "fixed") -> str:
-    """Say what a map's looks owe to its settings and what to the method.
+    """Return sentences on how much a map depends on its settings and how much on the method.
 
     Args:
         silhouettes: Of :func:`map_silhouettes`.
@@ -187,7 +181,7 @@ def map_lesson(silhouettes: pd.DataFrame, method: str, baseline: str = "fixed") 
 
 
 def _laid_out(part: pd.DataFrame, like: pd.DataFrame) -> NDArray[np.float64]:
-    """Turn or mirror a map towards another, centre and scale it: none changes what a map says."""
+    """Turn or mirror a map towards another, centre and scale it; ratios of distances stay."""
     plane, target = (np.stack(list(p["plane"])) for p in (part, like))
     turned = plane @ orthogonal_procrustes(plane, target)[0]
     turned -= (turned.max(axis=0) + turned.min(axis=0)) / 2

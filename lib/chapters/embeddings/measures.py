@@ -50,14 +50,14 @@ def measure_embeddings(
 ) -> dict[str, float]:
     """Return :data:`MEASURES` of one run's embeddings.
 
-    Alignment and hubness take every caption. Where captions are measured among themselves or with
-    labels, an image is represented by its first: siblings would be their own neighbours.
+    Alignment and hubness take every caption. The other measures take the first caption per image,
+    since captions of one image would be neighbours of each other.
 
     Args:
         image: (N, d), of unit length.
         text: (M, d), of unit length.
         caption_owner: (M,) the image row of each caption.
-        labels: N labels, None for an image that is left out where labels count.
+        labels: N labels, None for an image that is left out of measures with labels.
 
     Raises:
         ValueError: Fewer than two labels, or too few labelled images for a neighbourhood.
@@ -71,7 +71,7 @@ def measure_embeddings(
             f"are {len(rows)} images with {len(names)} labels"
         )
     pairs = image[caption_owner], text
-    a_caption_each = np.unique(caption_owner.numpy(), return_index=True)[1]
+    first_captions = np.unique(caption_owner.numpy(), return_index=True)[1]
     scores = image @ text.T
     v, t = image[rows], text[first]
     label = torch.from_numpy(codes)
@@ -85,7 +85,7 @@ def measure_embeddings(
         "relative_alignment": relative_alignment(*pairs),
         "modality_gap": modality_gap(image, text),
         "uniformity_image": uniformity(image),
-        "uniformity_text": uniformity(text[a_caption_each]),
+        "uniformity_text": uniformity(text[first_captions]),
         "hubness_text": hubness(scores, NEIGHBOURS),
         "hubness_image": hubness(scores.T, NEIGHBOURS),
         "silhouette_image": _silhouette(v, codes),
@@ -119,7 +119,7 @@ def gallery_samples(lab: Lab, config: RunConfig) -> tuple[Sample, ...]:
 def topic_table(lab: Lab, config: RunConfig) -> pd.DataFrame:
     """Return how many test images have each label: ``topic`` ("" for none) and ``images``.
 
-    The table is kept in the store, so that it can be shown where the corpus isn't.
+    The table is kept in the store, so that it can be shown without the corpus.
     """
 
     def compute() -> pd.DataFrame:
@@ -132,7 +132,7 @@ def topic_table(lab: Lab, config: RunConfig) -> pd.DataFrame:
 def measure_table(lab: Lab, chosen: Mapping[str, RunConfig], seeds: Sequence[int]) -> pd.DataFrame:
     """Train runs again and measure their test embeddings.
 
-    The table is kept in the store: where it is published, neither corpus nor training is needed.
+    The table is kept in the store, so that it can be shown without the corpus and without training.
 
     Args:
         lab: Where to train, and where the table is kept.
@@ -140,7 +140,7 @@ def measure_table(lab: Lab, chosen: Mapping[str, RunConfig], seeds: Sequence[int
         seeds: On which each is run.
 
     Returns:
-        A row a run: ``method``, ``seed`` and :data:`MEASURES`.
+        One row per run: ``method``, ``seed`` and :data:`MEASURES`.
     """
     names = {c.with_seed(seed): (name, seed) for name, c in chosen.items() for seed in seeds}
     any_run = next(iter(names))
@@ -159,10 +159,9 @@ def measure_table(lab: Lab, chosen: Mapping[str, RunConfig], seeds: Sequence[int
             ]
         )
 
-    key = {"runs": {config.run_id: method for config, (method, _) in names.items()}}
-    return lab.store.table(
-        "embedding-measures", {**key, "k": NEIGHBOURS, **_labels_key(any_run)}, compute
-    )
+    runs = {config.run_id: method for config, (method, _) in names.items()}
+    key = {"runs": runs, "k": NEIGHBOURS, **_labels_key(any_run)}
+    return lab.store.table("embedding-measures", key, compute)
 
 
 def _labels_key(config: RunConfig) -> dict[str, Any]:

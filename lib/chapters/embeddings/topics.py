@@ -54,11 +54,7 @@ TOPICS: Mapping[str, tuple[str, ...]] = {
 def topic_of(captions: Sequence[str]) -> str | None:
     """Return the topic that more than half of an image's captions name, more than any other topic.
 
-    Args:
-        captions: Of one image; one may name several topics.
-
-    Returns:
-        A key of :data:`TOPICS`, or None where there is no such topic or two tie.
+    A caption may name several topics. None is returned if there is no such topic or two tie.
 
     >>> topic_of(["A dog runs .", "Two dogs", "A puppy in the snow", "An animal", "It runs ."])
     'dogs'
@@ -73,12 +69,12 @@ def topic_of(captions: Sequence[str]) -> str | None:
 
 
 def image_labels(samples: Sequence[Sample], field: str = "background") -> list[str | None]:
-    """Return what each image is of, None where that is not clear.
+    """Return what each image is of, None if that is not clear.
 
     Args:
         samples: Of one corpus.
-        field: Which ground truth to take where the corpus has any. For ``Scenes`` it is the
-            background: the one attribute that fills the picture and has enough of each kind.
+        field: The ground truth to take if the corpus has any. The background of ``Scenes`` is the
+            one attribute that fills the picture and has enough images of each kind.
 
     Raises:
         ValueError: The corpus has ground truth, but no such field.

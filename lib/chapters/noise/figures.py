@@ -7,19 +7,12 @@ from lib.chapters.noise.robustness import JUDGED, condition_name, over_kinds
 from lib.chapters.shared import charts
 from lib.chapters.shared.figures import DIRECTIONS, difference_table, summarise
 
-_PANELS = {
-    "mismatched": "mismatched pairs",
-    "captions": "noisy captions",
-    "images": "noisy images",
-}
+_PANELS = {"mismatched": "mismatched pairs", "captions": "noisy captions", "images": "noisy images"}
 
 
 def training_curves(table: pd.DataFrame) -> alt.FacetChart:
-    """Clean test R@1 against the rate of noise in training, a panel a kind and direction.
-
-    Args:
-        table: Of :func:`lib.chapters.noise.robustness.noise_in_training`.
-    """
+    """Draw clean test R@1 against the rate of noise in training, one panel per kind and direction,
+    from the table of :func:`lib.chapters.noise.robustness.noise_in_training`."""
     return _panels(
         table.assign(level=100 * table["level"]),
         "noisy training pairs, %",
@@ -30,11 +23,8 @@ def training_curves(table: pd.DataFrame) -> alt.FacetChart:
 
 
 def severity_curves(table: pd.DataFrame) -> alt.FacetChart:
-    """R@1 against the severity of noise in the test split, the mean over kinds.
-
-    Args:
-        table: Of :func:`lib.chapters.noise.robustness.noise_at_test`.
-    """
+    """Draw R@1 against the severity of noise in the test split, the mean over kinds, from the table
+    of :func:`lib.chapters.noise.robustness.noise_at_test`."""
     return _panels(
         over_kinds(table),
         "severity (0: clean)",
@@ -45,11 +35,8 @@ def severity_curves(table: pd.DataFrame) -> alt.FacetChart:
 
 
 def kind_curves(table: pd.DataFrame) -> alt.FacetChart:
-    """rSum against the severity of each kind of noise in the test split.
-
-    Args:
-        table: Of :func:`lib.chapters.noise.robustness.noise_at_test`.
-    """
+    """Draw rSum against the severity of each kind of noise in the test split, from the table of
+    :func:`lib.chapters.noise.robustness.noise_at_test`."""
     curves = summarise(table, ["method", "kind", "level"], "rsum")
     layers = _lines(curves, "kind", "severity (0: clean)", alt.Y("mean:Q").scale(zero=False))
     kinds = list(dict.fromkeys(curves["kind"]))
@@ -66,7 +53,7 @@ def kind_curves(table: pd.DataFrame) -> alt.FacetChart:
 
 
 def degradation_chart(table: pd.DataFrame, margin: float) -> alt.FacetChart:
-    """Paired differences in what is lost to noise, a row of panels a condition.
+    """Draw paired differences in what is lost to noise, one row of panels per condition.
 
     Args:
         table: Of :func:`lib.chapters.noise.robustness.compare_degradation`.
@@ -93,9 +80,8 @@ def degradation_chart(table: pd.DataFrame, margin: float) -> alt.FacetChart:
 
 
 def loss_table(training: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
-    """Return R@1 without noise and with that at which the claim is judged, as a page shows it:
-    ``clean → noisy (change in percent of clean)``, means over seeds, and over kinds of noise at
-    test.
+    """Return R@1 without noise and at the :data:`lib.chapters.noise.robustness.JUDGED` noise, each
+    ``clean → noisy (change in percent of clean)``, the means over seeds and kinds of test noise.
 
     Args:
         training: Of :func:`lib.chapters.noise.robustness.noise_in_training`.
@@ -133,7 +119,7 @@ def degradation_table(table: pd.DataFrame) -> pd.DataFrame:
 def _panels(
     table: pd.DataFrame, axis: str, *, panel_width: int, title: str, subtitle: str
 ) -> alt.FacetChart:
-    """Return R@1 against the level of noise: a row per direction, a column per place of noise."""
+    """Return R@1 against the level of noise: one row per direction, one column per noisy part."""
     curves = pd.concat(
         [
             summarise(table, ["method", "what", "level"], f"{direction}_r1").assign(direction=name)
@@ -154,7 +140,7 @@ def _panels(
 
 
 def _lines(curves: pd.DataFrame, panel: str, axis: str, y: alt.Y) -> alt.LayerChart:
-    """Return a line a method with its interval; a click on the legend singles one out."""
+    """Return one line per method with its interval; a click on the legend singles one out."""
     picked = alt.selection_point("picked", fields=["method"], bind="legend")
     order = list(dict.fromkeys(curves["method"]))
     colour = alt.Color("method:N").sort(order).title("method (click)")

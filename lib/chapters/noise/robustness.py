@@ -1,12 +1,10 @@
 """Robustness: what a method loses to noise, and how that differs from what the fixed loss loses.
 
-Noise comes in two places, which are measured apart. *Training noise* is in the pairs that a run
-trains on; validation and test are clean. *Test noise* is in the captions or the images of the
-gallery that finished runs are measured on; they were trained on clean pairs.
-
-A run's degradation is its clean metric minus its noisy one, in points. Methods are compared by
-the paired *difference in degradation*, so that a method that is better everywhere, noise or not,
-does not pass for a robust one.
+*Training noise* is in the pairs that a run trains on; validation and test are clean. *Test noise*
+is in the captions or images of the test split; the runs were trained on clean pairs. A run's
+degradation is its clean metric minus its noisy one, in points. Methods are compared by the paired
+*difference in degradation*, so that a method that is better with and without noise does not count
+as robust.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,8 +37,8 @@ JUDGED: Mapping[tuple[str, str], float] = {
     ("test", "captions"): 3,
     ("test", "images"): 3,
 }
-"""Where the noise is, and in what, to the rate or severity at which the claim is judged; test noise
-as the mean over its kinds."""
+"""(Training or test, what is noisy) to the rate or severity at which the claim is judged; of test
+noise, the mean over its kinds."""
 
 
 class TrainedWith(NamedTuple):
@@ -63,7 +61,7 @@ def condition_name(place: str, what: str, level: float) -> str:
 
 
 def judged_too(place: str, what: str, levels: Sequence[float]) -> list[float]:
-    """Return rates or severities in order, that at which the claim is judged among them.
+    """Return rates or severities in order, including the one at which the claim is judged.
 
     >>> judged_too("training", "mismatched", [0.8])
     [0.4, 0.8]
@@ -121,7 +119,7 @@ def noise_at_test(
 
     Returns:
         ``method``, ``seed``, ``what`` (``"captions"`` or ``"images"``), ``kind``, ``level`` (the
-        severity) and :data:`RECALLS`. The clean gallery stands in it once for each kind, at 0.
+        severity) and :data:`RECALLS`. Each kind has the clean rows once, at level 0.
 
     Raises:
         ValueError: A kind or a severity is unknown.
@@ -237,8 +235,8 @@ def compare_degradation(
         claimed: The method that the claim is about.
 
     Returns:
-        Columns as in :func:`lib.statistics.comparison_table`, in points, a positive difference
-        being a greater loss, and ``condition`` and ``primary``.
+        Columns as in :func:`lib.statistics.comparison_table`, in points (a positive difference is
+        a greater loss), and ``condition`` and ``primary``.
 
     Raises:
         ValueError: ``baseline`` or ``claimed`` is not among the methods, a table lacks noise at
@@ -285,11 +283,8 @@ def robustness_finding(
     one metric at least, and nowhere more; *worsens* likewise; else *undecided*.
 
     Args:
-        notebook: Where the answer stands.
-        compared: Of :func:`compare_degradation`; its primary rows are the answer.
-        corpus: On which corpus.
-        train_images: With how many training images.
-        margin: Points within which a difference is none.
+        notebook, corpus, train_images: As for :func:`lib.chapters.shared.verdicts.judge`.
+        compared, margin: Of :func:`compare_degradation`; the primary rows are the answer.
     """
     table = compared[compared["primary"]]
     counts = table["verdict"].value_counts()

@@ -1,4 +1,4 @@
-"""The field: the study's methods and other papers' rivals, tuned alike and ranked on one board."""
+"""The study's methods and those of other papers, tuned alike and ranked on one leaderboard."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ STUDY: dict[str, Scheduled] = {
 MULTI_POSITIVE = "multi-positive loss"
 
 BOARD_METRICS = {**PRIMARY_METRICS, "mean_recall": "mean recall"}
-"""What is compared: the two R@1 of the paper's claims, and rSum divided by its six recalls."""
+"""The two R@1 of the paper's claims, and rSum divided by its six recalls."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ class Entrant:
     """Another paper's method on the board, or a control.
 
     Attributes:
-        sets: What it sets in place of the fixed loss's.
+        sets: What the method sets, and the fixed loss does not.
         constants: Maps the notebook's parameters to the changes in a configuration, one per value
             of its constants.
         temperatures: Maps the parameters and the tuned fixed loss to the temperatures, each of
             which is combined with each change; default, the scheduled temperatures.
         symbol: How a table writes the loss's own constant.
-        control: Whether it is what a rival brings beside its rule, without the rule.
+        control: Whether the entrant is what a rival changes beside its rule, without the rule.
     """
 
     sets: Scheduled
@@ -71,7 +71,7 @@ class Entrant:
     control: bool = False
 
     def candidates(self, parameters: RivalsParameters, fixed: RunConfig) -> list[RunConfig]:
-        """Return what it is tuned over.
+        """Return the configurations that the method is tuned over.
 
         Args:
             parameters: The notebook's.
@@ -182,18 +182,18 @@ SYMBOLS = {
     "step": "η",
     "captions_at_once": "captions an image",
 }
-"""How a table writes a tuned constant, if not by its name; an entrant has that of its loss."""
+"""How a table writes a tuned constant, if not by its name; an entrant has its loss's symbol."""
 
 
 def tune_field(lab: Lab, parameters: RivalsParameters) -> tuple[Tuning, pd.DataFrame]:
-    """Tune the study's methods and every rival on validation, with as many candidates each.
+    """Tune the study's methods and every rival on validation, with equally many candidates each.
 
     Args:
         lab: Where to train.
         parameters: The notebook's.
 
     Returns:
-        What was chosen, the study's methods first, and one row a method: ``method``, ``sets``,
+        What was chosen, the study's methods first, and one row per method: ``method``, ``sets``,
         ``constants`` (the chosen values of those that were tuned), ``tuned`` (how many) and
         ``validation_rsum``. The learning rate, tuned on the fixed loss for all, is not counted.
 
@@ -227,7 +227,7 @@ def tune_field(lab: Lab, parameters: RivalsParameters) -> tuple[Tuning, pd.DataF
 
 
 def tuned_constants(candidates: Sequence[RunConfig]) -> list[str]:
-    """Return the names of the constants in which candidates differ, those of a schedule by theirs.
+    """Return the names of the constants, of the run or of its schedule, in which candidates differ.
 
     >>> taus = [RunConfig(temperature=tau, loss="sigmoid", loss_constant=-5) for tau in (0.1, 0.2)]
     >>> tuned_constants(taus)
@@ -241,7 +241,7 @@ def compare(runs: pd.DataFrame, margin: float, baseline: str = "fixed") -> pd.Da
     """Compare every method with the fixed loss on :data:`BOARD_METRICS`, one Holm family.
 
     Args:
-        runs: A row a run: ``method``, ``seed`` and the metrics.
+        runs: One row per run: ``method``, ``seed`` and the metrics.
         margin: Points within which a difference is none.
         baseline: The method that the others are compared with.
 
@@ -260,38 +260,27 @@ def averaged(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare_captions(runs: pd.DataFrame, margin: float) -> pd.DataFrame:
-    """Compare the multi-positive loss with the fixed loss on as many captions.
-
-    Args:
-        runs, margin: As for :func:`compare`.
-
-    Returns:
-        Rows as :func:`compare` gives them, a Holm family of their own.
-    """
+    """Compare the multi-positive loss with the fixed loss on as many captions, as :func:`compare`
+    does, in a Holm family of their own."""
     pair = runs[runs["method"].isin([MULTI_POSITIVE, MORE_CAPTIONS])]
     return compare(pair, margin, MORE_CAPTIONS)
 
 
 def captions_conclusion(table: pd.DataFrame) -> str:
-    """Say what the multi-positive loss adds to the captions that it brings.
-
-    Args:
-        table: What :func:`compare_captions` returns.
-    """
-    said = ", ".join(
+    """Return a sentence on :func:`compare_captions`'s table: the effect of the loss alone."""
+    changes = ", ".join(
         f"{row.metric} {with_interval(row.estimate, row.low, row.high)} ({row.verdict})"
         for row in table.itertuples()
     )
-    return f"Against the fixed loss on as many captions, the multi-positive loss changes: {said}."
+    return (
+        f"Against the fixed loss on as many captions, the multi-positive loss changes: {changes}."
+    )
 
 
 def conclusion(table: pd.DataFrame) -> str:
-    """Say what beats the fixed loss and what that sets, in sentences made from the comparisons.
+    """Return sentences on what beats the fixed loss, from the table of :func:`compare`.
 
-    A method is better if some metric improves and none worsens, and so on with worse.
-
-    Args:
-        table: What :func:`compare` returns.
+    A method is better if some metric improves and none worsens, worse if the reverse holds.
     """
     found = {method: overall(rows) for method, rows in table.groupby("method", sort=False)}
     scores = table[table["metric"] == BOARD_METRICS["mean_recall"]].set_index("method")["estimate"]
@@ -314,8 +303,7 @@ def conclusion(table: pd.DataFrame) -> str:
     for kind in dict.fromkeys(SETS[name] for name in found):
         answers = [answer for name, answer in found.items() if SETS[name] == kind]
         if answers == ["improves"]:
-            # The first sentence has said it.
-            continue
+            continue  # The first sentence names this method already.
         counted = ", ".join(
             f"{answers.count(answer)} {word}" for answer, word in words.items() if answer in answers
         )

@@ -12,7 +12,7 @@ PANEL = (140, alt.Step(20))
 
 
 def leaderboard_chart(table: pd.DataFrame, margin: float) -> alt.VConcatChart:
-    """Paired differences from the fixed loss, a block for what is set and a panel a metric.
+    """Draw paired differences from the fixed loss, one block per thing set, one panel per metric.
 
     Args:
         table: Of :func:`lib.chapters.rivals.board.compare`.
@@ -25,8 +25,7 @@ def leaderboard_chart(table: pd.DataFrame, margin: float) -> alt.VConcatChart:
     chart: alt.VConcatChart = alt.vconcat(*blocks)
     return chart.properties(
         title=charts.difference_title(
-            "Everything against the fixed loss, tuned with the same budget",
-            f"±{margin:g} points",
+            "Everything against the fixed loss, tuned with the same budget", f"±{margin:g} points"
         )
     )
 
@@ -48,11 +47,11 @@ def _block(table: pd.DataFrame, kind: str, margin: float, reach: float) -> alt.F
 
 
 def leaderboard_table(compared: pd.DataFrame, field: pd.DataFrame) -> pd.DataFrame:
-    """Return the board as a page shows it, the best first: gains, and what each method asks for.
+    """Return the leaderboard as a page shows it, the best first: gains, and what each costs.
 
     Args:
         compared: Of :func:`lib.chapters.rivals.board.compare`.
-        field: ``method``, ``sets``, ``tuned`` and ``ratio``, a row a method.
+        field: ``method``, ``sets``, ``tuned`` and ``ratio``, one row per method.
     """
     shown = difference_table(compared)
     cells = pd.DataFrame(

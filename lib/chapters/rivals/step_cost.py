@@ -15,7 +15,7 @@ WIDTHS = (1280, 384)
 
 
 def cost_key(methods: Mapping[str, RunConfig], repeats: int) -> dict[str, object]:
-    """Return what determines the table of :func:`step_costs`, for a store to find it by."""
+    """Return what determines the table of :func:`step_costs`: its key in a store."""
     names = {"schedule", "loss", "captions_at_once", "learn_temperature", "learn_bias"}
     sizes = {"train_images", "batch_size", "embedding_dim", "hidden_layers", "hidden_features"}
     sizes |= {"text_hidden_layers"}
@@ -30,17 +30,17 @@ def cost_key(methods: Mapping[str, RunConfig], repeats: int) -> dict[str, object
 
 
 def step_costs(methods: Mapping[str, RunConfig], repeats: int) -> pd.DataFrame:
-    """Measure a step of each method alone on the CPU: heads and loss, forward and backward.
+    """Time a step of each method on the CPU: heads and loss, forward and backward.
 
-    Methods take turns, so that whatever else the machine does meets them alike, and the shortest of
-    the repeats counts.
+    Methods take turns, so that other load on the machine affects them alike; the shortest repeat
+    counts.
 
     Args:
         methods: Name to configuration; one is called ``fixed``.
         repeats: Steps measured of each.
 
     Returns:
-        ``method`` and ``ratio``, to the fixed loss's shortest step; no times.
+        ``method`` and ``ratio``, the shortest step over the fixed loss's shortest.
     """
     steps = {name: _step(config) for name, config in methods.items()}
     shortest = dict.fromkeys(steps, float("inf"))

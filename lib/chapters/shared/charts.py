@@ -1,9 +1,7 @@
-"""The study's Altair theme, the parts that its charts share, and their output in a notebook, which
-is seen without network or scripts.
+"""The study's Altair theme, the parts that its charts share, and their output in a notebook.
 
-``enable()``, called once in a notebook's first cell, makes every chart that the notebook displays
-carry its Vega-Lite specification, which the book draws, and a static picture of the same chart,
-which stands in wherever the specification isn't drawn.
+After ``enable()``, a notebook displays every chart as its Vega-Lite specification, which the book
+draws, and as a static picture, which needs neither network nor scripts.
 """
 
 from collections.abc import Sequence
@@ -24,17 +22,10 @@ MIME_TYPE = f"application/vnd.vegalite.v{VEGALITE_VERSION.split('.')[0]}+json"
 STATIC_WIDTH = 640
 """Width in pixels, in the static picture, of a chart that fills its container in a page."""
 
-BLUE, VERMILLION, GREEN, PURPLE, SKY, ORANGE = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#56b4e9",
-    "#e69f00",
-)
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+"""Okabe and Ito's colours (2008): distinct with any common colour blindness."""
+BLUE, VERMILLION, GREEN, PURPLE, SKY, ORANGE = PALETTE
 GREY, INK = "#8a9199", "#2b3137"
-PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, SKY, ORANGE)
-"""Okabe and Ito's colours (2008): told apart by readers with any common colour blindness."""
 
 _FONT = "system-ui, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
 
@@ -78,7 +69,7 @@ def theme() -> alt.theme.ThemeConfig:
 
 
 def enable() -> None:
-    """Make every chart displayed from here on wear the theme and carry its static picture."""
+    """Display charts in the theme and with a static picture from now on."""
     alt.theme.register("study", enable=True)(theme)
     alt.renderers.register("study", render)
     alt.renderers.enable("study")
@@ -107,8 +98,8 @@ def _printable(value: Any) -> Any:
 def static_svg(spec: dict[str, Any]) -> str:
     """Return the picture of ``spec`` as SVG text, drawn without network.
 
-    At a control character, which no SVG may hold, the library that draws would abort the whole
-    process, so that the texts are made :func:`lib.utils.text.printable` first.
+    The texts are first made :func:`lib.utils.text.printable`, since vl-convert aborts the whole
+    process at a control character.
 
     Raises:
         ValueError: The specification can't be drawn, or wants data from an address.
@@ -122,7 +113,7 @@ def static_svg(spec: dict[str, Any]) -> str:
 
 
 def description(spec: dict[str, Any]) -> str:
-    """Return what a chart says of itself in words: its description, else its title.
+    """Return a chart's description, else its title.
 
     >>> description({"title": {"text": ["Recall", "by seed"]}})
     'Recall by seed'
@@ -136,7 +127,7 @@ def description(spec: dict[str, Any]) -> str:
 
 
 PANEL = (205, alt.Step(24))
-"""Width and height of a panel of differences: three fit a page, a row each method."""
+"""Width and height of a panel of differences, one row per method: three fit a page."""
 
 
 def page_wide(
@@ -150,7 +141,7 @@ def page_wide(
 
 
 def interval_tooltip(digits: str = ".2f", centre: str = "mean") -> list[alt.Tooltip]:
-    """Return what a tooltip says of a value and its interval, in a number format."""
+    """Return the tooltip's fields for a value and its interval, in a number format."""
     return [alt.Tooltip(f"{column}:Q", format=digits) for column in (centre, "low", "high")]
 
 
@@ -206,10 +197,9 @@ def difference_layers(
         margin: Half-width of the band inside which a difference counts as none, for all or by row.
         y: The column whose values are the rows of the panel, in the table's order.
         x_title: What is different, with its unit.
-        named: Further columns that the tooltip shows.
+        named, more: Further columns in the tooltip, and its last fields.
         decimals: Of the tooltip's numbers.
-        scale: Of the differences; default, what they need.
-        more: What the tooltip ends with.
+        scale: Of the differences; default, as wide as they need.
     """
     base = alt.Chart(table.assign(inside=margin, outside=-margin))
     rows = alt.Y(f"{y}:N").sort(list(dict.fromkeys(table[y]))).title(None).axis(labelLimit=220)
@@ -235,7 +225,7 @@ def difference_layers(
 
 
 def difference_title(title: str, band: str, lead: str = "") -> alt.Title:
-    """Return the title of paired differences, with what the grey ``band`` is, after a ``lead``."""
+    """Return the title of paired differences; ``lead`` begins the subtitle, ``band`` ends it."""
     return alt.Title(title, subtitle=f"{lead}paired over seeds, 95 % intervals; grey band: {band}")
 
 

@@ -1,4 +1,4 @@
-"""The study's figures and tables: each takes a tidy table and answers one question."""
+"""Figures and tables that several chapters show; each takes a tidy table."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -25,19 +25,19 @@ METRICS = {
 """Test metrics and how a table heads them; recalls in percent."""
 
 MAX_POINTS = 1500
-"""Points of a series beyond which it is thinned: a page must stay light."""
+"""A longer series is thinned, so that a page stays small."""
 
 
 def difference_chart(
     table: pd.DataFrame, margin: float, gains: Mapping[str, float] | None, title: str
 ) -> alt.FacetChart:
-    """Paired differences with their intervals, a panel a metric.
+    """Draw paired differences with their intervals, one panel per metric.
 
     Args:
         table: ``method``, ``metric``, ``estimate``, ``low``, ``high`` (points), ``verdict``.
         margin: Half-width of the band inside which a difference counts as none.
-        gains: Metric to the gain that the paper reports, drawn as a dashed line; None where the
-            comparison is none of the paper's.
+        gains: Metric to the gain that the paper reports, drawn as a dashed line; None if the paper
+            does not compare this.
         title: What is compared with what.
     """
     if gains:
@@ -86,11 +86,8 @@ def rounded_p(p: float) -> str:
 
 
 def difference_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of a comparison as a page shows them; the baseline where there are several.
-
-    Args:
-        table: Rows of :func:`lib.chapters.shared.verdicts.against`.
-    """
+    """Return rows of :func:`lib.chapters.shared.verdicts.against` as a page shows them; the baseline
+    is a column only if there are several."""
     several = table["baseline"].nunique() > 1
     return pd.DataFrame(
         {
@@ -107,13 +104,12 @@ def difference_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def path_chart(table: pd.DataFrame, y: str, title: str) -> alt.LayerChart:
-    """Something that is set or read at each step, through training, a line a method.
+    """Draw a value of every step through training, one line per method.
 
     Args:
-        table: ``method``, ``step``, ``mean``, ``low``, ``high`` (over seeds). Thinned to every
-            so-many-th step where it is long.
-        y: What it is.
-        title: Of the chart.
+        table: ``method``, ``step``, ``mean``, ``low``, ``high`` (over seeds). A long one is thinned
+            to every second, third … step.
+        y, title: The titles of the axis and of the chart.
     """
     keep = max(1, -(-len(table) // MAX_POINTS))
     table = table[table["step"] % keep == 0] if keep > 1 else table
@@ -154,7 +150,7 @@ def show_table(
 
 
 def show_html(text: str) -> HTML:
-    """Return HTML for a page; whatever data it holds must be escaped already."""
+    """Return HTML for a page; data in the text must be escaped already."""
     return HTML(text)  # type: ignore[no-untyped-call]
 
 
@@ -163,12 +159,10 @@ def _formatter(digits: int) -> Callable[[float], str]:
 
 
 def leaderboard(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return each method's test metrics as ``mean ± half-width of the 95 % interval``.
+    """Return each method's test metrics as ``mean ± half-width of the 95 % interval``; the number of
+    its collapsed runs, if any, follows its name.
 
-    A method some of whose runs collapsed says so beside its name.
-
-    Args:
-        runs: One row a run: ``method``, ``collapsed`` and the columns of :data:`METRICS`.
+    ``runs`` has one row per run: ``method``, ``collapsed`` and the columns of :data:`METRICS`.
     """
     methods = runs.groupby("method", sort=False)["collapsed"].agg(["sum", "size"])
     board = pd.DataFrame(
@@ -200,12 +194,11 @@ def summarise(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFram
 def response_chart(
     table: pd.DataFrame, x: str, x_title: str, title: str, margin: float
 ) -> alt.FacetChart:
-    """Paired differences from the fixed loss against a constant, a panel a direction.
+    """Draw paired differences from the fixed loss against a constant, one panel per direction.
 
     Args:
         table: ``metric``, ``estimate``, ``low``, ``high`` (points), ``verdict`` and the constant.
-        x: Its column: numbers, drawn in their order and evenly spaced.
-        x_title: What it is.
+        x, x_title: The constant's column, drawn in order and evenly spaced, and the axis's title.
         title: Of the chart.
         margin: Half-width of the band inside which a difference counts as none.
     """

@@ -18,7 +18,7 @@ Candidates = Callable[[MethodOptions, RunConfig], list[RunConfig]]
 
 
 def methods() -> dict[str, Candidates]:
-    """Return what makes each method's candidates, by the method's name.
+    """Return the function that makes each method's candidates, by the method's name.
 
     >>> list(methods())[:3]
     ['fixed', 'learned τ', 'variance × direction']
@@ -117,10 +117,10 @@ def _given(parameters: MethodOptions, name: str, method: str) -> Sequence[float]
 
 
 def scheduled(config: RunConfig) -> ScheduleConfig:
-    """Return the scheduler of a configuration that has one.
+    """Return a configuration's scheduler.
 
     Raises:
-        ValueError: It has none.
+        ValueError: The configuration has none.
     """
     if config.scheduler is None:
         raise ValueError(f"{config.method} has no scheduler")

@@ -1,6 +1,6 @@
 """What the steps of finished runs recorded: weights, temperatures and signals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,47 +10,38 @@ from lib.runs import STEP_COLUMNS, RunRecord
 
 def mean_temperatures(replicated: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
     """Return ``method``, ``seed`` and ``temperature``: each run's mean over the steps until the
-    epoch that validation chose.
-
-    Args:
-        replicated: Method to its records.
-    """
-    column = STEP_COLUMNS.index("temperature")
-    return pd.DataFrame(
-        [
-            {
-                "method": method,
-                "seed": record.config.seed,
-                "temperature": float(
-                    record.steps[
-                        : len(record.steps) * record.best_epoch // len(record.epochs), column
-                    ].mean(dtype=np.float64)
-                ),
-            }
-            for method, records in replicated.items()
-            for record in records
-        ]
-    )
+    epoch that validation chose, from each method's records."""
+    rows = []
+    for method, records in replicated.items():
+        for record in records:
+            until = len(record.steps) * record.best_epoch // len(record.epochs)
+            steps = record.steps[:until, STEP_COLUMNS.index("temperature")]
+            rows.append((method, record.config.seed, float(steps.mean(dtype=np.float64))))
+    return pd.DataFrame(rows, columns=["method", "seed", "temperature"])
 
 
-def path_table(replicated: Mapping[str, Sequence[RunRecord]], column: str) -> pd.DataFrame:
-    """Return the path of a step column: mean, least and greatest over seeds at each step.
-
-    Args:
-        replicated: Method to its runs.
-        column: One of :data:`lib.runs.STEP_COLUMNS`.
-    """
+def _over_seeds(
+    replicated: Mapping[str, Sequence[RunRecord]], value: Callable[[pd.DataFrame], pd.Series]
+) -> pd.DataFrame:
+    """Return ``method``, ``step`` and a value of the step tables: ``mean``, ``low``, ``high``."""
     steps = pd.concat(
         record.step_table().assign(method=method)
         for method, records in replicated.items()
         for record in records
     )
-    paths = steps.groupby(["method", "step"], sort=False)[column].agg(["mean", "min", "max"])
-    return paths.rename(columns={"min": "low", "max": "high"}).reset_index()
+    paths = value(steps).groupby([steps["method"], steps["step"]], sort=False)
+    table = paths.agg(["mean", "min", "max"]).rename(columns={"min": "low", "max": "high"})
+    return table.reset_index()
+
+
+def path_table(replicated: Mapping[str, Sequence[RunRecord]], column: str) -> pd.DataFrame:
+    """Return the path of one of :data:`lib.runs.STEP_COLUMNS` from each method's runs: ``method``,
+    ``step``, and over seeds ``mean``, ``low`` and ``high``."""
+    return _over_seeds(replicated, lambda steps: steps[column])
 
 
 def imbalance(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """Return how far the directions' variances differ, step by step: a row a seed and step.
+    """Return how far the directions' variances differ, one row per seed and step.
 
     Returns:
         ``seed``, ``step``, ``row_variance``, ``column_variance`` (means over the batch's queries),
@@ -81,20 +72,9 @@ def furthest_weight(records: Sequence[RunRecord]) -> float:
 
 
 def relative_weights(replicated: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
-    """Return the weight of image → text where both are scaled to the sum 2, through training.
-
-    Args:
-        replicated: Method to its runs.
-
-    Returns:
-        ``method``, ``step``, and over seeds ``mean``, ``low`` and ``high``.
-    """
-    steps = pd.concat(
-        record.step_table().assign(method=method)
-        for method, records in replicated.items()
-        for record in records
+    """Return the path of the weight of image → text, both weights scaled to the sum 2; the columns
+    are those of :func:`path_table`."""
+    return _over_seeds(
+        replicated,
+        lambda steps: 2 * (steps["weight_i2t"] / (steps["weight_i2t"] + steps["weight_t2i"])),
     )
-    share = steps["weight_i2t"] / (steps["weight_i2t"] + steps["weight_t2i"])
-    paths = (2 * share).groupby([steps["method"], steps["step"]], sort=False)
-    table = paths.agg(["mean", "min", "max"]).rename(columns={"min": "low", "max": "high"})
-    return table.reset_index()

@@ -24,8 +24,8 @@ class Tuning:
     """What tuning chose.
 
     Attributes:
-        chosen: Method to configuration (its seed is of no meaning).
-        table: One row a candidate: ``method``, ``temperature``, ``learning_rate``, ``gamma``,
+        chosen: Method to configuration (the seed has no meaning).
+        table: One row per candidate: ``method``, ``temperature``, ``learning_rate``, ``gamma``,
             ``target``, ``validation_rsum`` (mean over the tuning seeds, percent points),
             ``standard_error`` and ``chosen``.
     """
@@ -89,8 +89,8 @@ def results_table(replicated: Mapping[Any, Sequence[RunRecord]]) -> pd.DataFrame
     """Return one row per run: ``method``, ``seed``, ``best_epoch``, ``collapsed``, test metrics.
 
     Args:
-        replicated: Key to its runs: a method's name, or a named tuple, whose fields then are
-            columns in the place of ``method``.
+        replicated: Key to its runs: a method's name, or a named tuple, whose fields become columns
+            in place of ``method``.
     """
     return pd.DataFrame(
         [
@@ -108,11 +108,7 @@ def results_table(replicated: Mapping[Any, Sequence[RunRecord]]) -> pd.DataFrame
 
 
 def tune_methods(
-    lab: Lab,
-    parameters: MethodOptions,
-    names: Iterable[str],
-    *,
-    base: RunConfig | None = None,
+    lab: Lab, parameters: MethodOptions, names: Iterable[str], *, base: RunConfig | None = None
 ) -> Tuning:
     """Tune methods on validation as the main comparison does: the learning rate on the fixed loss,
     then each method's own constants with the same number of candidates.
@@ -121,8 +117,8 @@ def tune_methods(
         lab: Where to train.
         parameters: A notebook's.
         names: Of :func:`methods`.
-        base: What all candidates share, its learning rate tuned already; default, what the
-            parameters say, with the learning rate of the best fixed loss.
+        base: What all candidates share, with the learning rate already tuned; default, from the
+            parameters, with the learning rate of the best fixed loss.
 
     Raises:
         ValueError: There is no method of that name, or the parameters lack its candidates; nothing

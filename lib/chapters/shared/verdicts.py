@@ -1,4 +1,4 @@
-"""From comparisons to the finding that answers a claim, its sentence built from computed values."""
+"""From comparisons to the finding that answers a claim; its sentence states computed values."""
 
 from collections.abc import Sequence
 
@@ -33,7 +33,7 @@ def against(
     """Compare every other method with one baseline on the primary metrics, one Holm family.
 
     Args:
-        runs: A row a run: ``method``, ``seed`` and the metrics.
+        runs: One row per run: ``method``, ``seed`` and the metrics.
         baseline: A method.
         margin: Points within which a difference is none.
         within: A column of settings; methods are compared within each of them.
@@ -64,8 +64,7 @@ def against_on_all(runs: pd.DataFrame, baseline: str, margin: float) -> pd.DataF
     """Compare every other method with one baseline on all test metrics, one Holm family.
 
     Args:
-        runs: A row a run: ``method``, ``seed`` and the metrics.
-        baseline: A method.
+        runs, baseline: As for :func:`against`.
         margin: Of a recall, in points; rSum, a sum of six, gets six times as much and a median rank
             half a rank.
 
@@ -113,16 +112,15 @@ def judge(
     margin: float,
     family: int | None = None,
 ) -> Finding:
-    """Answer a claim from the comparisons it rests on.
+    """Return the finding that answers a claim with R@1, from its comparisons.
 
     Args:
-        claim: Its number.
-        notebook: Where the answer stands.
-        table: Rows of :func:`lib.statistics.compare_pairs` that the claim is about.
-        corpus: On which corpus.
-        train_images: With how many training images.
+        claim: The claim's number.
+        notebook: The name of the notebook that publishes the answer.
+        table: Rows of :func:`against` that the claim is about.
+        corpus, train_images: The corpus and the number of training images.
         margin: Points within which a difference is none.
-        family: Comparisons that the p-values were adjusted for; default, the table's rows.
+        family: As for :func:`detectable`.
     """
     return answer_claim(
         claim,
@@ -154,8 +152,8 @@ def answer_claim(
         claim, notebook, corpus, train_images: As for :func:`judge`.
         table, by: The rows that the claim is about, for :func:`estimates` and :func:`overall`.
         remarks: The sentences after the first.
-        found: Of :func:`detectable`; empty, nothing is said of it.
-        measure, place: What stands before the methods' names, and between them and the corpus.
+        found: Of :func:`detectable`; empty, the summary leaves out its sentence.
+        measure, place: The words before the methods' names, and between them and the corpus.
     """
     verdict = overall(table, by)
     power = f" A true difference of {found} is found with probability 0.8." if found else ""
@@ -173,8 +171,8 @@ def answer_claim(
 
 
 def detectable(table: pd.DataFrame, unit: str, family: int | None = None) -> str:
-    """Return the true difference that is found with probability 0.8 even where runs vary the most;
-    empty where they do not vary at all.
+    """Return the true difference that is found with probability 0.8 in the comparison whose runs
+    vary the most; empty if no runs vary.
 
     Args:
         table: Rows of :func:`against`.
@@ -197,10 +195,8 @@ def estimates(table: pd.DataFrame) -> tuple[Estimate, ...]:
     """Return the rows of a comparison as a finding holds them.
 
     Args:
-        table: Rows of :func:`against` or :func:`lib.statistics.comparison_table`; the columns
-            ``unit``, ``margin``, ``lower_is_better`` and ``train_images`` are taken over where they
-            are there, as :class:`lib.chapters.shared.findings.Estimate` explains them. Others are
-            passed over.
+        table: Rows of :func:`against` or :func:`lib.statistics.comparison_table`, perhaps with
+            other fields of :class:`lib.chapters.shared.findings.Estimate`; the rest is ignored.
 
     >>> row = {"metric": "epochs to 95 %", "baseline": "fixed", "method": "yours", "deviation": 1.0,
     ...        "estimate": -2.0, "low": -3.0, "high": -1.0, "seeds": 20, "verdict": "improves"}
@@ -213,10 +209,10 @@ def estimates(table: pd.DataFrame) -> tuple[Estimate, ...]:
 
 
 def claim_rows(table: pd.DataFrame, method: str = PAPER_METHOD) -> pd.DataFrame:
-    """Return the rows of one method; an empty answer is refused.
+    """Return the rows of one method.
 
     Raises:
-        ValueError: The method is not in the table, so nothing can be said of it.
+        ValueError: The method is not in the table.
     """
     rows = table[table["method"] == method]
     if rows.empty:
