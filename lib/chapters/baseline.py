@@ -7,12 +7,8 @@ from lib.chapters.shared import charts
 
 
 def tuning_curve(table: pd.DataFrame) -> alt.LayerChart:
-    """Validation rSum of the fixed baseline against the temperature, a line a learning rate.
-
-    Args:
-        table: ``temperature``, ``learning_rate``, ``validation_rsum``, ``standard_error``,
-            ``chosen``.
-    """
+    """Draw validation rSum of the fixed baseline against the temperature, one line per learning
+    rate, from the table of a :class:`lib.chapters.shared.tuning.Tuning`."""
     table = table.assign(
         low=table["validation_rsum"] - table["standard_error"].fillna(0),
         high=table["validation_rsum"] + table["standard_error"].fillna(0),

@@ -1,8 +1,8 @@
-"""Controls: runs that get what a scheduler sets without what it reads.
+"""Controls: runs with a scheduler's settings that do not depend on the run's own signal.
 
-A scheduler may gain by adapting to the model it trains, by the path that it happens to set for any
-model, or by that path's mean. Three runs tell these apart: the constant mean, the path of another
-seed, and the scheduler itself.
+A scheduler may gain by adapting to its model, by the path that it sets for any model, or by that
+path's mean. Runs with the constant mean, with another seed's path and with the scheduler separate
+these causes.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def constant_weights(fixed: RunConfig, weights: Sequence[float]) -> dict[str, Ru
 
 
 def control_name(scheduler: str, control: str) -> str:
-    """Return what a control of a scheduler is called among methods."""
+    """Return the name of a scheduler's control among methods."""
     return f"{scheduler}: {control}"
 
 
@@ -39,7 +39,7 @@ def controls(adaptive: RunConfig, name: str) -> dict[str, RunConfig]:
 
     Args:
         adaptive: A configuration whose schedule is a signal driving an actuator.
-        name: What its controls are called after.
+        name: The scheduler's name, with which its controls' names begin.
 
     Raises:
         ValueError: The configuration has no scheduler.
@@ -61,14 +61,13 @@ def controls(adaptive: RunConfig, name: str) -> dict[str, RunConfig]:
 
 
 def attribution(runs: pd.DataFrame, methods: Sequence[str], margin: float) -> pd.DataFrame:
-    """Split the gain of each scheduler over the fixed loss into what its controls already give.
+    """Split the gain of each scheduler over the fixed loss into the parts that its controls show.
 
-    The fixed loss, the scheduler's own mean held constant, the path of another seed, and the
-    scheduler itself: each step of this chain adds one thing, and the three differences sum to the
-    whole gain.
+    From the fixed loss to the scheduler's mean, to another seed's path, to the scheduler itself,
+    each step adds one thing; the three differences sum to the whole gain.
 
     Args:
-        runs: A row a run; ``method`` holds ``"fixed"``, each scheduler and its controls.
+        runs: One row per run; ``method`` holds ``"fixed"``, each scheduler and its controls.
         methods: The schedulers.
         margin: Points within which a difference is none.
 
@@ -97,14 +96,14 @@ def attribution(runs: pd.DataFrame, methods: Sequence[str], margin: float) -> pd
 def conclusion(
     constant: pd.DataFrame, weights: pd.DataFrame, parts: pd.DataFrame, decays: pd.DataFrame
 ) -> str:
-    """Say what the gains are due to, in sentences made from the comparisons.
+    """Return sentences on what the gains are due to, from the comparisons.
 
     Args:
         constant: Constant weights against the fixed loss.
         weights: The amplified scheduler and its controls against the fixed loss.
         parts: What :func:`attribution` returns.
-        decays: The fixed loss with a decaying learning rate against that without, and schedulers
-            with the decay against the fixed loss with it.
+        decays: The fixed loss with a decaying learning rate against the one without, and schedulers
+            with the decay against the fixed loss with the decay.
     """
     sentences = [
         _helpful(constant, "No constant weighting is better than equal weights"),
@@ -131,21 +130,16 @@ def conclusion(
     if adapting.empty:
         sentences.append("No gain in this chapter is shown to come from adapting.")
     gained = decays[decays["baseline"] == "fixed"]
-    sentences.append(
-        "A decaying learning rate alone changes the fixed loss by "
-        + ", ".join(
-            f"{signed(row.estimate)} in {row.metric} ({row.verdict})" for row in gained.itertuples()
-        )
-        + "."
+    changes = ", ".join(
+        f"{signed(row.estimate)} in {row.metric} ({row.verdict})" for row in gained.itertuples()
     )
-    sentences.append(
-        _helpful(
-            decays[decays["baseline"] != "fixed"],
-            "With that decay no scheduled temperature is better than the fixed one",
-            "With that decay, still better than the fixed loss",
-        )
+    with_decay = _helpful(
+        decays[decays["baseline"] != "fixed"],
+        "With that decay no scheduled temperature is better than the fixed one",
+        "With that decay, still better than the fixed loss",
     )
-    return " ".join(sentences)
+    sentences.append(f"A decaying learning rate alone changes the fixed loss by {changes}.")
+    return " ".join([*sentences, with_decay])
 
 
 def _helpful(
@@ -161,7 +155,7 @@ def _helpful(
 
 
 def attribution_chart(table: pd.DataFrame, margin: float) -> alt.FacetChart:
-    """What each part adds to a scheduler's gain, a row a scheduler and a column a direction.
+    """Draw what each part adds to a scheduler's gain: one row per scheduler, one column per metric.
 
     Args:
         table: Rows of :func:`lib.chapters.controls.attribution`.

@@ -19,13 +19,9 @@ def chance_recall(facts: pd.DataFrame) -> float:
 
 
 def examples(corpus: str, count: int = 4, root: str = "") -> HTML:
-    """Return the first training images with their captions, or a sentence in their place.
+    """Return the first ``count`` training images of a corpus with their captions.
 
-    Args:
-        corpus: A name in :data:`lib.datasets.CORPORA`; it is loaded only if its images and captions
-            may be shown.
-        count: How many images.
-        root: The corpus's folder; empty, the usual places.
+    A corpus that may not be republished is not loaded; a sentence stands in place of its images.
     """
     if not CORPORA[corpus].redistributable:
         return show_html(
@@ -48,7 +44,7 @@ def examples(corpus: str, count: int = 4, root: str = "") -> HTML:
 
 
 def learning_curve(table: pd.DataFrame, chance: float) -> alt.LayerChart:
-    """Recall against the number of training images, a line a direction with its interval.
+    """Draw recall against the number of training images, one line per direction with its interval.
 
     Args:
         table: ``images``, ``direction``, ``mean``, ``low``, ``high`` (percent).

@@ -18,11 +18,8 @@ from lib.statistics import minimum_detectable_effect
 from lib.training import Lab
 
 FIXED = "fixed"
-
 FROZEN: Final = "frozen"
-
 BLOCKS: Final = "last blocks"
-
 SCRATCH: Final = "from scratch"
 
 
@@ -64,7 +61,7 @@ def tune_setting(lab: Lab, base: RunConfig, parameters: EndToEndParameters) -> d
         parameters: The notebook's.
 
     Returns:
-        ``"fixed"`` and ``"scheduled"`` to what tuning chose.
+        ``"fixed"`` and ``"scheduled"`` to their tuning.
 
     Raises:
         ValueError: The grids differ in length.
@@ -116,27 +113,22 @@ def tuning_table(settings: Mapping[str, Mapping[str, Tuning]]) -> pd.DataFrame:
 
 
 def results(settings: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return the leaderboards of several settings as one table, ``towers`` first.
-
-    Args:
-        settings: Setting to rows of :func:`lib.chapters.shared.tuning.results_table`.
-    """
+    """Return the leaderboards of several settings' runs as one table, ``towers`` first."""
     boards = [leaderboard(runs).assign(towers=setting) for setting, runs in settings.items()]
     board = pd.concat(boards, ignore_index=True)
     return board[["towers", *board.columns.drop("towers")]]
 
 
 def compare(settings: Mapping[str, pd.DataFrame], margin: float) -> pd.DataFrame:
-    """Compare every method with the fixed loss, and the paper's with its rivals, in each setting,
-    all as one Holm family.
+    """Compare every method with the fixed loss, and the paper's method with its rivals, in each
+    setting, all as one Holm family.
 
     Args:
         settings: Setting to rows of :func:`lib.chapters.shared.tuning.results_table`.
         margin: Points within which a difference is none.
 
     Returns:
-        Columns of :func:`lib.chapters.shared.verdicts.against` and ``towers``; in ``method`` and
-        ``baseline`` the methods' own names.
+        Columns of :func:`lib.chapters.shared.verdicts.against`, and ``towers``.
     """
     runs = pd.concat([table.assign(towers=name) for name, table in settings.items()])
     methods = [method for method in runs["method"].unique() if method != FIXED]
@@ -152,37 +144,31 @@ def labelled(compared: pd.DataFrame) -> pd.DataFrame:
 
 
 def signal_table(settings: Mapping[str, Mapping[str, Sequence[RunRecord]]]) -> pd.DataFrame:
-    """Return how far the directions' variances differ, and what the schedulers made of it.
+    """Return how far the directions' variances differ and how far schedulers moved the weights.
 
     Args:
         settings: Setting to method to its runs.
 
     Returns:
         ``towers``, ``method``, ``gamma``, ``differ`` (mean absolute log ratio of the two variances
-        over steps and seeds, as a share), ``furthest`` (the furthest that a weight was from 1).
+        over steps and seeds), ``furthest`` (the largest distance of a weight from 1).
     """
     rows = []
     for setting, methods in settings.items():
         for method, records in methods.items():
             schedule = records[0].config.schedule
-            rows.append(
-                {
-                    "towers": setting,
-                    "method": method,
-                    "gamma": schedule.gamma if isinstance(schedule, ScheduleConfig) else None,
-                    "differ": float(imbalance(records)["log_ratio"].abs().mean()),
-                    "furthest": furthest_weight(records),
-                }
-            )
-    return pd.DataFrame(rows)
+            gamma = schedule.gamma if isinstance(schedule, ScheduleConfig) else None
+            differ = float(imbalance(records)["log_ratio"].abs().mean())
+            rows.append((setting, method, gamma, differ, furthest_weight(records)))
+    return pd.DataFrame(rows, columns=["towers", "method", "gamma", "differ", "furthest"])
 
 
 def ratio_by_progress(settings: Mapping[str, Sequence[RunRecord]], bins: int = 20) -> pd.DataFrame:
-    """Return how far the variances differ through training, settings of any length side by side.
+    """Return how far the variances differ through training, for settings of different lengths.
 
     Args:
         settings: Setting to runs of the fixed loss.
-        bins: Parts of a run whose steps are averaged.
+        bins: The number of parts of a run over whose steps the differences are averaged.
 
     Returns:
         ``towers``, ``progress`` (the middle of each part, percent of the run's steps), ``differ``
@@ -200,8 +186,8 @@ def ratio_by_progress(settings: Mapping[str, Sequence[RunRecord]], bins: int = 2
 
 
 def power(compared: pd.DataFrame, gains: Mapping[str, float]) -> pd.DataFrame:
-    """Return, for each setting and metric, what true difference from the fixed loss these seeds
-    find with probability 0.8: the largest over the methods.
+    """Return the true difference from the fixed loss that these seeds find with probability 0.8,
+    for each setting and metric, the largest over the methods.
 
     Args:
         compared: Of :func:`compare`.
@@ -233,14 +219,10 @@ def power(compared: pd.DataFrame, gains: Mapping[str, float]) -> pd.DataFrame:
 
 
 def chance_rsum(images: int, captions: int) -> float:
-    """Return the rSum of a random ranking, in percent, where every image has equally many captions.
+    """Return the rSum of a random ranking, in percent, of N images with c = M / N captions each.
 
-    An image's captions are drawn without replacement: it has a hit in the first K with probability
-    1 − C(M − c, K) / C(M, K).
-
-    Args:
-        images: N, in the gallery.
-        captions: M of them, a multiple of N.
+    Captions are drawn without replacement: an image has a hit in the first K with probability
+    1 − C(M − c, K) / C(M, K). ``images`` is N, ``captions`` is M, a multiple of N.
 
     >>> round(chance_rsum(1000, 5000), 2)
     3.2
@@ -258,7 +240,7 @@ def chance_rsum(images: int, captions: int) -> float:
 def conclusion(
     compared: pd.DataFrame, signals: pd.DataFrame, powers: pd.DataFrame, trained: Sequence[str]
 ) -> str:
-    """Say whether trained towers show what frozen ones do not, from the comparisons.
+    """Return sentences on what trained towers show, from the comparisons.
 
     Args:
         compared: Of :func:`compare`.
@@ -300,11 +282,7 @@ def conclusion(
 
 
 def differ_chart(table: pd.DataFrame) -> alt.Chart:
-    """How far the directions' variances differ through training, a line a kind of towers.
-
-    Args:
-        table: Of :func:`lib.chapters.end_to_end.ratio_by_progress`.
-    """
+    """Draw :func:`ratio_by_progress`: how far the variances differ, one line per setting."""
     chart: alt.Chart = (
         alt.Chart(table)
         .mark_line(point=True)

@@ -10,11 +10,8 @@ from lib.statistics import minimum_detectable_effect
 
 
 def difference_grid(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a comparison as methods × metrics, each cell an estimate and the sign of its verdict.
-
-    Args:
-        table: Rows of :func:`lib.chapters.shared.verdicts.against_on_all`.
-    """
+    """Return rows of :func:`lib.chapters.shared.verdicts.against_on_all` as methods × metrics, each
+    cell an estimate and the sign of its verdict."""
     signs = {"improves": " ▲", "worsens": " ▼", "equivalent": " =", "undecided": ""}
     cells = table.assign(
         cell=[signed(row.estimate) + signs[row.verdict] for row in table.itertuples()]
@@ -25,7 +22,7 @@ def difference_grid(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def power_table(table: pd.DataFrame, gains: Mapping[str, float]) -> pd.DataFrame:
-    """Return what size of effect each comparison could have found with probability 0.8.
+    """Return the size of effect that each comparison finds with probability 0.8.
 
     Args:
         table: Rows of :func:`against`.
@@ -51,17 +48,15 @@ def power_table(table: pd.DataFrame, gains: Mapping[str, float]) -> pd.DataFrame
 
 
 def against_rivals(runs: pd.DataFrame, rivals: Sequence[str], margin: float) -> pd.DataFrame:
-    """Compare the paper's method with each rival, one Holm family; columns as in :func:`against`.
-
-    The rows say the paper's method minus the rival.
-    """
+    """Compare the paper's method with each rival, one Holm family; columns as in :func:`against`,
+    each difference the paper's method minus the rival."""
     table = against(runs[runs["method"].isin([PAPER_METHOD, *rivals])], PAPER_METHOD, margin)
-    turned = {"improves": "worsens", "worsens": "improves"}
+    reversed_verdicts = {"improves": "worsens", "worsens": "improves"}
     return table.assign(
         method=table["baseline"],
         baseline=table["method"],
         estimate=-table["estimate"],
         low=-table["high"],
         high=-table["low"],
-        verdict=table["verdict"].replace(turned),
+        verdict=table["verdict"].replace(reversed_verdicts),
     )

@@ -1,10 +1,9 @@
 """The parameters of each notebook: their names, types, bounds, defaults and what they mean.
 
-Every notebook calls :func:`check` in the cell after its ``parameters`` cell. Papermill writes
-whatever it is given into a notebook, so this is where text such as ``"1e-3"`` or ``"false"``
-becomes a number or a Boolean, and where everything that could mean something else is refused.
-The defaults are those of the quick profile. To add a parameter, add its field to a model here, with
-its description, and call ``study links``, which writes the notebooks' ``parameters`` cells.
+Every notebook calls :func:`check` in the cell after its ``parameters`` cell, since Papermill writes
+any value into a notebook: text such as ``"1e-3"`` or ``"false"`` becomes a number or a Boolean, and
+an ambiguous value is refused. The defaults are those of the quick profile. To add a parameter, add
+its field with a description to a model here and call ``study links``, which writes the cells.
 """
 
 from collections.abc import Mapping, MutableMapping

@@ -1,4 +1,4 @@
-"""How a sweep scales: timed on this machine's processes, and reckoned for many more workers."""
+"""How a sweep scales: timed on this machine's processes, and estimated for many more workers."""
 
 import math
 import os
@@ -22,11 +22,8 @@ from lib.training.executors import Processes, cores, open_executor
 
 
 def speed_chart(times: pd.DataFrame) -> alt.LayerChart:
-    """Runs a minute against the number of processes that share the machine's cores.
-
-    Args:
-        times: Of :func:`lib.chapters.scaling.scaling_tables`.
-    """
+    """Draw runs per minute against the number of processes that share the machine's cores, from the
+    times of :func:`scaling_tables`."""
     table = times.assign(rate=60 * times["runs"] / times["seconds"])
     alone = table[table["workers"] == 0].assign(label="without other processes")
     spread = table[table["workers"] > 0].sort_values("workers")
@@ -51,12 +48,12 @@ def speed_chart(times: pd.DataFrame) -> alt.LayerChart:
 
 
 def plan_chart(planned: pd.DataFrame, runs: int, limit: int) -> alt.LayerChart:
-    """The time of a large sweep against the number of workers, both on log scales.
+    """Draw the time of a large sweep against the number of workers, both on log scales.
 
     Args:
-        planned: Of :func:`lib.chapters.scaling.plan`.
-        runs: How many the sweep has.
-        limit: Workers beyond which more are no help.
+        planned: Of :func:`plan`.
+        runs: The number of runs in the sweep.
+        limit: Of :func:`useful_workers`.
     """
     minutes = planned.assign(
         total=planned["total"] / 60,
@@ -98,10 +95,10 @@ CALLS = 50
 def scaling_tables(
     lab: Lab, configs: Sequence[RunConfig], workers: Sequence[int]
 ) -> tuple[pd.DataFrame, dict[str, float]]:
-    """Return what was measured once, on the machine that made the tables of the store.
+    """Return the times and costs that were measured once, on the machine that made the store.
 
     Args:
-        lab: What to train on; the executor is replaced by those that are tried.
+        lab: Where to train; its executor is replaced by each that is tried.
         configs: Runs of one corpus.
         workers: Numbers of processes to try.
 
@@ -117,8 +114,8 @@ def scaling_tables(
 
 
 def measure_times(lab: Lab, configs: Sequence[RunConfig], workers: Sequence[int]) -> pd.DataFrame:
-    """Train the runs anew in this process, then on so many processes, and time each."""
-    # Features are made once, before any clock runs.
+    """Train the runs anew in this process, then on each number of processes, and time each."""
+    # Features are computed now, so that no time includes them.
     lab.train([configs[0]])
     serial, rows = None, []
     for count in (0, *workers):
@@ -127,26 +124,17 @@ def measure_times(lab: Lab, configs: Sequence[RunConfig], workers: Sequence[int]
                 _start(pool, count)
             records, seconds = _timed(partial(_train_anew, lab, configs, pool))
         serial = records if serial is None else serial
-        same = [not a.difference(b) for a, b in zip(serial, records, strict=True)]
-        rows.append(
-            {
-                "workers": count,
-                "seconds": seconds,
-                "runs": len(configs),
-                "equal": all(same),
-                "cores": cores(),
-            }
-        )
-    return pd.DataFrame(rows)
+        equal = all(not a.difference(b) for a, b in zip(serial, records, strict=True))
+        rows.append((count, seconds, len(configs), equal, cores()))
+    return pd.DataFrame(rows, columns=["workers", "seconds", "runs", "equal", "cores"])
 
 
 def measure_costs(lab: Lab, config: RunConfig) -> pd.DataFrame:
     """Measure what a sweep costs beside training, in one row.
 
-    ``start`` seconds until a new process answers; ``call`` seconds that an empty call to a process
-    takes; ``keep`` seconds to put a record into the store; bytes of the ``features`` that a worker
-    is sent once, of a ``config`` and of a ``record`` that travel for a run, and of the file
-    ``stored`` for it.
+    Seconds: ``start`` of a new process until it answers, ``call`` of an empty call, ``keep`` to put
+    a record into the store. Bytes: ``features`` sent to a worker once, ``config`` and ``record``
+    sent per run, and ``stored``, the run's file.
     """
     (record,) = lab.train([config])
     features = lab.features or load_features(
@@ -180,22 +168,21 @@ def measure_costs(lab: Lab, config: RunConfig) -> pd.DataFrame:
 def plan(
     runs: int, workers: Sequence[int], seconds: float, costs: Mapping[str, Any], bandwidth: float
 ) -> pd.DataFrame:
-    """Reckon how long a sweep takes on many workers, from what was measured on few.
+    """Estimate how long a sweep takes on many workers, from what was measured on few.
 
-    Workers start together. The features spread as a tree, every holder sending to one more in a
-    round. Runs go to workers in equal shares, while one process hands them out and keeps what
-    comes back.
+    Workers start together. In each round, every worker with the features sends them to one more.
+    Workers get equal shares of the runs; one process distributes them and keeps the records.
 
     Args:
-        runs: How many.
+        runs: The number of runs.
         workers: Numbers of workers.
-        seconds: That a run takes on one worker.
+        seconds: Of a run on one worker.
         costs: ``start``, ``call``, ``keep`` and ``features`` as of :func:`measure_costs`.
-        bandwidth: Of a worker's network, bytes a second.
+        bandwidth: Of a worker's network, in bytes per second.
 
     Returns:
-        A row a number of workers, in seconds: ``training``, ``keeping``, ``sending``, ``total``,
-        and ``speedup`` over one worker.
+        One row per number of workers, in seconds: ``workers``, ``training``,
+        ``keeping``, ``sending``, ``total``, and ``speedup`` over one worker.
 
     >>> free = {"start": 0.0, "call": 0.0, "keep": 0.0, "features": 0}
     >>> plan(100, [1, 10, 200], 2.0, free, 1.0)["total"].tolist()
@@ -214,7 +201,7 @@ def plan(
 
 
 def useful_workers(runs: int, seconds: float, costs: Mapping[str, Any]) -> int:
-    """Return how many workers a sweep can use: no more than runs, nor than one process can serve.
+    """Return how many workers a sweep can use: at most its runs, and what one process can serve.
 
     >>> useful_workers(2000, 2.0, {"call": 0.001, "keep": 0.003})
     500
@@ -223,32 +210,28 @@ def useful_workers(runs: int, seconds: float, costs: Mapping[str, Any]) -> int:
 
 
 def seconds_a_run(times: pd.DataFrame) -> float:
-    """Return the seconds that a run takes on one worker, from the fewest that were tried."""
+    """Return the seconds that a run takes on one worker, from the fewest workers tried."""
     spread = times[times["workers"] > 0]
     first = spread.loc[spread["workers"].idxmin()]
     return float(first["seconds"] * first["workers"] / first["runs"])
 
 
 def travel_table(costs: Mapping[str, float], runs: int) -> pd.DataFrame:
-    """Return what travels and is kept: ``what``, ``kilobytes`` of one, megabytes of ``all``."""
+    """Return the data sent and kept: ``what``, ``kilobytes`` of one, megabytes of ``all``."""
     sizes = [
         ("features, to each worker, once", costs["features"], 1),
         ("configuration, to a worker, a run", costs["config"], runs),
         ("record, from a worker, a run", costs["record"], runs),
         ("file in the store, a run", costs["stored"], runs),
     ]
-    return pd.DataFrame(
-        [
-            {"what": what, "kilobytes": size / 1e3, "all": size * count / 1e6}
-            for what, size, count in sizes
-        ]
-    )
+    rows = [(what, size / 1e3, size * count / 1e6) for what, size, count in sizes]
+    return pd.DataFrame(rows, columns=["what", "kilobytes", "all"])
 
 
 def conclusion(
     times: pd.DataFrame, planned: pd.DataFrame, runs: int, seconds: float, limit: int
 ) -> str:
-    """Say in a few sentences what was measured and what is reckoned."""
+    """Return sentences on what was measured and what is estimated."""
     spread = times[times["workers"] > 0]
     best = spread.loc[spread["seconds"].idxmin()]
     alone = times[times["workers"] == 0].iloc[0]
@@ -283,7 +266,7 @@ def _keep(store: Store, record: RunRecord) -> None:
 
 
 def _start(pool: Executor, count: int) -> None:
-    """Wait until so many processes have started and imported what training needs."""
+    """Wait until ``count`` processes have started and imported what training needs."""
     for future in [pool.submit(_import_training) for _ in range(count)]:
         future.result()
 

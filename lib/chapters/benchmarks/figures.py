@@ -8,8 +8,11 @@ import pandas as pd
 from lib.chapters.shared import charts
 
 OURS = (
-    *("scheduled loss", "ours, not scheduled", "scheduler alone"),
-    *("ours, in stacks", "recall_at_k"),
+    "scheduled loss",
+    "ours, not scheduled",
+    "scheduler alone",
+    "ours, in stacks",
+    "recall_at_k",
 )
 """The package's own ways, drawn in blue."""
 

@@ -25,8 +25,8 @@ FACTORS: Mapping[str, Mapping[str, Changes]] = {
     "smoothing β": {"0": {"beta": 0.0}, "0.99": {"beta": 0.99}},
     "warm-up": {"40 steps": {"warmup": 40}},
 }
-"""Factor to its levels, beside the default, and what each changes: in the run's configuration, or
-in the paper's scheduler (γ, β and the warm-up, which the other methods do not have)."""
+"""Factor to its levels, without the default, and what each changes in a run's configuration; γ, β
+and the warm-up are settings of the paper's scheduler, which the other methods do not have."""
 
 OF_THE_SCHEDULER = ("γ", "smoothing β", "warm-up")
 DEFAULT = ("default", "as tuned")

@@ -7,7 +7,7 @@ from lib.chapters.shared import charts
 
 
 def size_chart(table: pd.DataFrame, margin: float) -> alt.FacetChart:
-    """The difference from the fixed loss against the number of training images.
+    """Draw the difference from the fixed loss against the number of training images.
 
     Args:
         table: Rows of :func:`lib.chapters.sensitivity.sizes.against_fixed`.
@@ -47,8 +47,8 @@ def size_chart(table: pd.DataFrame, margin: float) -> alt.FacetChart:
 
 
 def factor_chart(table: pd.DataFrame, margin: float) -> alt.FacetChart:
-    """The difference from the fixed loss at each level of each factor: a row a level, a column a
-    method and direction.
+    """Draw the difference from the fixed loss at each level of each factor: one row per level, one
+    column per method and direction.
 
     Args:
         table: Rows of :func:`lib.chapters.sensitivity.levels.compare_levels`.
@@ -56,10 +56,8 @@ def factor_chart(table: pd.DataFrame, margin: float) -> alt.FacetChart:
     """
     table = table.assign(panel=table["method"] + " | " + table["metric"])
     layers = charts.difference_layers(table, margin, "level", "points", named=["method"])
-    panels = list(
-        dict.fromkeys(table.sort_values("method", kind="stable", ascending=False)["panel"])
-    )
-    column = alt.Column("panel:N").title(None).sort(panels)
+    ordered = table.sort_values("method", kind="stable", ascending=False)["panel"]
+    column = alt.Column("panel:N").title(None).sort(list(dict.fromkeys(ordered)))
     # A panel is narrower than the name of a method.
     column = column.header(labelExpr="split(replace(datum.label, ' × ', ' | × '), ' | ')")
     title = alt.Title(

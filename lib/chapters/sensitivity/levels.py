@@ -1,4 +1,4 @@
-"""One factor at a time: a setting is moved, all else stays, and the comparisons are made again."""
+"""The comparisons again with one setting changed at a time."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,14 +18,13 @@ def levels(
 ) -> dict[Level, RunConfig]:
     """Return every method's configuration at the default and at every level of the factors.
 
-    Nothing is tuned again: at each level all methods get the same change. A method that does not
-    have what a level changes is left out there, but for the fixed loss.
+    Nothing is tuned again: at each level all methods get the same change. A method without the
+    setting that a level changes is left out there, except the fixed loss.
 
     Args:
-        chosen: Method to its tuned configuration; the fixed loss and the paper's scheduler among
-            them.
+        chosen: Method to its tuned configuration, with the fixed loss and the paper's scheduler.
         factors: Of :data:`FACTORS`.
-        gamma: Exponent of the paper's scheduler, large enough to give it a say.
+        gamma: Exponent of the paper's scheduler, large enough to move its weights visibly.
 
     Raises:
         ValueError: There is no factor of that name.
@@ -100,13 +99,9 @@ def _sets_temperature(config: RunConfig) -> bool:
 
 
 def conclusion(sizes: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFrame) -> str:
-    """Say what the size and the factors change, in sentences made from the comparisons.
-
-    Args:
-        sizes: Rows of :func:`lib.chapters.sensitivity.sizes.against_fixed`.
-        compared: What :func:`compare_levels` returns.
-        table: What :func:`level_table` returns.
-    """
+    """Return sentences on what the size and the factors change, from the tables of
+    :func:`lib.chapters.sensitivity.sizes.against_fixed`, :func:`compare_levels` and
+    :func:`level_table`."""
     sentences = []
     for method, rows in sizes.groupby("method", sort=False):
         sentences.append(f"By size, `{method}` against the fixed loss: {_counts(rows)}.")

@@ -1,6 +1,6 @@
 """The effect against the number of training images, and the setting that deserves a recommendation.
 
-Every method is tuned anew at every size, on validation, with a budget that is the same at each.
+Every method is tuned anew at every size, on validation, with the same budget.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,9 +23,9 @@ SHARP = "variance × sharpness"
 BOTH = f"{SHARP}, decay"
 CAPTIONS = MORE_CAPTIONS
 CANDIDATES = (DECAY, BOTH, CAPTIONS)
-"""The settings that may be recommended, each asking for more than the one before: the fixed loss
-with a cosine decay of the learning rate, a scheduled temperature on top of it, and the fixed loss
-on several captions of each image in every step, which costs more time."""
+"""The settings that may be recommended, each more costly than the one before: the fixed loss with
+a cosine decay of the learning rate, a scheduled temperature with that decay, and the fixed loss on
+several captions of each image in every step, which costs more time."""
 METHODS = (PAPER_METHOD, *CANDIDATES)
 """What is compared with the fixed loss at each size."""
 
@@ -33,18 +33,16 @@ METHODS = (PAPER_METHOD, *CANDIDATES)
 def at_size(parameters: SensitivityParameters, train_images: int) -> RunConfig:
     """Return what all runs at a size share; a small subset gets more epochs, so that it has at
     least ``least_steps`` steps."""
-    config = RunConfig.of(parameters, train_images=train_images)
-    return config.with_steps(parameters.least_steps)
+    return RunConfig.of(parameters, train_images=train_images).with_steps(parameters.least_steps)
 
 
 def tune_at(lab: Lab, parameters: SensitivityParameters, train_images: int) -> dict[str, RunConfig]:
     """Tune the fixed loss and :data:`METHODS` at a size, on validation.
 
-    The fixed loss gets a search of the temperature at the middle learning rate and then of the rate
-    at the best temperature; its rate holds for all. The scheduled and the decaying losses, and that
-    on more captions, search around it: its temperature and the next two below it in
-    ``temperatures``, with as many constants of their own as make the same number of candidates
-    each. (That colder ones suit them was seen on validation at one size, in the main comparison.)
+    The fixed loss is tuned over the temperature at the middle learning rate, then over the rate at
+    the best temperature; all methods get its rate. The others are tuned over its temperature and
+    the next two below it in ``temperatures``, with equally many candidates each. (That they prefer
+    colder ones was seen on validation at one size, in the main comparison.)
 
     Args:
         lab: Where to train.
@@ -52,7 +50,7 @@ def tune_at(lab: Lab, parameters: SensitivityParameters, train_images: int) -> d
         train_images: The size.
 
     Returns:
-        Method to configuration (its seed is of no meaning).
+        Method to configuration (the seed has no meaning).
     """
     seeds = range(parameters.tuning_seeds)
     base = at_size(parameters, train_images)
@@ -76,8 +74,7 @@ def tune_at(lab: Lab, parameters: SensitivityParameters, train_images: int) -> d
 
 
 def neighbours(temperatures: Sequence[float], best: float, count: int = 3) -> list[float]:
-    """Return a temperature and the next below it, ``count`` in all; the lowest where it is at the
-    lower end.
+    """Return ``count`` temperatures: ``best`` and the next below it, or the lowest if too few are.
 
     >>> neighbours([0.05, 0.07, 0.085, 0.1, 0.125, 0.15], 0.125)
     [0.085, 0.1, 0.125]
@@ -116,9 +113,8 @@ def against_fixed(runs: pd.DataFrame, margin: float) -> pd.DataFrame:
 def constants_table(
     tuned: Mapping[int, Mapping[str, RunConfig]], runs: pd.DataFrame
 ) -> pd.DataFrame:
-    """Return what was chosen at each size, and the mean test metrics that it reached; of rSum also
-    the paired difference from the fixed loss with its 95 % interval, which stands outside the
-    verdicts' family.
+    """Return what was chosen at each size with its mean test metrics, and rSum's paired difference
+    from the fixed loss with its 95 % interval, which is outside the verdicts' Holm family.
 
     Args:
         tuned: Size to method to its configuration.
@@ -155,12 +151,12 @@ def constants_table(
 
 
 def choose(runs: pd.DataFrame, compared: pd.DataFrame) -> str:
-    """Choose the setting to recommend; :data:`FIXED` where none is better.
+    """Choose the setting to recommend; :data:`FIXED` if none is better.
 
-    The choice among :data:`CANDIDATES` is made on validation: one is taken in place of one before
-    it if its validation rSum is the better one at every size, by the paired comparison after Holm's
-    adjustment. What is taken is then recommended if, on the test split, it improves on the fixed
-    loss in at least half of the comparisons and is nowhere worse.
+    Validation chooses among :data:`CANDIDATES`: one replaces an earlier one if its validation rSum
+    is better at every size, by the paired comparison after Holm's adjustment. The choice is then
+    recommended if, on the test split, it improves on the fixed loss in at least half of the
+    comparisons and is nowhere worse.
 
     Args:
         runs: What :func:`size_runs` returns.
@@ -168,7 +164,7 @@ def choose(runs: pd.DataFrame, compared: pd.DataFrame) -> str:
     """
     candidate = CANDIDATES[0]
     for richer in CANDIDATES[1:]:
-        # A margin of next to nothing: here the question is which is better, not by how much.
+        # Almost no margin, since the question is which is better, not by how much.
         on_validation = compare_pairs(
             runs, [(richer, candidate)], ["validation_rsum"], margin=1e-9, within="train_images"
         )
@@ -186,11 +182,11 @@ def recommend(
     compared: pd.DataFrame,
     train_images: int,
 ) -> Recommendation:
-    """State the recommended setting as the first page shows it.
+    """Return the recommended setting as the first page shows it.
 
     Args:
         name: What :func:`choose` returns.
-        notebook: Where this is.
+        notebook: The name of the notebook that publishes it.
         tuned: Size to method to its configuration.
         compared: What :func:`against_fixed` returns.
         train_images: The size whose constants are given as an example.
@@ -228,7 +224,7 @@ def recommend(
 
 
 def _summary(rows: pd.DataFrame, compared: pd.DataFrame, train_images: int) -> str:
-    """Say what a setting gains, from its rows; without any, that no setting tried is better."""
+    """Return sentences on a setting's gain, from its rows; without rows, that none is better."""
     if rows.empty:
         tried = compared[compared["method"].isin(CANDIDATES)]
         wins = (tried["verdict"] == "improves").groupby(tried["method"], sort=False).sum()

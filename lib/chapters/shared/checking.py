@@ -20,7 +20,7 @@ MODELS: dict[str, type["Parameters"]] = {}
 # Names that IPython puts beside those of the user.
 _IPYTHON_NAMES = frozenset({"In", "Out", "exit", "quit", "get_ipython", "open"})
 
-# The kinds of error that say more than the type and bounds of the parameter do.
+# The kinds of error whose text adds to the type and bounds of the parameter.
 _OWN_REASONS = frozenset({"boolean", "repeated", "target"})
 
 
@@ -29,7 +29,7 @@ class ParameterError(ValueError):
 
 
 class Parameters(BaseModel):
-    """What every notebook's parameters share: they are immutable, complete and strictly typed.
+    """Base of every notebook's parameters: immutable, complete and strictly typed.
 
     Each field has a docstring: the comment beside the parameter in the notebook's cell.
     """
@@ -58,7 +58,7 @@ class Parameters(BaseModel):
 
 
 def describe(field: FieldInfo) -> str:
-    """Say in words which values a parameter takes.
+    """Return the values that a parameter takes, in words.
 
     >>> from lib.chapters.shared.options import MethodOptions
     >>> describe(MethodOptions.model_fields["beta"])
@@ -99,7 +99,7 @@ def _literal(value: Any) -> str:
 
 
 def _convert(annotation: Any, value: Any) -> Any:
-    """Convert the values that can mean only one thing; refuse the few that pydantic would bend."""
+    """Convert values with a single meaning; refuse those that pydantic would convert wrongly."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) in (list, dict):
@@ -156,7 +156,7 @@ def _explain(chosen: type[Parameters], given: dict[str, Any], details: ErrorDeta
 
 
 def _advise(name: str, field: FieldInfo, value: Any) -> str:
-    """Say which flag would set the parameter properly."""
+    """Return the flag that sets the parameter properly."""
     if get_origin(field.annotation) in (list, dict):
         example = json.dumps(field.get_default(call_default_factory=True)).replace('"', "")
         return f"write -p {name} '{example}'"

@@ -86,8 +86,8 @@ def rounded_p(p: float) -> str:
 
 
 def difference_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Return rows of :func:`lib.chapters.shared.verdicts.against` as a page shows them; the baseline
-    is a column only if there are several."""
+    """Return rows of :func:`lib.chapters.shared.verdicts.against` for a page; the baseline is a
+    column only if there are several."""
     several = table["baseline"].nunique() > 1
     return pd.DataFrame(
         {
@@ -159,9 +159,9 @@ def _formatter(digits: int) -> Callable[[float], str]:
 
 
 def leaderboard(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return each method's test metrics as ``mean ± half-width of the 95 % interval``; the number of
-    its collapsed runs, if any, follows its name.
+    """Return each method's test metrics as ``mean ± half-width of the 95 % interval``.
 
+    The number of a method's collapsed runs, if any, follows its name.
     ``runs`` has one row per run: ``method``, ``collapsed`` and the columns of :data:`METRICS`.
     """
     methods = runs.groupby("method", sort=False)["collapsed"].agg(["sum", "size"])

@@ -1,8 +1,8 @@
 """The paper's five claims, the findings that answer them, and the setting that is recommended.
 
-A notebook publishes a finding, or the recommendation, as an output of its own kind;
-:func:`collect` reads them back from the executed notebooks, so that every verdict in the book and
-in ``findings.json`` has been computed by the notebook that it names, and none is typed.
+A notebook publishes a finding, or the recommendation, as an output of its own MIME type;
+:func:`collect` reads them from the executed notebooks. So the notebook that a verdict in the book
+or in ``findings.json`` names has computed the verdict.
 """
 
 import json
@@ -86,13 +86,12 @@ class Estimate(BaseModel):
         estimate: The mean paired difference, in ``unit``.
         low: The lower end of its 95 % interval.
         high: The upper end.
-        unit: ``"points"`` of recall unless said otherwise.
-        margin: Half-width of the band within which a difference counts as none, in ``unit``, or
-            None where none was set.
-        lower_is_better: Whether a negative difference is the better one, as with epochs.
-        train_images: How many training images, where a finding has several sizes.
-        seeds: How many paired seeds the comparison rests on.
-        p_adjusted: The Holm-adjusted p-value, or None where none was computed.
+        unit: ``"points"`` of recall by default.
+        margin: Half-width of the band within which a difference counts as none, in ``unit``.
+        lower_is_better: Whether a negative difference is better, as of epochs.
+        train_images: The number of training images, if a finding has several sizes.
+        seeds: The number of paired seeds.
+        p_adjusted: The Holm-adjusted p-value, if any.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -119,7 +118,7 @@ class Estimate(BaseModel):
 
 
 class Finding(BaseModel):
-    """What one notebook found about one claim.
+    """One notebook's answer to one claim.
 
     >>> finding = Finding(claim=5, verdict="undecided", notebook="main-comparison",
     ...                   summary="Too few seeds.", corpus="scenes", train_images=800)
@@ -197,8 +196,8 @@ def collect(paths: Iterable[Path], edition: Edition = "published") -> dict[str, 
         edition: The edition of the book that they belong to.
 
     Returns:
-        ``{"edition": ..., "claims": [...], "recommendation": ...}``, a claim without an answer
-        having the verdict "open", and the recommendation None where there is none.
+        ``{"edition": ..., "claims": [...], "recommendation": ...}``; a claim without an answer has
+        the verdict "open", and the recommendation may be None.
 
     Raises:
         FindingError: A notebook can't be read, what it publishes is malformed or names another
@@ -239,14 +238,11 @@ def write_findings(paths: Iterable[Path], target: Path, edition: Edition = "publ
 
 def _entry(claim: Claim, answers: Mapping[int, Finding]) -> dict[str, Any]:
     finding = answers.get(claim.number)
-    known: dict[str, Any] = dict.fromkeys(Finding.model_fields) | {
-        "claim": claim.number,
-        "verdict": "open",
-        "estimates": [],
-    }
+    known = dict.fromkeys(Finding.model_fields) | {"verdict": "open", "estimates": []}
     if finding is not None:
         known = finding.model_dump(mode="json")
-    return {"claim": claim.number, "title": claim.title, "paper": claim.paper, **known}
+    about = {"claim": claim.number, "title": claim.title, "paper": claim.paper}
+    return {**about, **known, "claim": claim.number}
 
 
 def _read_outputs(path: Path) -> list[Mapping[str, Any]]:

@@ -14,7 +14,7 @@ CONDITIONS: Mapping[str, Mapping[str, Any]] = {
     "40 % mismatched pairs": {"noise": {"kind": "mismatched", "rate": 0.4}},
     "cold temperature": {"temperature": 0.05},
 }
-"""Where the two directions' variances might differ, and what each changes in a configuration."""
+"""Conditions in which the two variances might differ, and what each changes in a configuration."""
 
 TENTH = "a tenth of the images"
 

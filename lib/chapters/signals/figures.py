@@ -7,11 +7,8 @@ from lib.chapters.shared import charts
 
 
 def identity_chart(table: pd.DataFrame) -> alt.LayerChart:
-    """The signal's difference against the difference in hubness: the identity is the diagonal.
-
-    Args:
-        table: Rows of :func:`lib.chapters.signals.imbalance.hubness_table`.
-    """
+    """Draw the signal's difference against the difference in hubness, with the diagonal, from
+    :func:`lib.chapters.signals.imbalance.hubness_table`."""
     table = table.assign(
         hubness=1e4 * (table["caption_hubs"] - table["image_hubs"]), signal=1e4 * table["signal"]
     )
@@ -40,11 +37,8 @@ def identity_chart(table: pd.DataFrame) -> alt.LayerChart:
 
 
 def ratio_chart(table: pd.DataFrame) -> alt.LayerChart:
-    """How far the two variances differ through training, in percent.
-
-    Args:
-        table: ``condition``, ``step``, ``mean``, ``low``, ``high`` of the ratio − 1, in percent.
-    """
+    """Draw how far the two variances differ through training, from the table of
+    :func:`lib.chapters.signals.imbalance.ratio_table`."""
     base = alt.Chart(table).encode(alt.X("step:Q").title("training step"))
     zero = alt.Chart(table).mark_rule(color=charts.GREY, strokeDash=[4, 4]).encode(y=alt.datum(0))
     band, line = charts.mean_line(

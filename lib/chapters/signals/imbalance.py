@@ -39,14 +39,8 @@ def under(config: RunConfig, condition: str) -> RunConfig:
 
 
 def ratio_table(seen: pd.DataFrame) -> pd.DataFrame:
-    """Return the path of the ratio of the variances, minus 1, in percent.
-
-    Args:
-        seen: What :func:`imbalance` returns.
-
-    Returns:
-        ``step``, ``mean``, ``low``, ``high`` over seeds.
-    """
+    """Return the path of the ratio of the variances, minus 1, in percent: ``step``, and over seeds
+    ``mean``, ``low`` and ``high``, from :func:`lib.chapters.shared.traces.imbalance`'s table."""
     percent = seen.assign(ratio=100 * np.expm1(seen["log_ratio"]))
     paths = percent.groupby("step")["ratio"].agg(["mean", "min", "max"])
     return paths.rename(columns={"min": "low", "max": "high"}).reset_index()
@@ -107,7 +101,7 @@ def hubness_table(lab: Lab, configs: Sequence[RunConfig], *, batches: int = 4) -
     Args:
         lab: Where to train, and where the table is kept.
         configs: The runs.
-        batches: Batches of each run's size, from the test split in its order, one caption an image.
+        batches: Batches of each run's size, from the test split in order, one caption per image.
 
     Returns:
         ``method``, ``seed``, ``batch``, ``signal`` (mean row variance − mean column variance),
@@ -121,7 +115,7 @@ def hubness_table(lab: Lab, configs: Sequence[RunConfig], *, batches: int = 4) -
             owner = data.test.caption_owner
             count = len(data.test.image)
             order = torch.arange(len(owner) - 1, -1, -1, device=owner.device)
-            # An image's first caption: of several writes the last one stays.
+            # An image's first caption: the captions are written in reverse, and the last stays.
             caption = torch.full((count,), -1, device=owner.device)
             caption[owner[order]] = order
             captioned = torch.nonzero(caption >= 0).flatten()
@@ -149,7 +143,7 @@ def hubness_table(lab: Lab, configs: Sequence[RunConfig], *, batches: int = 4) -
 
 
 def conclusion(typical: float, response: pd.DataFrame, differences: pd.DataFrame) -> str:
-    """Say what the scheduler sees and whether it ever mattered, from the comparisons.
+    """Return sentences on what the scheduler reads and whether it mattered, from the comparisons.
 
     Args:
         typical: Mean absolute log ratio of the two variances.
