@@ -251,7 +251,7 @@ def conclusion(
     sentences = []
     for setting in trained:
         rows = compared[(compared["towers"] == setting) & (compared["method"] == PAPER_METHOD)]
-        said = [
+        differences = [
             f"{row.metric} against {row.baseline} "
             f"{with_interval(row.estimate, row.low, row.high)}, {row.verdict}"
             for row in rows.itertuples()
@@ -264,10 +264,11 @@ def conclusion(
             for row, effect in zip(found.itertuples(), found["found alone"], strict=True)
         )
         sentences.append(
-            f"**{setting.capitalize()}.** `{PAPER_METHOD}`: {'; '.join(said)}. The two directions' "
-            f"variances differ by {seen['differ'].iloc[0]:.2%} in a typical batch, and the weights "
-            f"leave 1 by {own['furthest'].iloc[0]:.3f} at most, at γ = {own['gamma'].iloc[0]:g}. "
-            f"These seeds would find, alone, a true difference of {reach} points."
+            f"**{setting.capitalize()}.** `{PAPER_METHOD}`: {'; '.join(differences)}. The two "
+            f"directions' variances differ by {seen['differ'].iloc[0]:.2%} in a typical batch, "
+            f"and the weights leave 1 by {own['furthest'].iloc[0]:.3f} at most, at γ = "
+            f"{own['gamma'].iloc[0]:g}. These seeds would find, alone, a true "
+            f"difference of {reach} points."
         )
     shown = beyond_chance(compared[compared["towers"].isin(trained)])
     if shown.empty:

@@ -281,7 +281,7 @@ class ScalingParameters(TrainingOptions, TowerOptions, CorpusOptions, notebooks=
 
 
 class BenchmarksParameters(Parameters, notebooks=["benchmarks"]):
-    """The notebook ``benchmarks``: where the measurements are, and what they should be."""
+    """The notebook ``benchmarks``: the measurements and their targets."""
 
     results: str = ""
     """folder of the measurements; empty: those of the package"""

@@ -58,7 +58,7 @@ def test_larger_batches_get_more_epochs():
 
 
 def test_an_unknown_factor_is_named():
-    with pytest.raises(ValueError, match="weather: no such factor; there are batch size, "):
+    with pytest.raises(ValueError, match="unknown factor weather; there are batch size, "):
         levels(CHOSEN, ["dropout", "weather"], 1.0)
 
 

@@ -107,7 +107,7 @@ def test_a_condition_changes_what_its_name_says_for_both_alike(condition):
 
 
 def test_an_unknown_condition_is_refused():
-    with pytest.raises(ValueError, match=r"'warm' is no condition; there are default"):
+    with pytest.raises(ValueError, match=r"'warm' is not a condition; there are default"):
         under(RunConfig(), "warm")
 
 

@@ -237,7 +237,7 @@ def answer(held: pd.DataFrame) -> str:
     known = held[held["met"].notna()]
     met = int(known["met"].astype(bool).sum())
     counted = f"All {met}" if met == len(held) else f"{met} of {len(held)}"
-    said = [f"{counted} targets are met."]
+    sentences = [f"{counted} targets are met."]
     for heading, part in (
         ("Missed", known[~known["met"].astype(bool)]),
         ("Not measured", held[held["met"].isna()]),
@@ -246,21 +246,21 @@ def answer(held: pd.DataFrame) -> str:
             each = "; ".join(
                 f"{r.what}: {r.measured} (target: {r.target})" for r in part.itertuples()
             )
-            said.append(f"**{heading}:** {each}.")
-    return " ".join(said)
+            sentences.append(f"**{heading}:** {each}.")
+    return " ".join(sentences)
 
 
 def fastest(alone: pd.DataFrame) -> str:
     """Return a sentence on the fastest way to train many seeds and how ours compares, by shape,
     from the part ``training alone`` of the case ``training``."""
-    said: dict[str, list[str]] = {}
+    shapes_by_way: dict[str, list[str]] = {}
     trained = alone[~alone["way"].str.startswith("matrix products")]
     for shape, table in trained.groupby("shape", sort=False):
         first = table.loc[table["ratio"].idxmin()]
         behind = _ratio(table, STACKS) / float(first["ratio"])
         ours = "" if behind == 1 else f", ours takes {behind:.2f} of its time"
-        said.setdefault(str(first["way"]), []).append(f"{shape}{ours}")
-    ways = [f"{way} ({'; '.join(shapes)})" for way, shapes in said.items()]
+        shapes_by_way.setdefault(str(first["way"]), []).append(f"{shape}{ours}")
+    ways = [f"{way} ({'; '.join(shapes)})" for way, shapes in shapes_by_way.items()]
     return f"Seeds train fastest by {'; by '.join(ways)}."
 
 

@@ -27,11 +27,11 @@ def levels(
         gamma: Exponent of the paper's scheduler, large enough to move its weights visibly.
 
     Raises:
-        ValueError: There is no factor of that name.
+        ValueError: A factor is unknown.
     """
     unknown = [factor for factor in factors if factor not in FACTORS]
     if unknown:
-        raise ValueError(f"{', '.join(unknown)}: no such factor; there are {', '.join(FACTORS)}")
+        raise ValueError(f"unknown factor {', '.join(unknown)}; there are {', '.join(FACTORS)}")
     strong = _rescheduled(chosen[PAPER_METHOD], {"gamma": gamma})
     methods = {**chosen, PAPER_METHOD: strong}
     found = {Level(*DEFAULT, method): config for method, config in methods.items()}

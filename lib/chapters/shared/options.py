@@ -37,7 +37,7 @@ class CorpusOptions(Parameters):
 
 
 class TowerOptions(Parameters):
-    """Which pretrained towers give the features, and where they and the training run."""
+    """The pretrained towers that give the features, and the device."""
 
     image_tower: str = Field("efficientnet-lite0@128", min_length=1)
     """preset or timm name; @N sets the input size in pixels"""

@@ -23,13 +23,13 @@ from lib.training import Lab
 def under(config: RunConfig, condition: str) -> RunConfig:
     """Return a configuration under one of :data:`CONDITIONS`.
 
-    The number of steps stays about the same, as :meth:`lib.runs.RunConfig.with_steps_like` says.
+    The number of steps stays about the same: see :meth:`lib.runs.RunConfig.with_steps_like`.
 
     Raises:
-        ValueError: There is no condition of that name.
+        ValueError: The condition is unknown.
     """
     if condition not in CONDITIONS:
-        raise ValueError(f"{condition!r} is no condition; there are {', '.join(CONDITIONS)}")
+        raise ValueError(f"{condition!r} is not a condition; there are {', '.join(CONDITIONS)}")
     changes = dict(CONDITIONS[condition])
     if "noise" in changes:
         changes["noise"] = NoiseConfig(**changes["noise"])
