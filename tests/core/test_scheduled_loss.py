@@ -562,11 +562,7 @@ def test_numbers_of_nested_schedulers_stay_in_single_precision_under_their_names
 @pytest.mark.parametrize(
     ("image", "text", "said"),
     [
-        (
-            torch.ones(4),
-            torch.ones(4),
-            r"image_embeddings must be (..., B, d); its shape is (4,)",
-        ),
+        (torch.ones(4), torch.ones(4), r"image_embeddings must be (..., B, d); its shape is (4,)"),
         (
             torch.ones(0, 2),
             torch.ones(0, 2),
