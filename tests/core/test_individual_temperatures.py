@@ -6,7 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from similarities import random_similarity
+from similarities import (
+    assert_resumes,
+    assert_stack_is_its_runs,
+    extreme,
+    random_similarity,
+)
 
 from lib.losses import decoupled, info_nce
 from lib.rivals import IndividualTemperatures
@@ -130,20 +135,17 @@ def test_leading_axes_are_independent_runs(leading):
     rhos = torch.rand(leading, generator=generator) + 0.1
     options = {name: value for name, value in CONSTANTS.items() if name != "rho"}
     stacked = IndividualTemperatures(6, 0.1, rhos, batch_shape=leading, **options)
-    runs = math.prod(leading)
     steps = []
     for seed in range(4):
-        orders = [torch.randperm(6, generator=generator)[:4] for _ in range(runs)]
-        steps.append((random_similarity(seed, 4, leading).float(), torch.stack(orders)))
-    for similarity, orders in steps:
-        together = stacked(similarity, orders.view(*leading, 4))
-    for index in torch.cartesian_prod(*(torch.arange(n) for n in leading)).view(-1, len(leading)):
-        place = tuple(index.tolist())
-        alone = IndividualTemperatures(6, 0.1, rhos[place].item(), **options)
-        for similarity, orders in steps:
-            single = alone(similarity[place], orders.view(*leading, 4)[place])
-        assert torch.equal(together[place], single)
-        assert torch.equal(stacked.temperature[place], alone.temperature)
+        orders = [torch.randperm(6, generator=generator)[:4] for _ in range(math.prod(leading))]
+        orders = torch.stack(orders).view(*leading, 4)
+        steps.append((random_similarity(seed, 4, leading).float(), orders))
+    assert_stack_is_its_runs(
+        stacked,
+        lambda place: IndividualTemperatures(6, 0.1, rhos[place].item(), **options),
+        steps,
+        leading,
+    )
 
 
 @settings(max_examples=20)
@@ -169,26 +171,14 @@ def test_transposing_exchanges_the_directions():
 
 
 def test_state_is_saved_and_restored():
-    whole, first, second = (IndividualTemperatures(6, 0.1, **CONSTANTS) for _ in range(3))
     steps = [(random_similarity(i, 4).float(), torch.tensor(b)) for i, b in enumerate(BATCHES)]
-    for step in steps:
-        expected = whole(*step)
-    for step in steps[:3]:
-        first(*step)
-    second.load_state_dict(first.state_dict())
-    for step in steps[3:]:
-        resumed = second(*step)
-    assert torch.equal(expected, resumed)
+    assert_resumes(lambda: IndividualTemperatures(6, 0.1, **CONSTANTS), steps, stop=3)
 
 
 @pytest.mark.parametrize("size", [2, 9])
 @pytest.mark.parametrize("kind", ["equal", "identity", "opposite"])
 def test_losses_and_gradients_stay_finite(size, kind):
-    similarity = {
-        "equal": torch.full((size, size), 1.0),
-        "identity": 2 * torch.eye(size) - 1,
-        "opposite": 1 - 2 * torch.eye(size),
-    }[kind].requires_grad_()
+    similarity = extreme(kind, size).requires_grad_()
     rule = IndividualTemperatures(size, 0.005, 0.5)
     # A stale mean: of the opposite batch, e^±400 away.
     rule(-similarity.detach(), torch.arange(size))

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from similarities import random_similarity
+from similarities import extreme, random_similarity
 from torch.nn import functional as F
 
 from lib.losses import (
@@ -29,14 +29,6 @@ TAU = 0.25
 def group_of(size: int) -> torch.Tensor:
     """Pairs 0 and 1 of one image, 2 and 3 of another, and so on."""
     return torch.arange(size) // 2
-
-
-EXTREME = {
-    "equal": torch.ones,
-    "identity": lambda *shape: 2 * torch.eye(*shape) - 1,
-    "opposite": lambda *shape: 1 - 2 * torch.eye(*shape),
-}
-"""Similarities of a collapsed model, of a perfect one, and of one that is wrong everywhere."""
 
 
 def both_directions(similarity: torch.Tensor, query) -> torch.Tensor:
@@ -330,11 +322,7 @@ def test_gradients_by_finite_differences(name):
 @pytest.mark.parametrize("tau", [0.02, 1.0])
 @pytest.mark.parametrize("kind", ["equal", "identity", "opposite"])
 def test_every_loss_and_gradient_stays_finite(name, size, tau, kind):
-    similarity = {
-        "equal": torch.full((size, size), 1.0),
-        "identity": 2 * torch.eye(size) - 1,
-        "opposite": 1 - 2 * torch.eye(size),
-    }[kind].requires_grad_()
+    similarity = extreme(kind, size).requires_grad_()
     losses = call(name, similarity, tau)
     losses.sum().backward()
     assert losses.isfinite().all()

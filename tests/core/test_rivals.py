@@ -1,12 +1,17 @@
 """The rival schedulers against their papers' formulas, worked by hand or in plain Python."""
 
+import itertools
 import math
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from similarities import assert_resumed, random_similarity
+from similarities import (
+    assert_resumes,
+    assert_stack_is_its_runs,
+    random_similarity,
+)
 from torch.nn import functional as F
 
 from lib.losses import info_nce, weighted_mean
@@ -22,7 +27,7 @@ from lib.schedulers import Fixed
 
 SCHEDULERS = {
     "cosine": lambda **o: CosineTemperature(0.05, 0.5, 3, **o),
-    "uncertainty": lambda **o: UncertaintyWeights(**o),
+    "uncertainty": UncertaintyWeights,
     "analytic": lambda **o: AnalyticUncertaintyWeights(0.7, **o),
     "average": lambda **o: DynamicWeightAverage(0.5, period=2, **o),
 }
@@ -138,34 +143,27 @@ def test_dynamic_weight_average_stresses_the_direction_that_falls_slower():
 @pytest.mark.parametrize("name", SCHEDULERS)
 @pytest.mark.parametrize("leading", [(3,), (2, 3)])
 def test_leading_axes_are_independent_runs(name, leading):
-    steps = [random_similarity(seed, 7, leading).float() for seed in range(6)]
-    stacked = SCHEDULERS[name](batch_shape=leading)
-    for step in steps:
-        together = stacked(step, torch.full(leading, 0.1))
-    for index in torch.cartesian_prod(*(torch.arange(n) for n in leading)).view(-1, len(leading)):
-        alone, place = SCHEDULERS[name](), tuple(index.tolist())
-        for step in steps:
-            single = alone(step[place], 0.1)
-        for a, b in zip(together, single, strict=True):
-            assert torch.equal(a[place], b)
+    steps = [
+        (random_similarity(seed, 7, leading).float(), torch.full(leading, 0.1)) for seed in range(6)
+    ]
+    make = SCHEDULERS[name]
+    assert_stack_is_its_runs(make(batch_shape=leading), lambda _: make(), steps, leading)
 
 
-def test_constants_of_each_run_of_a_stack():
-    similarity = random_similarity(5, 6).float()
-    pair, two = torch.tensor([0.5, 2.0]), similarity.expand(2, 6, 6)
-    rules = [
+@pytest.mark.parametrize(
+    "rule",
+    [
         lambda c, **o: CosineTemperature(c / 10, c, 4 * c, **o),
         lambda c, **o: AnalyticUncertaintyWeights(c, **o),
         lambda c, **o: DynamicWeightAverage(c, period=c * 0 + 1, **o),
-    ]
-    for rule in rules:
-        stacked, alone = rule(pair, batch_shape=(2,)), [rule(c.clone()) for c in pair]
-        for scale in (1.0, 0.7, 0.4):
-            together = stacked(scale * two, 0.2)
-            single = [one(scale * similarity, 0.2) for one in alone]
-        for run in range(2):
-            for a, b in zip(together, single[run], strict=True):
-                assert torch.equal(a[run], b)
+    ],
+)
+def test_constants_of_each_run_of_a_stack(rule):
+    pair, similarity = torch.tensor([0.5, 2.0]), random_similarity(5, 6).float().expand(2, 6, 6)
+    steps = [(scale * similarity, torch.full((2,), 0.2)) for scale in (1.0, 0.7, 0.4)]
+    assert_stack_is_its_runs(
+        rule(pair, batch_shape=(2,)), lambda place: rule(pair[place].clone()), steps, (2,)
+    )
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
@@ -204,7 +202,8 @@ def test_weights_sum_to_two_and_stay_finite(name, value):
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_state_is_saved_and_restored(name):
-    assert_resumed(SCHEDULERS[name])
+    steps = [(random_similarity(seed, 5).float(), 0.1) for seed in range(8)]
+    assert_resumes(SCHEDULERS[name], steps, stop=5)
 
 
 # GradNorm
@@ -297,8 +296,8 @@ def test_gradnorm_of_a_stack_is_gradnorm_of_each_run(leading):
     stacked = GradNorm(batch_shape=leading)
     for image, text in (features[:2], features[2:]):
         stacked(losses(image, text, head, bias), [head, bias])
-    for index in torch.cartesian_prod(*(torch.arange(n) for n in leading)).view(-1, len(leading)):
-        place, alone = tuple(index.tolist()), GradNorm()
+    for place in itertools.product(*map(range, leading)):
+        alone = GradNorm()
         own = [part[place].detach().requires_grad_() for part in (head, bias)]
         for image, text in (features[:2], features[2:]):
             alone(losses(image[place], text[place], *own), own)
@@ -353,14 +352,13 @@ def test_bad_arguments_are_named(make, message):
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_bad_similarities_are_refused(name):
-    for shape, message in (
-        ((1, 1), "single pair"),
-        ((2, 3), r"\(2, 3\)"),
-        ((2, 4, 4), "batch_sha"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            SCHEDULERS[name]()(torch.zeros(shape), 0.1)
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [((1, 1), "single pair"), ((2, 3), r"\(2, 3\)"), ((2, 4, 4), "batch_sha")],
+)
+def test_bad_similarities_are_refused(name, shape, message):
+    with pytest.raises(ValueError, match=message):
+        SCHEDULERS[name]()(torch.zeros(shape), 0.1)
 
 
 def test_gradnorm_refuses_another_stack():

@@ -2,12 +2,13 @@
 
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from similarities import assert_resumed, random_similarity
+from similarities import assert_resumes, assert_stack_is_its_runs, random_similarity
 
 from lib.schedulers import (
     ACTUATORS,
@@ -28,6 +29,8 @@ from lib.schedulers.signals import mean_variances_on_host, temperature_at_entrop
 
 TAU = torch.tensor(0.1)
 KINDS = [(signal, actuator) for signal in SIGNALS for actuator in ACTUATORS]
+
+
 squares = st.builds(random_similarity, st.integers(0, 10**6), st.integers(2, 12))
 
 
@@ -88,10 +91,8 @@ def test_direction_signal_is_a_difference_in_hubness(similarity):
 @pytest.mark.parametrize("signal", SIGNALS)
 @given(squares)
 def test_transposing_exchanges_the_directions(signal, similarity):
-    read = SIGNALS[signal]
-    torch.testing.assert_close(
-        read(similarity.T, TAU.double()), read(similarity, TAU.double()).flip(0)
-    )
+    one, other = (SIGNALS[signal](matrix, TAU.double()) for matrix in (similarity, similarity.T))
+    torch.testing.assert_close(other, one.flip(0))
 
 
 @pytest.mark.parametrize(("signal", "actuator"), KINDS)
@@ -275,37 +276,30 @@ def test_warm_up_is_neutral(signal, actuator):
 @pytest.mark.parametrize(("signal", "actuator"), KINDS)
 @pytest.mark.parametrize("leading", [(3,), (2, 3)])
 def test_leading_axes_are_independent_runs(signal, actuator, leading):
-    steps = [random_similarity(seed, 7, leading).float() for seed in range(3)]
-    stacked = Scheduler(signal, actuator, batch_shape=leading)
-    for step in steps:
-        together = stacked(step, torch.full(leading, 0.1))
-    for index in torch.cartesian_prod(*(torch.arange(n) for n in leading)).view(-1, len(leading)):
-        alone = Scheduler(signal, actuator)
-        place = tuple(index.tolist())
-        for step in steps:
-            single = alone(step[place], 0.1)
-        for a, b in zip(together, single, strict=True):
-            assert torch.equal(a[place], b)
+    steps = [
+        (random_similarity(seed, 7, leading).float(), torch.full(leading, 0.1)) for seed in range(3)
+    ]
+    make = partial(Scheduler, signal, actuator)
+    assert_stack_is_its_runs(make(batch_shape=leading), lambda _: make(), steps, leading)
 
 
 @pytest.mark.parametrize(("signal", "actuator"), KINDS)
 def test_constants_of_each_run_of_a_stack(signal, actuator):
-    similarity = random_similarity(5, 6).float()
-    target = torch.tensor([0.5, 0.7])
-    together = Scheduler(
-        signal, actuator, gamma=torch.tensor([1.0, -2.0]), target=target, batch_shape=(2,)
-    )(similarity.expand(2, 6, 6), torch.tensor([0.1, 0.2]))
-    for run, (gamma, tau) in enumerate([(1.0, 0.1), (-2.0, 0.2)]):
-        single = Scheduler(signal, actuator, gamma=gamma, target=target[run].item())(
-            similarity, tau
-        )
-        for a, b in zip(together, single, strict=True):
-            assert torch.equal(a[run], b)
+    make = partial(Scheduler, signal, actuator)
+    gammas, targets = torch.tensor([1.0, -2.0]), torch.tensor([0.5, 0.7])
+    step = random_similarity(5, 6).float().expand(2, 6, 6), torch.tensor([0.1, 0.2])
+    assert_stack_is_its_runs(
+        make(gamma=gammas, target=targets, batch_shape=(2,)),
+        lambda place: make(gamma=gammas[place].item(), target=targets[place].item()),
+        [step],
+        (2,),
+    )
 
 
 @pytest.mark.parametrize(("signal", "actuator"), KINDS)
 def test_state_is_saved_and_restored(signal, actuator):
-    assert_resumed(lambda: Scheduler(signal, actuator, warmup=1))
+    steps = [(random_similarity(seed, 5).float(), 0.1) for seed in range(4)]
+    assert_resumes(partial(Scheduler, signal, actuator, warmup=1), steps, stop=2)
 
 
 @pytest.mark.parametrize(("signal", "actuator"), KINDS)
@@ -340,14 +334,8 @@ HELD_ENTROPY = {"signal": "entropy", "actuator": "sharpness"}
         ({"warmup": torch.tensor(1.5)}, "warmup must be 0 or a count; it is 1.5"),
         ({"target": 0.0}, "target must be positive; it is 0"),
         ({"target": float("inf")}, "target must be positive; it is inf"),
-        (
-            {"signal": "entropy", "actuator": "sharpness", "target": 1.0},
-            r"target must be in \(0, 1\);",
-        ),
-        (
-            {"signal": "entropy", "actuator": "sharpness", "target": 0.0},
-            r"target must be in \(0, 1\);",
-        ),
+        (HELD_ENTROPY | {"target": 1.0}, r"target must be in \(0, 1\);"),
+        (HELD_ENTROPY | {"target": 0.0}, r"target must be in \(0, 1\);"),
         ({"bounds": (2.0, 0.5)}, r"bounds must be 0 < low ≤ 1 ≤ high; it is \(.*2\..*, .*0.5"),
         ({"bounds": (0.0, 2.0)}, "bounds must be"),
         ({"bounds": (1.5, 2.0)}, "bounds must be"),
@@ -470,16 +458,17 @@ def test_mean_variances_of_what_is_not_finite_are_not(value):
 
 @pytest.mark.parametrize("module", [Fixed(), Scheduler()])
 @pytest.mark.parametrize(
-    ("shape", "message"), [((1, 1), "single pair"), ((2, 3), r"\(2, 3\)"), ((4,), r"\(4,\)")]
+    ("similarity", "message"),
+    [
+        (torch.zeros(1, 1), "single pair"),
+        (torch.zeros(2, 3), r"\(2, 3\)"),
+        (torch.zeros(4), r"\(4,\)"),
+        (torch.eye(3).long(), r"^similarity must hold real floats; it is torch\.int64$"),
+    ],
 )
-def test_bad_similarities_are_refused(module, shape, message):
+def test_bad_similarities_are_refused(module, similarity, message):
     with pytest.raises(ValueError, match=message):
-        module(torch.zeros(shape), 0.1)
-
-
-def test_a_wrong_stack_is_refused():
-    with pytest.raises(ValueError, match="batch_shape"):
-        Scheduler(batch_shape=(3,))(torch.zeros(2, 4, 4), 0.1)
+        module(similarity, 0.1)
 
 
 def test_a_trace_is_played_step_by_step_and_then_held():
@@ -550,12 +539,9 @@ def test_similarities_that_are_not_finite_are_counted_and_the_first_is_located()
     assert weights.isfinite().all(dim=-1).tolist() == [False, True]
 
 
-def test_whole_numbers_are_no_similarities():
-    with pytest.raises(ValueError, match=r"^similarity must hold real floats; it is torch\.int64$"):
-        Scheduler()(torch.eye(3).long(), 0.1)
-
-
-def test_a_constant_of_another_shape_is_refused():
+def test_similarities_and_constants_of_another_stack_are_refused():
+    with pytest.raises(ValueError, match="batch_shape"):
+        Scheduler(batch_shape=(3,))(torch.zeros(2, 4, 4), 0.1)
     said = r"^gamma must be a number or of batch_shape=\(2,\); its shape is \(3,\)$"
     with pytest.raises(ValueError, match=said):
         Scheduler(gamma=torch.ones(3), batch_shape=(2,))

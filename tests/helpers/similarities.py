@@ -1,4 +1,7 @@
-"""Similarity matrices to test losses and schedulers with."""
+"""Similarity matrices to test losses and schedulers with, and what holds for rules with a state."""
+
+import itertools
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.nn import functional as F
@@ -12,16 +15,41 @@ def random_similarity(seed: int, size: int, leading: tuple[int, ...] = ()) -> to
     return image @ text.mT
 
 
-def assert_resumed(make):
-    """Hold a scheduler with another's state, after five of eight steps, to give what it gives."""
-    steps = [random_similarity(seed, 5).float() for seed in range(8)]
-    whole, first, second = make(), make(), make()
-    for step in steps:
-        expected = whole(step, 0.1)
-    for step in steps[:5]:
-        first(step, 0.1)
-    second.load_state_dict(first.state_dict())
-    for step in steps[5:]:
-        resumed = second(step, 0.1)
-    for a, b in zip(expected, resumed, strict=True):
+def extreme(kind: str, size: int) -> torch.Tensor:
+    """Similarities of a collapsed model, of a perfect one, and of the perfect one's opposite."""
+    perfect = 2 * torch.eye(size) - 1
+    return {"equal": torch.ones(size, size), "identity": perfect, "opposite": -perfect}[kind]
+
+
+def assert_identical(one, other) -> None:
+    """Tensors, or tuples of tensors, are equal to the last bit."""
+    if isinstance(one, torch.Tensor):
+        one, other = (one,), (other,)
+    for a, b in zip(one, other, strict=True):
         assert torch.equal(a, b)
+
+
+def assert_resumes(make: Callable, steps: Sequence[tuple], stop: int) -> None:
+    """The state after ``stop`` steps, loaded into a new rule, continues to the same bits."""
+    whole, first, second = (make() for _ in range(3))
+    expected = [whole(*step) for step in steps]
+    for step in steps[:stop]:
+        first(*step)
+    second.load_state_dict(first.state_dict())
+    for step, result in zip(steps[stop:], expected[stop:], strict=True):
+        assert_identical(second(*step), result)
+
+
+def assert_stack_is_its_runs(stacked, make: Callable, steps, leading: tuple[int, ...]) -> None:
+    """A stack gives each run the bits of ``make(place)`` on the run's own steps."""
+    for step in steps:
+        together = stacked(*step)
+    for place in itertools.product(*map(range, leading)):
+        alone = make(place)
+        for step in steps:
+            single = alone(*(part[place] for part in step))
+        tensor = isinstance(together, torch.Tensor)
+        assert_identical(together[place] if tensor else [part[place] for part in together], single)
+        for name, value in stacked.state_dict().items():
+            if value.shape[: len(leading)] == leading:
+                assert torch.equal(value[place], alone.state_dict()[name])
