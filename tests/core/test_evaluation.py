@@ -1,7 +1,8 @@
-"""Evaluation of collapsed models, of ragged captions, and in chunks of any size."""
+"""Evaluations that broke other projects: collapsed models, and captions in any number and order."""
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from lib.metrics import collapsed, retrieval_metrics, retrieval_metrics_from_embeddings
 
@@ -13,7 +14,7 @@ OWNER = [0, 0, 1]
 @pytest.mark.parametrize("width", [1, 3, 256, 301])
 def test_a_collapsed_model_scores_chance_in_any_order(images, width):
     vector = torch.randn(width, generator=torch.Generator().manual_seed(width))
-    embeddings = torch.nn.functional.normalize(vector, dim=0).expand(images, width)
+    embeddings = F.normalize(vector, dim=0).expand(images, width)
     for order in (torch.arange(images), torch.randperm(images), torch.arange(images).flip(0)):
         measured = retrieval_metrics_from_embeddings(embeddings, embeddings, order)
         for direction in (measured.i2t, measured.t2i):
@@ -56,13 +57,9 @@ def test_after_twenty_steps_at_a_learning_rate_of_1():
         inputs = torch.randn(2, 10, 8)
         optimiser = torch.optim.SGD([p for t in towers for p in t.parameters()], lr=1.0)
         for _ in range(20):
-            image, text = (
-                torch.nn.functional.normalize(tower(x), dim=-1)
-                for tower, x in zip(towers, inputs, strict=True)
-            )
-            logits = image @ text.T / 0.01
-            target = torch.arange(10)
-            loss = sum(torch.nn.functional.cross_entropy(x, target) for x in (logits, logits.T))
+            image, text = (F.normalize(t(x), dim=-1) for t, x in zip(towers, inputs, strict=True))
+            logits, target = image @ text.T / 0.01, torch.arange(10)
+            loss = F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -124,17 +121,3 @@ def test_a_cut_off_that_no_ranking_can_miss_is_trivial():
     assert measured.trivial == (("i2t", 1), ("t2i", 1))
     measured = retrieval_metrics(torch.rand(2, 4), [0, 0, 0, 1], ks=(1, 2, 3, 4))
     assert measured.trivial == (("i2t", 4), ("t2i", 2), ("t2i", 3), ("t2i", 4))
-
-
-def test_every_chunk_size_gives_the_same_recalls():
-    generator = torch.Generator().manual_seed(13)
-    image = torch.randn(500, 64, generator=generator)
-    text = torch.randn(2500, 64, generator=generator) + 0.5 * image.repeat_interleave(5, 0)
-    image[250:260], text[:100] = image[0], text[0]
-    owner = torch.arange(2500) // 5
-    measured = [
-        retrieval_metrics_from_embeddings(image, text, owner, chunk_size=size).as_dict()
-        for size in (1, 7, 10_000, None)
-    ]
-    assert all(other == measured[0] for other in measured)
-    assert 10 < measured[0]["rSum"] < 590

@@ -75,27 +75,6 @@ def by_torchmetrics(metric, scores, positive, **options) -> float:
     return 100 * metric(**options)(*flat).item()
 
 
-@settings(max_examples=8)
-@given(st.integers(0, 10**6))
-def test_torchmetrics_agrees_where_nothing_ties(seed):
-    gallery_of = made(seed, images=20, captions=60)
-    found = recall_at_k(*gallery_of, KS)
-    for direction, (scores, positive) in asked(*gallery_of).items():
-        for k in KS:
-            theirs = by_torchmetrics(RetrievalHitRate, scores, positive, top_k=k)
-            ours = getattr(found, direction).recall[k]
-            assert float(ours) == pytest.approx(theirs, abs=1e-3)
-
-
-def test_ranx_agrees_where_nothing_ties():
-    gallery_of = made(5, images=20, captions=60)
-    found = recall_at_k(*gallery_of, KS)
-    for direction, (scores, positive) in asked(*gallery_of).items():
-        for k in KS:
-            theirs = by_ranx(scores, positive, f"hit_rate@{k}")
-            assert float(getattr(found, direction).recall[k]) == pytest.approx(theirs, abs=1e-9)
-
-
 def by_ranx(scores, positive, metric) -> float:
     ranx = pytest.importorskip("ranx")
     names = [f"item {item}" for item in range(scores.shape[1])]
@@ -118,48 +97,36 @@ def clip_benchmark_recall(scores: torch.Tensor, positive: torch.Tensor, k: int) 
     return 100 * (hits > 0).float().mean().item()
 
 
-def test_clip_benchmarks_rule_agrees_where_nothing_ties():
-    image, text, owner = made(4)
-    scores, positive = text @ image.T, owner[:, None] == torch.arange(len(image))
-    found = recall_at_k(image, text, owner, KS)
-    asked = positive.any(dim=0)
-    for k in KS:
-        assert float(found.t2i.recall[k]) == pytest.approx(
-            clip_benchmark_recall(scores, positive, k), abs=1e-4
-        )
-        assert float(found.i2t.recall[k]) == pytest.approx(
-            clip_benchmark_recall(scores.T[asked], positive.T[asked], k), abs=1e-4
-        )
+SORTING_RULES = {
+    "torchmetrics": lambda *asked, k: by_torchmetrics(RetrievalHitRate, *asked, top_k=k),
+    "ranx": lambda *asked, k: by_ranx(*asked, f"hit_rate@{k}"),
+    "CLIP_benchmark": clip_benchmark_recall,
+}
 
 
-def test_where_sorting_rules_are_wrong_on_ties():
-    """A collapsed model ranks nothing, yet a sort's score is the order of its gallery."""
-    size = 10
-    same, positive = torch.ones(size, 4), torch.eye(size, dtype=torch.bool)
-    assert float(recall_at_k(same, same, range(size)).t2i.recall[1]) == pytest.approx(10)
-    # Queries whose answer is where a sort looks first score 100 %, all others 0 %.
-    scores = torch.zeros(1, size)
-    first = torch.topk(scores, 1).indices.item()
-    for place in range(size):
-        rule = clip_benchmark_recall(scores, positive[[place]], 1)
-        assert rule == (100 if place == first else 0)
+@pytest.mark.parametrize("rule", SORTING_RULES)
+@settings(max_examples=8)
+@given(seed=st.integers(0, 10**6))
+def test_rules_that_sort_agree_where_nothing_ties(rule, seed):
+    gallery_of = made(seed, images=20, captions=60)
+    found = recall_at_k(*gallery_of, KS)
+    for direction, both in asked(*gallery_of).items():
+        for k in KS:
+            theirs = SORTING_RULES[rule](*both, k=k)
+            assert float(getattr(found, direction).recall[k]) == pytest.approx(theirs, abs=1e-4)
 
 
-@pytest.mark.parametrize("library", ["torchmetrics", "ranx"])
-def test_libraries_that_sort_report_where_the_answer_of_a_tie_stands(library):
+@pytest.mark.parametrize("rule", SORTING_RULES)
+def test_rules_that_sort_report_where_the_answer_of_a_tie_stands(rule):
     """A collapsed model's R@1 is 0 % or 100 % by the gallery's order; ours is the mean over all."""
     size = 10
-    scores, said = torch.zeros(1, size), []
-    for place in range(size):
-        positive = torch.arange(size)[None] == place
-        if library == "ranx":
-            said.append(by_ranx(scores, positive, "hit_rate@1"))
-        else:
-            said.append(by_torchmetrics(RetrievalHitRate, scores, positive, top_k=1))
+    scores, answers = torch.zeros(1, size), torch.eye(size, dtype=torch.bool)
+    said = [SORTING_RULES[rule](scores, answer[None], k=1) for answer in answers]
     assert {*said} == {0.0, 100.0}
     same = torch.ones(size, 4)
     found = recall_at_k(same, same, range(size), ks=(1,))
     assert float(found.t2i.recall[1]) == pytest.approx(sum(said) / size)
+    assert float(found.t2i.recall[1]) == pytest.approx(10)
 
 
 def test_captions_that_two_images_share_are_half_a_hit_where_a_sort_says_all_or_none():
@@ -181,26 +148,16 @@ def test_torchmetrics_recall_is_not_the_fields_where_an_image_has_several_captio
     assert by == pytest.approx((1 / 3 + 1) / 2 * 100, abs=1e-4)
 
 
-def test_torchmetrics_counts_an_image_without_captions_as_a_miss_unless_told_to_skip_it():
+def test_an_image_without_captions_is_no_query_here_and_a_miss_elsewhere():
+    """torchmetrics skips it if told to; CLIP_benchmark divides by its number of captions, 0."""
     image, text = torch.eye(3), torch.eye(3)[:2]
-    scores, positive = image @ text.T, torch.eye(3, dtype=torch.bool)[:, :2]
+    both = image @ text.T, torch.eye(3, dtype=torch.bool)[:, :2]
     found = recall_at_k(image, text, [0, 1], ks=(1,))
-    counted = by_torchmetrics(RetrievalHitRate, scores, positive, top_k=1)
-    assert counted == pytest.approx(200 / 3, abs=1e-4)
-    skipped = by_torchmetrics(
-        RetrievalHitRate, scores, positive, top_k=1, empty_target_action="skip"
-    )
-    assert float(found.i2t.recall[1]) == skipped == 100
-
-
-def test_where_a_query_without_captions_is_no_number_in_clip_benchmarks_rule():
-    """It divides by the number of positives; here such an image is no query, and counted."""
-    image, text = torch.eye(3), torch.eye(3)[:2]
-    positive = torch.eye(3, dtype=torch.bool)[:, :2]
-    assert clip_benchmark_recall(image @ text.T, positive, 1) == pytest.approx(200 / 3)
-    found = recall_at_k(image, text, [0, 1], ks=(1,))
-    assert float(found.i2t.recall[1]) == 100
     assert found.images_without_captions == 1
+    for rule in ("torchmetrics", "CLIP_benchmark"):
+        assert SORTING_RULES[rule](*both, k=1) == pytest.approx(200 / 3, abs=1e-4)
+    skipped = by_torchmetrics(RetrievalHitRate, *both, top_k=1, empty_target_action="skip")
+    assert float(found.i2t.recall[1]) == skipped == 100
 
 
 @pytest.mark.parametrize(
@@ -253,24 +210,21 @@ def test_the_length_of_the_vectors_plays_no_role(dtype, power, sign):
 
 
 @pytest.mark.parametrize("power", [700, -700])
-def test_lengths_whose_squares_leave_float64_are_refused_where_vectors_are_read_in_parts(power):
+def test_lengths_whose_squares_leave_float64_are_refused_only_in_a_gallery_of_parts(
+    power,
+):
     image, text, owner = made(5)
+    image, text = image.double(), text.double()
     with pytest.raises(MetricsError, match="text has norms beyond float64"):
-        recall_at_k(image, text.double() * 2.0**power, owner, KS)
+        recall_at_k(image, text * 2.0**power, owner, KS)
+    expected = numbers(retrieval_metrics_from_embeddings(image, text, owner, KS))
+    longer = image * 2.0**power
+    assert numbers(retrieval_metrics_from_embeddings(longer, text, owner, KS)) == expected
 
 
 def test_vectors_of_zeros_all_tie():
     found = recall_at_k(np.zeros((4, 3)), np.zeros((4, 3)), range(4), (1,))
     assert float(found.t2i.recall[1]) == 25
-
-
-@pytest.mark.parametrize("power", [700, -700])
-def test_lengths_whose_squares_leave_float64_play_no_role(power):
-    image, text, owner = made(5)
-    image, text = image.double(), text.double()
-    expected = numbers(retrieval_metrics_from_embeddings(image, text, owner, KS))
-    longer = image * 2.0**power
-    assert numbers(retrieval_metrics_from_embeddings(longer, text, owner, KS)) == expected
 
 
 def test_vectors_of_one_number_are_vectors():
