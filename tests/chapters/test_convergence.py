@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from drawing import draw, rows_of
+from finished import traced
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel
@@ -25,25 +27,18 @@ from lib.chapters.convergence.speed import (
     speed_summary,
     speed_table,
 )
-from lib.chapters.shared import charts
 from lib.chapters.shared.verdicts import PAPER_METHOD
-from lib.runs import EPOCH_COLUMNS, STEP_COLUMNS, RunConfig, RunRecord, ScheduleConfig
+from lib.runs import RunConfig, ScheduleConfig
 from lib.statistics import StatisticsError, minimum_detectable_effect
 
 STEPS_AN_EPOCH = 7
-
-
 PAPER_SCHEDULER = ScheduleConfig(signal="variance", actuator="direction")
 
 
 def run(seed, rsum, schedule=None):
-    """A run whose validation rSum is given; the loss beside it must not be taken for it."""
-    epochs = np.full((len(rsum), len(EPOCH_COLUMNS)), 1000.0)
-    epochs[:, EPOCH_COLUMNS.index("rsum")] = rsum
-    steps = np.zeros((STEPS_AN_EPOCH * len(rsum), len(STEP_COLUMNS)), dtype=np.float32)
-    best = int(np.argmax(rsum)) + 1
+    """A run whose validation rSum is given."""
     config = RunConfig(seed=seed, schedule=schedule)
-    return RunRecord(config, "x", best, {}, epochs, steps, False, 0.0, {})
+    return traced(config, rsum, loss=np.zeros(STEPS_AN_EPOCH * len(rsum)))
 
 
 def replicated(**curves):
@@ -67,13 +62,17 @@ def delayed(delays, jitter=0.02, epochs=15):
     """The same seeds for every method: heights of their own, delays that differ a little."""
     draw = np.random.default_rng(0)
     heights = draw.normal(190, 5, 20)
-    return replicated(
-        **{
-            method: [
-                rising(delay + draw.normal(0, jitter), height, epochs=epochs) for height in heights
-            ]
-            for method, delay in delays.items()
-        }
+
+    def curves(delay):
+        return [rising(delay + draw.normal(0, jitter), height, epochs=epochs) for height in heights]
+
+    return replicated(**{method: curves(delay) for method, delay in delays.items()})
+
+
+def finding_of(speeds):
+    compared = compare_speed(speeds, 0.25)
+    return speed_finding(
+        "convergence", speeds, compared, corpus="scenes", train_images=800, margin=0.25
     )
 
 
@@ -192,9 +191,7 @@ def test_two_epochs_are_found(delay, verdict):
     # Straight lines between evaluations bend the shape a little.
     assert times["estimate"].tolist() == pytest.approx([delay] * 3, abs=0.05)
     assert set(times["verdict"]) == {verdict}
-    finding = speed_finding(
-        "convergence", speeds, compared, corpus="scenes", train_images=800, margin=0.25
-    )
+    finding = finding_of(speeds)
     assert finding.verdict == verdict
     assert finding.claim == 5
     assert [e.metric for e in finding.estimates] == ["epochs to 95 %", "epochs to 99 %"]
@@ -222,14 +219,7 @@ def test_censored_runs_count_as_the_whole_horizon_and_are_counted():
     shown = speed_rows(summary.reset_index()).set_index("method")
     assert shown.loc[PAPER_METHOD, "to 99 %: epochs (steps)"] == "not reached"
     assert shown.loc[PAPER_METHOD, "runs never at 90 / 95 / 99 %"] == "3 / 3 / 3 of 4"
-    finding = speed_finding(
-        "convergence",
-        speeds,
-        compare_speed(speeds, 0.25),
-        corpus="scenes",
-        train_images=800,
-        margin=0.25,
-    )
+    finding = finding_of(speeds)
     assert "99 % in 15 epochs: 3 of variance × direction, 0 of fixed" in finding.summary
 
 
@@ -272,9 +262,7 @@ def test_the_claim_is_a_family_of_its_own():
 def test_the_detectable_effect_is_that_of_the_claims_two_comparisons():
     speeds = speed_table(delayed({"fixed": 0.0, "variance": 0.0}, jitter=0.3))
     compared = compare_speed(speeds, 0.25)
-    finding = speed_finding(
-        "convergence", speeds, compared, corpus="scenes", train_images=800, margin=0.25
-    )
+    finding = finding_of(speeds)
     deviation = compared[compared["primary"]]["deviation"].max()
     both, one = (f"{minimum_detectable_effect(deviation, 20, alpha=a):.2f}" for a in (0.025, 0.05))
     assert both != one
@@ -316,38 +304,24 @@ def test_what_cannot_be_compared_is_refused_by_name():
         compare_speed(speed_table(runs), 0, claimed="a")
 
 
-CURVED = {"fixed": 0.0, "learned τ": 0.1, "variance": 0.2, "entropy × sharpness": 9.0}
+def curves_chart(runs):
+    reached = reached_table(speed_table(runs), 0.95)
+    return convergence_curves(curve_table(runs), reached, 0.95, 180.0)
 
 
 def test_figures_draw_every_method():
-    runs = delayed(CURVED)
-    speeds = speed_table(runs)
-    for chart in (
-        convergence_curves(curve_table(runs), reached_table(speeds, 0.95), 0.95, 180.0),
-        speed_differences(compare_speed(speeds, 0.25), 0.25, "Sooner?"),
-    ):
-        spec = chart.to_dict()
-        svg = charts.static_svg(spec)
-        assert svg.count("<path") > 8
-        assert "Infinite extent" not in svg
-        assert "NaN" not in svg
-        assert charts.description(spec) != "Chart"
-        shown = {
-            row["method"] for rows in spec["datasets"].values() for row in rows if "method" in row
-        }
+    runs = delayed({"fixed": 0.0, "learned τ": 0.1, "variance": 0.2, "entropy × sharpness": 9.0})
+    compared = compare_speed(speed_table(runs), 0.25)
+    for chart in (curves_chart(runs), speed_differences(compared, 0.25, "Sooner?")):
+        assert draw(chart)[1].count("<path") > 8
+        shown = {row["method"] for row in rows_of(chart) if "method" in row}
         assert shown >= set(runs) - {"fixed"}
 
 
 def test_the_legend_names_what_is_there_and_no_more():
-    runs = delayed({"fixed": 0.0, "variance": 0.2})
-    chart = convergence_curves(
-        curve_table(runs), reached_table(speed_table(runs), 0.95), 0.95, 180.0
-    )
+    chart = curves_chart(delayed({"fixed": 0.0, "variance": 0.2}))
     text = json.dumps(chart.to_dict(), ensure_ascii=False)
     assert '"domain": ["fixed", "direction"]' in text
     assert '"values": ["variance"]' in text
-    bare = delayed({"fixed": 0.0, "learned τ": 0.2})
-    chart = convergence_curves(
-        curve_table(bare), reached_table(speed_table(bare), 0.95), 0.95, 180.0
-    )
-    assert "by the signal" not in json.dumps(chart.to_dict())
+    bare = curves_chart(delayed({"fixed": 0.0, "learned τ": 0.2}))
+    assert "by the signal" not in json.dumps(bare.to_dict())

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from finished import traced
 from idle import IdleLab
 
 from lib.chapters.embeddings.claim import (
@@ -23,7 +24,7 @@ from lib.chapters.embeddings.measures import (
 )
 from lib.chapters.shared.traces import mean_temperatures
 from lib.chapters.shared.verdicts import PAPER_METHOD
-from lib.runs import EPOCH_COLUMNS, STEP_COLUMNS, RunConfig, RunRecord, ScheduleConfig
+from lib.runs import RunConfig, ScheduleConfig
 
 SMALL = RunConfig(train_images=30, epochs=2, batch_size=10, embedding_dim=8)
 SCHEDULED = SMALL.model_copy(
@@ -82,8 +83,7 @@ def test_measures_are_those_of_slow_loops_over_labelled_images():
     generator = torch.Generator().manual_seed(0)
     image, text = (unit(torch.randn(n, 5, generator=generator)) for n in (30, 75))
     # Ragged: the last five images have no caption; some have no label.
-    owner = torch.arange(75) % 25
-    owner = owner.sort().values
+    owner = (torch.arange(75) % 25).sort().values
     labels = [None if row % 7 == 3 else "abc"[row % 3] for row in range(30)]
     measured = measure_embeddings(image, text, owner, labels)
     rows = [row for row in range(25) if labels[row] is not None]
@@ -94,11 +94,8 @@ def test_measures_are_those_of_slow_loops_over_labelled_images():
     assert measured["silhouette_image"] == pytest.approx(slow_silhouette(v, known))
     assert measured["silhouette_text"] == pytest.approx(slow_silhouette(t, known))
     similarity = (v @ t.T).numpy()
-    hits = [
-        known[item] == known[query]
-        for query in range(len(known))
-        for item in np.argsort(-similarity[query])[:10]
-    ]
+    nearest = np.argsort(-similarity, axis=1)[:, :10]
+    hits = [known[item] == known[query] for query, items in enumerate(nearest) for item in items]
     assert measured["purity_i2t"] == pytest.approx(np.mean(hits))
     apart = [float(((image[owner[c]] - text[c]) ** 2).sum()) for c in range(75)]
     assert measured["alignment"] == pytest.approx(np.mean(apart))
@@ -136,11 +133,8 @@ def test_measures_are_kept_and_hold_no_caption(study_home):
     kept = list((study_home / "tables").glob("*.parquet"))
     assert len(kept) == 2
     for path in kept:
-        assert (
-            not pd.read_parquet(path)
-            .map(lambda value: embedded.SENTINEL in str(value))
-            .any(axis=None)
-        )
+        shown = pd.read_parquet(path).map(str)
+        assert not shown.map(lambda text: embedded.SENTINEL in text).any(axis=None)
         assert embedded.SENTINEL.encode() not in path.read_bytes()
 
     idle = IdleLab()
@@ -203,11 +197,10 @@ def test_the_finding_rests_on_the_papers_method_alone():
     finding = cluster_finding("embeddings", compared, corpus="scenes", train_images=800, margin=1.0)
     assert finding.claim == 4
     assert finding.verdict == "improves"
-    assert [estimate.verdict for estimate in finding.estimates] == ["equivalent", "improves"]
-    assert [estimate.unit for estimate in finding.estimates] == ["squared distance", "of 1"]
-    assert [estimate.margin for estimate in finding.estimates] == [0.02, 0.01]
-    assert [estimate.lower_is_better for estimate in finding.estimates] == [True, False]
-    assert {estimate.method for estimate in finding.estimates} == {PAPER_METHOD}
+    assert {e.method for e in finding.estimates} == {PAPER_METHOD}
+    assert [(e.verdict, e.unit, e.margin, e.lower_is_better) for e in finding.estimates] == [
+        ("equivalent", "squared distance", 0.02, True), ("improves", "of 1", 0.01, False),
+    ]  # fmt: skip
     assert "5 paired seeds" in finding.summary
     assert "within 1 % of the way" in finding.summary
 
@@ -219,11 +212,7 @@ def test_without_the_papers_method_there_is_no_answer():
 
 
 def test_a_runs_temperature_is_that_of_the_steps_behind_its_heads():
-    steps = np.zeros((6, len(STEP_COLUMNS)), dtype=np.float32)
-    steps[:, STEP_COLUMNS.index("temperature")] = [0.1, 0.2, 0.3, 0.4, 9.0, 9.0]
-    record = RunRecord(
-        RunConfig(seed=3), "x", 2, {}, np.ones((3, len(EPOCH_COLUMNS))), steps, False, 0.0, {}
-    )
+    record = traced(RunConfig(seed=3), rsum=[0, 1, 0], temperature=[0.1, 0.2, 0.3, 0.4, 9.0, 9.0])
     (row,) = mean_temperatures({"fixed": [record]}).itertuples()
     assert (row.method, row.seed) == ("fixed", 3)
     assert row.temperature == pytest.approx(0.25)
@@ -250,6 +239,5 @@ def test_a_difference_that_the_temperature_makes_is_gone_at_equal_temperature():
     assert better["tuned"] == pytest.approx(0.2 - 0.3)
     assert better["equal"] == pytest.approx(-0.3)
     assert table["temperature"].tolist() == [0.2, 0.2, 0.4, 0.4]
-    assert (table.xs("silhouette", level="measure")[["tuned", "equal"]].abs() < 1e-12).all(
-        axis=None
-    )
+    silhouette = table.xs("silhouette", level="measure")[["tuned", "equal"]]
+    assert (silhouette.abs() < 1e-12).all(axis=None)

@@ -3,9 +3,9 @@
 import math
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
+from finished import traced
 from idle import IdleLab
 from synthetic import levelled_runs
 
@@ -13,7 +13,7 @@ from lib.chapters import end_to_end
 from lib.chapters.end_to_end import differ_chart
 from lib.chapters.parameters import EndToEndParameters
 from lib.chapters.shared import charts
-from lib.runs import STEP_COLUMNS, RunConfig, RunRecord, ScheduleConfig
+from lib.runs import RunConfig, ScheduleConfig
 from lib.study.catalogue import load_profiles
 
 PROFILES = Path(__file__).resolve().parent.parent.parent / "notebooks" / "profiles.yml"
@@ -84,13 +84,8 @@ def test_comparisons_pair_within_a_setting(compared):
 
 def record(rows, columns, weights, schedule=None):
     """A record with these variances and weights, step by step."""
-    steps = np.zeros((len(rows), len(STEP_COLUMNS)), dtype=np.float32)
-    for name, values in (
-        ("signal_i2t", rows), ("signal_t2i", columns), ("weight_i2t", weights),
-    ):  # fmt: skip
-        steps[:, STEP_COLUMNS.index(name)] = values
     config = RunConfig(schedule=schedule)
-    return RunRecord(config, "", 1, {}, np.zeros((1, 8)), steps, False, 0.0, {})
+    return traced(config, signal_i2t=rows, signal_t2i=columns, weight_i2t=weights)
 
 
 def test_signals_are_told_by_setting_and_method():

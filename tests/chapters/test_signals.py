@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from finished import traced
 from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import synthetic_features
@@ -21,28 +22,12 @@ from lib.chapters.signals.imbalance import (
     under,
     weight_at,
 )
-from lib.runs import (
-    EPOCH_COLUMNS,
-    STEP_COLUMNS,
-    TEST_COLUMNS,
-    RunConfig,
-    RunRecord,
-    ScheduleConfig,
-    Store,
-)
+from lib.runs import RunConfig, ScheduleConfig, Store
 from lib.training import Lab
 
 
-def record(rows, columns, weights=None, seed=0) -> RunRecord:
-    steps = np.ones((len(rows), len(STEP_COLUMNS)), dtype=np.float32)
-    steps[:, STEP_COLUMNS.index("signal_i2t")] = rows
-    steps[:, STEP_COLUMNS.index("signal_t2i")] = columns
-    if weights is not None:
-        steps[:, STEP_COLUMNS.index("weight_i2t")] = weights
-    return RunRecord(
-        RunConfig(seed=seed), "x", 1, dict.fromkeys(TEST_COLUMNS, 1.0),
-        np.ones((1, len(EPOCH_COLUMNS))), steps, False, 0.0, {},
-    )  # fmt: skip
+def record(rows, columns, weights=1.0, seed=0):
+    return traced(RunConfig(seed=seed), signal_i2t=rows, signal_t2i=columns, weight_i2t=weights)
 
 
 def test_the_ratio_is_that_of_rows_to_columns():
