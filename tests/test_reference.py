@@ -16,21 +16,11 @@ from lib.study.book.reference import citation_labels, cite, described
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
-    "lib.schedulers",
-    "lib.losses",
-    "lib.metrics",
-    "lib.rivals",
-    "lib.models",
-    "lib.datasets",
-    "lib.encoders",
-    "lib.noise",
-    "lib.statistics",
-    "lib.adapters.huggingface",
-    "lib.adapters.lightning",
-    "lib.adapters.metric_learning",
-    "lib.adapters.open_clip",
+    "lib.schedulers", "lib.losses", "lib.metrics", "lib.rivals", "lib.models", "lib.datasets",
+    "lib.encoders", "lib.noise", "lib.statistics", "lib.adapters.huggingface",
+    "lib.adapters.lightning", "lib.adapters.metric_learning", "lib.adapters.open_clip",
     "lib.adapters.sentence_transformers",
-)
+)  # fmt: skip
 DIRECTIVE = re.compile(
     r"^\.\. (?:currentmodule:: (?P<module>\S+)"
     r"|auto(?P<kind>class|function|data|exception):: (?P<name>\S+)(?P<options>(?:\n   :.*)*))",

@@ -62,24 +62,18 @@ def run_main_comparison(root, **given):
     return names
 
 
-def with_changes(monkeypatch, **changes):
-    """Change what all runs of the notebook share."""
+CHANGES = {
+    "signal and corpus": {},
+    "loss": {"loss": "shrunk"},
+    "caption noise": {"noise": NoiseConfig(kind="captions", rate=1.0)},
+    "image noise": {"noise": NoiseConfig(kind="images", rate=1.0)},
+}
+
+
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
+def test_the_main_comparison_takes_what_is_registered_from_outside(root, monkeypatch, changes):
     of = RunConfig.of
     monkeypatch.setattr(RunConfig, "of", lambda parameters, **own: of(parameters, **own, **changes))
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"loss": "shrunk"},
-        {"noise": NoiseConfig(kind="captions", rate=1.0)},
-        {"noise": NoiseConfig(kind="images", rate=1.0)},
-    ],
-    ids=["signal and corpus", "loss", "caption noise", "image noise"],
-)
-def test_the_main_comparison_takes_what_is_registered_from_outside(root, monkeypatch, changes):
-    with_changes(monkeypatch, **changes)
     found = run_main_comparison(root, **SMALL)
     expected = ["fixed", "learned τ", *(f"{s} × direction" for s in SMALL["signals"])]
     assert found["runs"]["method"].unique().tolist() == [

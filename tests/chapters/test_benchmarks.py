@@ -6,9 +6,8 @@ No time is tested here.
 import json
 import math
 import sys
-import tempfile
-from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -146,16 +145,16 @@ def row(part, way, shortest, **more):
     return {"part": part, "way": way, "shortest": shortest, "median": shortest, "rounds": 3, **more}
 
 
+SCHEDULED_STEP = {"plain loss": 1.0, "scheduled loss": 1.04, "scheduler alone": 0.02}
+
+
 @pytest.fixture
 def measured(tmp_path):
     """Files of made-up figures, in which the memory's and faiss's target are missed."""
     steps = [
-        row("against peers", "plain loss", 1.0, batch=128),
-        row("against peers", "scheduled loss", 1.04, batch=128),
-        row("against peers", "scheduler alone", 0.02, batch=128),
-        row("growth", "plain loss", 1.0, batch=128),
-        row("growth", "scheduled loss", 1.04, batch=128),
-        row("growth", "scheduler alone", 0.02, batch=128),
+        row(part, way, ratio, batch=128)
+        for part in ("against peers", "growth")
+        for way, ratio in SCHEDULED_STEP.items()
     ]
     runs = [
         row(part, way, ratio, shape=f"B = {batch}", batch=batch, runs=20)
@@ -168,22 +167,29 @@ def measured(tmp_path):
         for count in (1, 20)
         for way, ratio in (("ours, in stacks", 2.0), ("plain loop", 1.0 + count))
     ]
-    size = {"images": 5000, "captions": 25_000}
-    large = {"images": 20_000, "captions": 100_000}
-    gallery = [
-        row("against peers", "matrix product", 1.0, **size),
-        row("against peers", "recall_at_k", 1.2, **size),
-        row("against peers", "faiss, exact search", 1.1, **size),
-        {"part": "growth, memory", "way": "recall_at_k", "peak_mib": 1500.0, **large},
-    ]
+    ways = {"matrix product": 1.0, "recall_at_k": 1.2, "faiss, exact search": 1.1}
+    size, large = ({"images": n, "captions": 5 * n} for n in (5000, 20_000))
+    gallery = [row("against peers", way, ratio, **size) for way, ratio in ways.items()]
+    gallery += [{"part": "growth, memory", "way": "recall_at_k", "peak_mib": 1500.0, **large}]
     for case, rows in (("step", steps), ("training", runs), ("recall", gallery)):
         results.write(tmp_path, case, rows, quick=False)
     return tmp_path
 
 
+def changed(path, change):
+    """Write the measurements of a file again, changed."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def shown(held):
+    return dict(zip(held["what"], held["measured"], strict=True))
+
+
 def test_targets_are_held_against_what_was_measured(measured):
     held = targets(read_measurements(str(measured)), **TARGETS)
-    said = dict(zip(held["what"], held["measured"], strict=True))
+    said = shown(held)
     assert said["the scheduler at B = 128, as a share of a plain step"] == "2.0%"
     assert said["the whole scheduled step at B = 128, beyond the plain one"] == "+4.0%"
     assert said["20 seeds, training, B = 16, times as fast as a plain loop"] == "3.00"
@@ -194,16 +200,15 @@ def test_targets_are_held_against_what_was_measured(measured):
 
 
 def test_trainings_are_held_by_the_median_of_rounds_and_steps_by_the_shortest_turns(measured):
-    for case in ("training", "step"):
-        path = measured / f"{case}.json"
-        content = json.loads(path.read_text())
+    def double_medians(content):
         for one in content["rows"]:
             doubled = one["way"] in ("ours, in stacks", "scheduler alone")
             one["median"] = one["shortest"] * (1 + doubled)
-        path.write_text(json.dumps(content))
+
+    for case in ("training", "step"):
+        changed(measured / f"{case}.json", double_medians)
     read = read_measurements(str(measured))
-    held = targets(read, **TARGETS)
-    said = dict(zip(held["what"], held["measured"], strict=True))
+    said = shown(targets(read, **TARGETS))
     assert by_shortest_turns(read["training"]) == (
         "By the shortest turns of 3 or more, whole runs as stacks take 1.50 times their matrix "
         "products, and training is faster than the plain loop by 3.00 times (B = 128); "
@@ -215,11 +220,11 @@ def test_trainings_are_held_by_the_median_of_rounds_and_steps_by_the_shortest_tu
 
 
 def test_what_was_not_measured_is_said(measured):
-    path = measured / "recall.json"
-    content = json.loads(path.read_text())
-    content["rows"] = [r for r in content["rows"] if not r["way"].startswith("faiss")]
-    content["absent"] = ["faiss-cpu"]
-    path.write_text(json.dumps(content))
+    def without_faiss(content):
+        content["rows"] = [r for r in content["rows"] if not r["way"].startswith("faiss")]
+        content["absent"] = ["faiss-cpu"]
+
+    changed(measured / "recall.json", without_faiss)
     read = read_measurements(str(measured))
     held = targets(read, **TARGETS)
     assert held["met"].isna().sum() == 1
@@ -268,10 +273,10 @@ def test_the_command_explains_itself_and_refuses_what_it_doesnt_know(tmp_path, m
     def run(*words):
         return CliRunner().invoke(app, words, env={"COLUMNS": "200", "TERM": "dumb"})
 
-    shown = run("--help")
-    assert shown.exit_code == 0
-    assert "'.[bench]'" in shown.output
-    assert "--quick" in shown.output
+    explained = run("--help")
+    assert explained.exit_code == 0
+    assert "'.[bench]'" in explained.output
+    assert "--quick" in explained.output
     wrong = run("--only", "speed")
     assert wrong.exit_code == 2
     assert "'step', 'training', 'recall'" in wrong.output
@@ -293,14 +298,11 @@ def test_the_committed_measurements_are_complete():
     assert held["met"].notna().all()
 
 
-def test_features_are_drawn_alike_everywhere():
-    with tempfile.TemporaryDirectory() as folder:
-        recall._write_maps(Path(folder), 6, 20)
-        image, *parts = recall.drawn(6, 20)
-        import numpy as np
-
-        assert np.array_equal(np.load(Path(folder) / "image.npy"), image.numpy())
-        assert np.array_equal(np.load(Path(folder) / "text.npy"), torch.cat(parts).numpy())
+def test_features_are_drawn_alike_everywhere(tmp_path):
+    recall._write_maps(tmp_path, 6, 20)
+    image, *parts = recall.drawn(6, 20)
+    assert np.array_equal(np.load(tmp_path / "image.npy"), image.numpy())
+    assert np.array_equal(np.load(tmp_path / "text.npy"), torch.cat(parts).numpy())
     assert training.sized(training.SMALL_HEADS, 8).image.shape == (1016, 64)
     assert training.configs(training.SMALL_HEADS, 2, 1)[1].embedding_dim == 32
     assert pd.Series(results.versions()).notna().all()

@@ -177,13 +177,6 @@ def test_help_lists_every_parameter(path):
         assert f"  {name}: " in result.output
 
 
-@each_source
-def test_the_kernel_is_python3(path):
-    kernelspec = nbformat.read(path, as_version=4).metadata.kernelspec
-    assert kernelspec.name == "python3"
-    assert kernelspec.language == "python"
-
-
 def test_a_fresh_environment_with_only_python3_suffices(tmp_path, monkeypatch):
     """No kernel is registered anywhere: not by the user, the system or the environment."""
     for variable in ("JUPYTER_DATA_DIR", "JUPYTER_PATH", "JUPYTER_CONFIG_DIR"):
@@ -197,21 +190,17 @@ def test_a_fresh_environment_with_only_python3_suffices(tmp_path, monkeypatch):
 
 
 @each_source
-def test_source_notebooks_are_small_and_carry_no_output(path):
+def test_source_notebooks_are_small_of_the_plain_kernel_and_carry_no_output(path):
     assert path.stat().st_size <= SOURCE_BYTES
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    for cell in code_cells(path):
-        assert cell.outputs == []
-        assert cell.execution_count is None
+    kernelspec = notebook.metadata.kernelspec
+    assert (kernelspec.name, kernelspec.language) == ("python3", "python")
     assert "widgets" not in notebook.metadata
-
-
-@each_source
-def test_no_notebook_lifts_the_row_limit_or_shows_a_widget(path):
-    source = "\n".join(cell.source for cell in code_cells(path))
-    for word in ("disable_max_rows", "max_rows", "tqdm", "ipywidgets", "HBox"):
-        assert word not in source
+    for cell in code_cells(path):
+        assert (cell.outputs, cell.execution_count) == ([], None)
+        for word in ("disable_max_rows", "max_rows", "tqdm", "ipywidgets", "HBox"):
+            assert word not in cell.source
 
 
 @each_executed

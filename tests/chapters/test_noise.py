@@ -70,18 +70,13 @@ def both_tables(extra):
 
 
 def test_degradation_by_hand():
-    table = pd.DataFrame(
-        [
-            {"method": "fixed", "seed": 0, "what": "captions", "level": 0.0, "i2t_r1": 12.0},
-            {"method": "fixed", "seed": 0, "what": "captions", "level": 0.4, "i2t_r1": 9.5},
-            {"method": "fixed", "seed": 1, "what": "captions", "level": 0.8, "i2t_r1": 8.0},
-            {"method": "fixed", "seed": 1, "what": "captions", "level": 0.0, "i2t_r1": 10.0},
-            {"method": "fixed", "seed": 1, "what": "images", "level": 0.0, "i2t_r1": 10.0},
-            {"method": "fixed", "seed": 1, "what": "images", "level": 0.8, "i2t_r1": 11.0},
-        ]
-    )
-    table = table.assign(**dict.fromkeys(RECALLS[1:], 0.0))
-    lost = degradation(table)
+    rows = [
+        ("fixed", 0, "captions", 0.0, 12.0), ("fixed", 0, "captions", 0.4, 9.5),
+        ("fixed", 1, "captions", 0.8, 8.0), ("fixed", 1, "captions", 0.0, 10.0),
+        ("fixed", 1, "images", 0.0, 10.0), ("fixed", 1, "images", 0.8, 11.0),
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["method", "seed", "what", "level", "i2t_r1"])
+    lost = degradation(table.assign(**dict.fromkeys(RECALLS[1:], 0.0)))
     assert lost["i2t_r1"].tolist() == [2.5, 2.0, -1.0]
     assert lost["level"].tolist() == [0.4, 0.8, 0.8]
 
@@ -108,12 +103,9 @@ def test_the_difference_in_degradation_is_the_methods_loss_minus_the_fixed_losss
     assert set(compared["verdict"]) == {"worsens"}  # It loses more.
     assert compared["p_adjusted"].tolist() == pytest.approx([10 * expected.p] * 10)
     assert compared["condition"].tolist()[::2] == [
-        "40 % mismatched pairs",
-        "80 % noisy captions",
-        "80 % noisy images",
-        "test captions, severity 3",
-        "test images, severity 3",
-    ]
+        "40 % mismatched pairs", "80 % noisy captions", "80 % noisy images",
+        "test captions, severity 3", "test images, severity 3",
+    ]  # fmt: skip
     assert compared["metric"].tolist() == ["i2t R@1", "t2i R@1"] * 5
 
 
@@ -191,15 +183,11 @@ def test_training_noise_runs_each_method_at_each_rate(small):
     assert len(table) == 2 * 2 * (3 + 2)
     config = CHOSEN[PAPER_METHOD].with_seed(1)
     noisy = config.model_copy(update={"noise": NoiseConfig(kind="mismatched", rate=0.5)})
+    rows = table.set_index(["method", "seed", "what", "level"])[list(RECALLS)]
     for run, level in ((config, 0.0), (noisy, 0.5)):
         (record,) = lab.train([run])
-        row = table[
-            (table["method"] == PAPER_METHOD)
-            & (table["seed"] == 1)
-            & (table["what"] == "mismatched")
-            & (table["level"] == level)
-        ]
-        assert row[list(RECALLS)].to_numpy().tolist() == [[record.test[name] for name in RECALLS]]
+        row = rows.loc[[(PAPER_METHOD, 1, "mismatched", level)]]
+        assert row.to_numpy().tolist() == [[record.test[name] for name in RECALLS]]
 
 
 def test_test_noise_replaces_the_gallery_of_one_modality(small):

@@ -129,16 +129,8 @@ def board(**gains: float) -> pd.DataFrame:
         level = rng.normal(scale=3)
         for method, gain in {"fixed": 0.0, **gains}.items():
             value = 20 + level + gain + rng.normal(scale=0.02)
-            rows.append(
-                {
-                    "method": method,
-                    "seed": seed,
-                    "i2t_r1": value,
-                    "t2i_r1": value,
-                    "rsum": 6 * value,
-                }
-            )
-    return pd.DataFrame(rows)
+            rows.append((method, seed, value, value, 6 * value))
+    return pd.DataFrame(rows, columns=["method", "seed", "i2t_r1", "t2i_r1", "rsum"])
 
 
 def test_the_verdict_names_what_is_better_and_by_setting_what():

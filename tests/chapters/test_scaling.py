@@ -25,13 +25,8 @@ COSTS = {
     "stored": 9000,
 }  # fmt: skip
 TIMES = pd.DataFrame(
-    {
-        "workers": [0, 1, 2],
-        "seconds": [10.0, 16.0, 8.0],
-        "runs": [8, 8, 8],
-        "equal": [True, True, True],
-        "cores": [2, 2, 2],
-    }
+    [(0, 10.0, 8, True, 2), (1, 16.0, 8, True, 2), (2, 8.0, 8, True, 2)],
+    columns=["workers", "seconds", "runs", "equal", "cores"],
 )
 
 

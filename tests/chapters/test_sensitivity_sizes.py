@@ -57,16 +57,9 @@ def results(gain, validation_gain, seeds=12, sizes_=(100, 1000)):
             for method in (FIXED, PAPER_METHOD, DECAY, BOTH, CAPTIONS):
                 test = base + gain.get(method, (0, 0))[place] + draws.normal(0, 0.05)
                 validation = base + validation_gain.get(method, 0) + draws.normal(0, 0.05)
-                rows.append(
-                    {
-                        "method": method,
-                        "seed": seed,
-                        "train_images": size,
-                        **dict.fromkeys(TEST_COLUMNS, test),
-                        "validation_rsum": validation,
-                    }
-                )
-    return pd.DataFrame(rows)
+                rows.append((method, seed, size, validation, *[test] * len(TEST_COLUMNS)))
+    columns = ["method", "seed", "train_images", "validation_rsum", *TEST_COLUMNS]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def test_differences_are_within_a_size_and_in_one_family():

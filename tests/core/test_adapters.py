@@ -1,18 +1,35 @@
 """The adapters in the loops of their own libraries; a missing library skips its tests."""
 
 import ast
+import inspect
 import json
 import math
 import subprocess
 import sys
+import tomllib
 
 import pytest
 import torch
+from packaging.requirements import Requirement
 from torch.nn import functional as F
 
 from lib.adapters.open_clip import ScheduledClipLoss
 from lib.losses import ScheduledContrastiveLoss
 from lib.schedulers import Fixed, Scheduler
+
+TRAINING = {
+    "per_device_train_batch_size": 8, "logging_steps": 1, "save_strategy": "no", "report_to": [],
+    "use_cpu": True, "disable_tqdm": True,
+}  # fmt: skip
+"""Arguments of the trainers of transformers and of sentence-transformers."""
+
+
+def losses_of(trainer) -> list[float]:
+    """Train; return the loss of each step, which has fallen."""
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[-1] < losses[0]
+    return losses
 
 
 def features(seed: int = 0, size: int = 8, width: int = 4):
@@ -33,8 +50,6 @@ def test_open_clip_losses_agree_where_nothing_is_scheduled():
 
 
 def test_open_clip_is_called_alike():
-    import inspect
-
     open_clip = pytest.importorskip("open_clip")
     for method in ("__init__", "forward"):
         theirs = list(inspect.signature(getattr(open_clip.ClipLoss, method)).parameters)
@@ -90,23 +105,15 @@ def test_sentence_transformers_trains_with_its_trainer(tmp_path):
     loss = ScheduledMultipleNegativesLoss(model, Scheduler(gamma=5.0))
     arguments = library.SentenceTransformerTrainingArguments(
         output_dir=str(tmp_path),
-        per_device_train_batch_size=8,
         num_train_epochs=4,
         learning_rate=0.05,
-        logging_steps=1,
-        save_strategy="no",
-        report_to=[],
-        use_cpu=True,
-        disable_tqdm=True,
         batch_sampler="no_duplicates",
+        **TRAINING,
     )
     trainer = library.SentenceTransformerTrainer(
         model, arguments, train_dataset=datasets.Dataset.from_dict(pairs), loss=loss
     )
-    trainer.train()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    assert losses[-1] < losses[0]
-    assert int(loss.loss.scheduler.steps) == len(losses)
+    assert len(losses_of(trainer)) == int(loss.loss.scheduler.steps)
 
 
 def test_sentence_transformers_columns_are_counted():
@@ -132,17 +139,12 @@ def test_metric_learning_loss_matches_pairs_by_label():
     found = ours(image, labels, ref_emb=text[order], ref_labels=labels[order])
     theirs, copied = NTXentLoss(temperature=0.1), labels.clone()
     # The library takes the reference set for the batch itself where the labels are one object.
-    halves = [
-        theirs(a, labels, ref_emb=b, ref_labels=copied) for a, b in features_both(image, text)
-    ]
+    both = ((image, text), (text, image))
+    halves = [theirs(a, labels, ref_emb=b, ref_labels=copied) for a, b in both]
     torch.testing.assert_close(found, sum(halves) / 2)
     for bad in ({"ref_emb": None}, {"ref_emb": text, "ref_labels": labels + 1}):
         with pytest.raises(ValueError, match=r"ref_emb|labels"):
             ours(image, labels, **bad)
-
-
-def features_both(image, text):
-    return (image, text), (text, image)
 
 
 def test_metric_learning_reducer_weights_the_directions():
@@ -185,15 +187,14 @@ def test_lightning_logs_and_keeps_the_state(tmp_path):
             return torch.optim.Adam(self.parameters(), lr=0.1)
 
     pairs = torch.utils.data.TensorDataset(*features(size=32))
-    options = {
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "default_root_dir": tmp_path,
-        "max_epochs": 1,
-    }
-    trainer = lightning.Trainer(callbacks=[SchedulerCallback(loss)], **options)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        default_root_dir=tmp_path,
+        callbacks=[SchedulerCallback(loss)],
+        **quiet,
+    )
     trainer.fit(Module(), torch.utils.data.DataLoader(pairs, batch_size=8))
     assert float(trainer.callback_metrics["weight/i2t"]) == pytest.approx(float(loss.weights[0]))
     checkpoint = next(tmp_path.rglob("*.ckpt"))
@@ -213,18 +214,9 @@ def test_hugging_face_trainer_learns_with_a_clip_of_its_own(tmp_path):
     torch.manual_seed(0)
     small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     small |= {"num_attention_heads": 2}
-    model = CLIPModel(
-        CLIPConfig(
-            text_config={
-                **small,
-                "vocab_size": 32,
-                "max_position_embeddings": 6,
-                "eos_token_id": 31,
-            },
-            vision_config={**small, "image_size": 8, "patch_size": 4},
-            projection_dim=8,
-        )
-    )
+    text = small | {"vocab_size": 32, "max_position_embeddings": 6, "eos_token_id": 31}
+    vision = small | {"image_size": 8, "patch_size": 4}
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
     tokens = torch.randint(1, 30, (16, 6))
     tokens[:, -1] = 31
     pairs = [{"input_ids": t, "pixel_values": torch.randn(3, 8, 8)} for t in tokens]
@@ -232,23 +224,12 @@ def test_hugging_face_trainer_learns_with_a_clip_of_its_own(tmp_path):
     trainer = Trainer(
         model,
         TrainingArguments(
-            output_dir=str(tmp_path),
-            per_device_train_batch_size=8,
-            num_train_epochs=8,
-            learning_rate=1e-2,
-            logging_steps=1,
-            save_strategy="no",
-            report_to=[],
-            use_cpu=True,
-            disable_tqdm=True,
+            output_dir=str(tmp_path), num_train_epochs=8, learning_rate=1e-2, **TRAINING
         ),
         train_dataset=pairs,
         compute_loss_func=loss,
     )
-    trainer.train()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    assert losses[-1] < losses[0]
-    assert int(loss.loss.scheduler.steps) == len(losses) == 16
+    assert len(losses_of(trainer)) == int(loss.loss.scheduler.steps) == 16
     assert model.logit_scale.item() != pytest.approx(math.log(1 / 0.07), abs=1e-6)
     with pytest.raises(ValueError, match="image_embeds"):
         loss({"logits": tokens})
@@ -269,13 +250,13 @@ def test_a_page_on_borrowing_trains_and_says_what_it_did(name, root, tmp_path, m
     """Its cells one after the other, in this process, so that a library is imported once."""
     pytest.importorskip(PAGES[name])
     monkeypatch.chdir(tmp_path)
-    cells = json.loads((root / "notebooks" / f"{name}.ipynb").read_text())["cells"]
-    codes = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     page = {"__name__": "__main__"}
     shown = []
     monkeypatch.setattr(sys, "displayhook", lambda value: value is not None and shown.append(value))
-    for code in codes:
-        *statements, last = ast.parse(code).body
+    for cell in cells_of(root, name):
+        if cell["cell_type"] != "code":
+            continue
+        *statements, last = ast.parse("".join(cell["source"])).body
         exec(compile(ast.Module(statements, []), name, "exec"), page)
         exec(compile(ast.Interactive([last]), name, "single"), page)
     losses = page["losses"] if isinstance(page["losses"], dict) else {"": page["losses"]}
@@ -289,14 +270,16 @@ def test_a_page_on_borrowing_trains_and_says_what_it_did(name, root, tmp_path, m
 
 
 def test_the_pages_on_borrowing_are_these_and_fit_a_screen(root):
-    paths = sorted((root / "notebooks").glob("borrow-*.ipynb"))
-    assert [path.stem for path in paths] == sorted(PAGES)
-    for path in paths:
-        cells = json.loads(path.read_text())["cells"]
-        seen = [
-            c for c in cells if not {"hide-input", "remove-cell"} & {*c["metadata"].get("tags", [])}
-        ]
+    pages = {path.stem for path in (root / "notebooks").glob("borrow-*.ipynb")}
+    assert pages == set(PAGES)
+    for name in pages:
+        hidden = {"hide-input", "remove-cell"}
+        seen = [c for c in cells_of(root, name) if not hidden & {*c["metadata"].get("tags", [])}]
         assert sum("".join(cell["source"]).count("\n") + 1 for cell in seen) <= 60
+
+
+def cells_of(root, name):
+    return json.loads((root / "notebooks" / f"{name}.ipynb").read_text())["cells"]
 
 
 BLOCKED = """
@@ -330,10 +313,6 @@ print(sorted(new - set(sys.stdlib_module_names) - {{"lib", "torch"}}))
 
 def test_the_wheel_asks_for_torch_alone_at_any_later_version(root):
     """So an environment that has torch and NumPy keeps both."""
-    import tomllib
-
-    from packaging.requirements import Requirement
-
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     (requirement,) = map(Requirement, project["dependencies"])
     assert requirement.name == "torch"

@@ -63,14 +63,10 @@ SCHEDULERS = {
 }
 READERS = [*SIGNALS, *LOSSES, *SCHEDULERS]
 NO_TEMPERATURE = {
-    "lib.losses.hardest_negatives",
-    "lib.rivals.CosineTemperature",
-    "lib.rivals.IndividualTemperatures",
-    "lib.schedulers.margin",
-    "lib.schedulers.mean_variances",
-    "lib.schedulers.spread",
-    "lib.schedulers.variance",
-}
+    "lib.losses.hardest_negatives", "lib.rivals.CosineTemperature",
+    "lib.rivals.IndividualTemperatures", "lib.schedulers.margin", "lib.schedulers.mean_variances",
+    "lib.schedulers.spread", "lib.schedulers.variance",
+}  # fmt: skip
 
 
 def read(name, similarity, temperature):
@@ -167,16 +163,11 @@ def test_a_signal_hides_no_number_that_is_not_finite(name):
 
 @pytest.mark.tries("bad number")
 @pytest.mark.parametrize(
-    "name",
-    [
-        "lib.schedulers.Scheduler",
-        "lib.rivals.DynamicWeightAverage",
-        "lib.rivals.IndividualTemperatures",
-    ],
+    "name", ["schedulers.Scheduler", "rivals.DynamicWeightAverage", "rivals.IndividualTemperatures"]
 )
 def test_a_refused_step_leaves_the_state(name):
-    rule = SCHEDULERS[name](batch_shape=())
-    second = PAIRS if name == "lib.rivals.IndividualTemperatures" else 0.1
+    rule = SCHEDULERS[f"lib.{name}"](batch_shape=())
+    second = PAIRS if name == "rivals.IndividualTemperatures" else 0.1
     before = {key: value.clone() for key, value in rule.state_dict().items()}
     refused(rule, torch.full((3, 3), math.nan), second)
     for key, value in rule.state_dict().items():

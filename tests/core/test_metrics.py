@@ -358,11 +358,6 @@ def test_pairs_of_a_collapsed_model_are_no_closer_than_any(value, count):
     assert float(relative_alignment(one, one)) == 1
 
 
-def test_spread_is_one_minus_the_mean_cosine():
-    x = torch.nn.functional.normalize(torch.randn(50, 6) + 1, dim=-1).double()
-    assert float(spread(x)) == pytest.approx(float(1 - (x @ x.T).mean()))
-
-
 @pytest.mark.parametrize(("noise", "flag"), [(0.001, True), (0.03, True), (0.5, False)])
 def test_collapse_is_flagged_by_degree(noise, flag):
     generator = torch.Generator().manual_seed(0)

@@ -371,13 +371,6 @@ def test_a_temperature_that_is_none_is_refused(temperature):
         ScheduledContrastiveLoss(temperature=temperature)
 
 
-def test_a_loss_that_overflows_though_its_arguments_do_not_is_told_apart():
-    huge = torch.full((2, 3), 1e20)
-    for scheduler in (Scheduler(), Fixed()):
-        with pytest.raises(ValueError, match=r"^the loss is not finite though .* it is 10"):
-            ScheduledContrastiveLoss(scheduler)(huge, huge)
-
-
 @pytest.mark.tries("bad number")
 @pytest.mark.parametrize("scheduler", [Scheduler(), Scheduler("entropy"), Fixed()])
 @pytest.mark.parametrize(
@@ -600,11 +593,14 @@ def test_a_scale_below_one_is_a_scale():
     )
 
 
-@pytest.mark.parametrize(("length", "scale"), [(1e3, 3e38), (1e30, 10.0)])
-@pytest.mark.parametrize("scheduler", [Fixed(), Scheduler("entropy")])
-def test_a_scale_under_which_the_loss_overflows_is_named(length, scale, scheduler):
+@pytest.mark.parametrize(("length", "scale"), [(1e20, 10.0), (1e3, 3e38), (1e30, 10.0)])
+@pytest.mark.parametrize("scheduler", [Fixed(), Scheduler(), Scheduler("entropy")])
+def test_a_loss_that_overflows_though_its_arguments_do_not_is_told_apart(length, scale, scheduler):
     image = length * torch.eye(3)
-    with pytest.raises(ValueError, match=rf"smaller logit_scale .*; it is {re.escape(str(scale))}"):
+    said = (
+        rf"^the loss is not finite though .* smaller logit_scale .*; it is {re.escape(str(scale))}"
+    )
+    with pytest.raises(ValueError, match=said):
         ScheduledContrastiveLoss(scheduler)(image, image, logit_scale=scale)
 
 

@@ -3,9 +3,9 @@
 from types import SimpleNamespace
 
 import numpy as np
+from synthetic import features_of
 
 from lib.datasets import Sample
-from lib.encoders import Features
 from lib.runs import Store
 from lib.training import Lab
 
@@ -29,26 +29,13 @@ def samples():
 
 
 def features():
-    """Features of the topic, of the image, and of noise; two captions an image."""
+    """Features of the topic, of the image, and of noise; two captions per image."""
     rng = np.random.default_rng(0)
-    count = TRAIN + 20 + TEST
     splits = ("train",) * TRAIN + ("val",) * 20 + ("test",) * TEST
     start = np.array([splits.index(split) for split in splits])
-    topic = np.eye(3)[(np.arange(count) - start) % 3]
-    hidden = np.concatenate([2 * topic, rng.standard_normal((count, 4))], axis=1)
-    owner = np.repeat(np.arange(count), 2)
-    image = hidden @ rng.standard_normal((7, 12)) + 0.3 * rng.standard_normal((count, 12))
-    text = hidden[owner] @ rng.standard_normal((7, 10))
-    text += 0.3 * rng.standard_normal(text.shape)
-    return Features(
-        image=image.astype(np.float32),
-        text=text.astype(np.float32),
-        caption_owner=owner.astype(np.int64),
-        image_ids=tuple(f"image{row}" for row in range(count)),
-        splits=splits,
-        fingerprint="embedded features",
-        corpus_fingerprint="embedded corpus",
-    )
+    topic = np.eye(3)[(np.arange(len(splits)) - start) % 3]
+    hidden = np.concatenate([2 * topic, rng.standard_normal((len(splits), 4))], axis=1)
+    return features_of(rng, hidden, 2, splits, noise=0.3, name="embedded {}")
 
 
 class EmbeddedLab(Lab):

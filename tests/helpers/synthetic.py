@@ -11,21 +11,36 @@ def synthetic_features(
 ) -> Features:
     """Features of images with 1 to 5 captions; learnable, neither trivial nor hopeless."""
     rng = np.random.default_rng(seed)
-    count = train + val + test
-    hidden = rng.standard_normal((count, 6))
-    captions = rng.integers(1, 6, size=count)
-    owner = np.repeat(np.arange(count), captions)
-    image = hidden @ rng.standard_normal((6, 12)) + noise * rng.standard_normal((count, 12))
-    text = hidden[owner] @ rng.standard_normal((6, 10))
+    hidden = rng.standard_normal((train + val + test, 6))
+    captions = rng.integers(1, 6, size=len(hidden))
+    splits = ("train",) * train + ("val",) * val + ("test",) * test
+    return features_of(rng, hidden, captions, splits, noise, f"synthetic {{}} {seed}")
+
+
+def features_of(rng, hidden, captions, splits, noise: float, name: str) -> Features:
+    """Features that a random linear map makes of hidden ones, with noise.
+
+    Args:
+        rng: NumPy's generator.
+        hidden: What the images and their captions have in common, (N, any).
+        captions: Number of captions per image, a count or (N,).
+        splits: Split per image.
+        noise: Standard deviation of the noise.
+        name: Fingerprint, with ``{}`` in place of "features" and "corpus".
+    """
+    owner = np.repeat(np.arange(len(hidden)), captions)
+    image = hidden @ rng.standard_normal((hidden.shape[1], 12))
+    image += noise * rng.standard_normal(image.shape)
+    text = hidden[owner] @ rng.standard_normal((hidden.shape[1], 10))
     text += noise * rng.standard_normal(text.shape)
     return Features(
         image=image.astype(np.float32),
         text=text.astype(np.float32),
         caption_owner=owner.astype(np.int64),
-        image_ids=tuple(f"image{row}" for row in range(count)),
-        splits=("train",) * train + ("val",) * val + ("test",) * test,
-        fingerprint=f"synthetic features {seed}",
-        corpus_fingerprint=f"synthetic corpus {seed}",
+        image_ids=tuple(f"image{row}" for row in range(len(hidden))),
+        splits=splits,
+        fingerprint=name.format("features"),
+        corpus_fingerprint=name.format("corpus"),
     )
 
 
