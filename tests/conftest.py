@@ -1,4 +1,4 @@
-"""Fixtures that every test shares: a home of its own, the real corpus where there is one."""
+"""Fixtures that every test shares, and the count of hostile things tried."""
 
 import gc
 import os
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items):
 
 
 _TRIED = "tried"
-"""Name of the property by which a test tells what it tried; pytest-xdist carries it along."""
+"""Name of the property that records what a test tried; pytest-xdist passes it on."""
 
 
 def pytest_configure(config):
@@ -42,7 +42,7 @@ def pytest_configure(config):
 
 @pytest.fixture
 def tried(request):
-    """Count a hostile thing of a kind that a test tried: a bad input, a kill, a corruption."""
+    """Return a function that counts hostile things of a kind: bad inputs, kills, corruptions."""
 
     def count(kind, number=1):
         request.node.user_properties.append((_TRIED, [kind, number]))
@@ -51,13 +51,13 @@ def tried(request):
 
 
 def pytest_runtest_setup(item):
-    """Count what a test says that each of its cases tries."""
+    """Count what each case of a test tries, by its markers."""
     for marker in item.iter_markers("tries"):
         item.user_properties.append((_TRIED, [*marker.args, 1]))
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Say how many hostile things were tried in the tests that passed, and in those that didn't."""
+    """Report how many hostile things were tried in tests that passed, and in those that failed."""
     counts = {"passed": Counter(), "failed": Counter()}
     for outcome, found in counts.items():
         for report in terminalreporter.stats.get(outcome, []):
@@ -89,7 +89,7 @@ def root():
 
 @pytest.fixture(scope="session")
 def flickr8k_root():
-    """The folder of the real Flickr8k; tests that need it are skipped where there is none."""
+    """The folder of the real Flickr8k; tests that need it are skipped if there is none."""
     configured = os.environ.get("FLICKR8K_ROOT")
     beside = ROOT.parent / "shared" / "flickr8k"
     for place in (Path(configured) if configured else None, beside):

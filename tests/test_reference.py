@@ -1,4 +1,4 @@
-"""What the reference promises: each public name on its page, whole, with an example that runs."""
+"""What the reference promises: each public name on one page, complete, with a tested example."""
 
 import ast
 import doctest
@@ -156,7 +156,7 @@ def test_what_comes_back_is_described(name):
 def raising():
     """Return the functions and methods that raise, or call one that does, as ``Class.method``.
 
-    They are told by name alone, among all modules that the reference is about.
+    Calls are matched by name alone, among all modules of the reference.
     """
     bodies = {}
     for part in sorted({module.split(".")[1] for module in MODULES}):
@@ -201,10 +201,10 @@ def test_what_raises_says_so():
         own = ".".join(name.split(".")[-2:]) if name in MEMBERS else name.rsplit(".", 1)[1]
         if {own, f"{own}.__init__"} & raises:
             try:
-                told = sections(load(name).__doc__)
+                parts = sections(load(name).__doc__)
             except pytest.skip.Exception:
                 continue
-            silent += [] if "Raises" in told else [name]
+            silent += [] if "Raises" in parts else [name]
     assert silent == []
 
 

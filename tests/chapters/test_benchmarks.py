@@ -1,4 +1,4 @@
-"""The benchmarks: competitors do the same work, and what was measured is read as it was written.
+"""The benchmarks: competitors do the same work, and measurements are read as they were written.
 
 No time is tested here.
 """
@@ -65,7 +65,7 @@ def small():
 
 
 def test_every_way_trains_the_same_runs(small, tmp_path):
-    """So that their times are those of the same work; the batches end with a shorter one."""
+    """So their times are of the same work; the last batch is shorter."""
     features, configs = small
     data = TrainingData.of(features, torch.device("cpu"))
     store = Store(folder=tmp_path / "runs", published=tmp_path / "none")
@@ -145,17 +145,12 @@ def row(part, way, shortest, **more):
     return {"part": part, "way": way, "shortest": shortest, "median": shortest, "rounds": 3, **more}
 
 
-SCHEDULED_STEP = {"plain loss": 1.0, "scheduled loss": 1.04, "scheduler alone": 0.02}
-
-
 @pytest.fixture
 def measured(tmp_path):
     """Files of made-up figures, in which the memory's and faiss's target are missed."""
-    steps = [
-        row(part, way, ratio, batch=128)
-        for part in ("against peers", "growth")
-        for way, ratio in SCHEDULED_STEP.items()
-    ]
+    ways = {"plain loss": 1.0, "scheduled loss": 1.04, "scheduler alone": 0.02}
+    steps = [row("against peers", way, ratio, batch=128) for way, ratio in ways.items()]
+    steps += [one | {"part": "growth"} for one in steps]
     runs = [
         row(part, way, ratio, shape=f"B = {batch}", batch=batch, runs=20)
         for part, batch in (("training alone", 128), ("training alone", 16), ("whole runs", 128))

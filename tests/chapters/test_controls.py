@@ -64,19 +64,16 @@ def test_the_parts_of_a_gain_sum_to_it():
 
 def decays(without="equivalent", scheduled="undecided"):
     """The fixed loss with a decaying rate against that without, a scheduler against the former."""
-    return pd.DataFrame(
-        {
-            "method": ["fixed, decay", "s, decay"],
-            "baseline": ["fixed", "fixed, decay"],
-            "metric": "i2t R@1",
-            "estimate": [0.4, 0.2],
-            "verdict": [without, scheduled],
-        }
-    )
+    rows = [
+        ("fixed, decay", "fixed", "i2t R@1", 0.4, without),
+        ("s, decay", "fixed, decay", "i2t R@1", 0.2, scheduled),
+    ]
+    return pd.DataFrame(rows, columns=["method", "baseline", "metric", "estimate", "verdict"])
 
 
-NOTHING = pd.DataFrame({"method": ["w = 0.5"], "metric": ["i2t R@1"], "estimate": [-1.0],
-                        "verdict": ["worsens"]})  # fmt: skip
+NOTHING = pd.DataFrame(
+    [("w = 0.5", "i2t R@1", -1.0, "worsens")], columns=["method", "metric", "estimate", "verdict"]
+)
 
 
 @pytest.mark.parametrize(

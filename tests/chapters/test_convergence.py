@@ -31,18 +31,18 @@ from lib.chapters.shared.verdicts import PAPER_METHOD
 from lib.runs import RunConfig, ScheduleConfig
 from lib.statistics import StatisticsError, minimum_detectable_effect
 
-STEPS_AN_EPOCH = 7
+STEPS_PER_EPOCH = 7
 PAPER_SCHEDULER = ScheduleConfig(signal="variance", actuator="direction")
 
 
 def run(seed, rsum, schedule=None):
     """A run whose validation rSum is given."""
     config = RunConfig(seed=seed, schedule=schedule)
-    return traced(config, rsum, loss=np.zeros(STEPS_AN_EPOCH * len(rsum)))
+    return traced(config, rsum, loss=np.zeros(STEPS_PER_EPOCH * len(rsum)))
 
 
 def replicated(**curves):
-    """Method to runs, from a list of curves a method; ``variance`` stands for the paper's."""
+    """Runs by method, from each method's curves; ``variance`` stands for the paper's method."""
     return {
         (PAPER_METHOD if method == "variance" else method): [
             run(seed, curve, PAPER_SCHEDULER if method == "variance" else None)
@@ -59,7 +59,7 @@ def rising(delay=0.0, height=200.0, rate=0.4, epochs=15):
 
 
 def delayed(delays, jitter=0.02, epochs=15):
-    """The same seeds for every method: heights of their own, delays that differ a little."""
+    """The same seeds for every method, each with its own height and a slightly varied delay."""
     draw = np.random.default_rng(0)
     heights = draw.normal(190, 5, 20)
 
@@ -125,7 +125,7 @@ def test_each_seeds_target_is_its_own_baselines_best():
     assert at_95.loc[PAPER_METHOD, "epochs"].tolist() == [3.0, 3.0]
     assert at_95.loc[PAPER_METHOD, "reached"].tolist() == [True, False]
     assert at_95.loc["fixed", "whole"].tolist() == [2, 2]
-    assert at_95.loc["fixed", "steps"].tolist() == pytest.approx([1.9 * STEPS_AN_EPOCH] * 2)
+    assert at_95.loc["fixed", "steps"].tolist() == pytest.approx([1.9 * STEPS_PER_EPOCH] * 2)
     assert at_95.loc["fixed", "best_epoch"].tolist() == [2, 2]
     assert at_95.loc["fixed", "area"].tolist() == [85, 170]
     assert set(speeds["horizon"]) == {3}
@@ -228,7 +228,7 @@ def test_summary_by_hand():
     runs = replicated(fixed=[[0, 100, 100]] * 2, variance=[[20, 100, 60], [20, 100, 60]])
     row = speed_summary(speed_table(runs)).set_index("method").loc[PAPER_METHOD]
     assert row["epochs_90"] == pytest.approx(1 + 70 / 80)
-    assert row["steps_90"] == pytest.approx(STEPS_AN_EPOCH * (1 + 70 / 80))
+    assert row["steps_90"] == pytest.approx(STEPS_PER_EPOCH * (1 + 70 / 80))
     assert row["best_epoch"] == 2
     # (20 + 100)/2 + (100 + 60)/2 over two epochs is 70, against (0 + 100)/2 + 100 over two, 75.
     assert (row["area"], row["area_low"], row["area_high"]) == (-5, -5, -5)

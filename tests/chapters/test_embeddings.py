@@ -124,7 +124,7 @@ def test_measures_are_kept_and_hold_no_caption(study_home):
     assert table["method"].tolist() == ["fixed"] * 2 + [PAPER_METHOD] * 2
     assert table["seed"].tolist() == [0, 1, 0, 1]
     assert table.drop(columns="method").notna().all(axis=None)
-    # Features that tell the topic give clusters; two seeds and two methods differ.
+    # Features that depend on the topic give clusters; two seeds and two methods differ.
     assert (table["silhouette"] > 0.05).all()
     assert table["alignment"].nunique() == 4
     labels = topic_table(lab, SMALL)

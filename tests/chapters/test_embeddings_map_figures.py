@@ -16,7 +16,7 @@ SEEDS, PERPLEXITIES, STARTS = [0, 4], [10.0, 30.0, 50.0], [0, 1]
 
 
 def maps(images=6, link=True, starts=STARTS):
-    """Coordinates that tell their map: x = 100 method + 10 seed place + …, y = item."""
+    """Random coordinates of every map, one row per item and modality."""
     rng = np.random.default_rng(0)
     rows = [
         {

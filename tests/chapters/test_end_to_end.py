@@ -1,10 +1,10 @@
 """The chapter on trained towers: its settings, its comparisons and what the verdict says."""
 
 import math
-from pathlib import Path
 
 import pandas as pd
 import pytest
+from drawing import draw, rows_of
 from finished import traced
 from idle import IdleLab
 from synthetic import levelled_runs
@@ -16,7 +16,6 @@ from lib.chapters.shared import charts
 from lib.runs import RunConfig, ScheduleConfig
 from lib.study.catalogue import load_profiles
 
-PROFILES = Path(__file__).resolve().parent.parent.parent / "notebooks" / "profiles.yml"
 VARIANCE = ScheduleConfig(signal="variance", actuator="direction", gamma=10.0)
 
 
@@ -145,28 +144,24 @@ def test_the_verdict_says_what_was_found(compared):
     assert "no difference is more than chance" in calm
 
 
-def test_a_gpu_runs_the_chapter_at_full_size():
-    gpu = load_profiles(PROFILES)["gpu"]
+def test_a_gpu_runs_the_chapter_at_full_size(root):
+    gpu = load_profiles(root / "notebooks" / "profiles.yml")["gpu"]
     assert list(gpu) == ["end-to-end"]
     assert gpu["end-to-end"]["scratch_pixels"] == 224
     assert gpu["end-to-end"]["seeds"] >= 20
 
 
-def test_the_figure_of_the_signals_draws_a_line_a_kind_of_towers():
+def test_the_figure_of_the_signals_draws_one_line_per_kind_of_towers():
+    towers = ["from scratch"] * 2 + ["frozen"] * 2
     table = pd.DataFrame(
-        {
-            "progress": [25.0, 75.0] * 2,
-            "differ": [1.0, 2.0, 0.5, 0.25],
-            "towers": ["from scratch"] * 2 + ["frozen"] * 2,
-        }
+        {"progress": [25.0, 75.0] * 2, "differ": [1, 2, 0.5, 0.25], "towers": towers}
     )
-    output = charts.render(differ_chart(table).to_dict())
-    assert "from scratch" in output["image/svg+xml"]
-    spec = output[charts.MIME_TYPE]
+    chart = differ_chart(table)
+    spec, svg = draw(chart)
+    assert "from scratch" in svg
     assert spec["encoding"]["color"]["sort"] == ["from scratch", "frozen"]
-    (rows,) = spec["datasets"].values()
-    assert rows == table.to_dict("records")
-    assert "directions differ" in output["text/plain"]
+    assert rows_of(chart) == table.to_dict("records")
+    assert "directions differ" in charts.description(spec)
 
 
 def test_tables_of_several_settings_say_whose_they_are():

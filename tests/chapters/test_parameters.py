@@ -96,11 +96,7 @@ def test_safe_cases_are_converted_in_place(name, given, converted):
         ("epochs", [15], "a whole number"),
         ("seeds", 1, "at least 2"),
         ("beta", 1.0, "less than 1"),
-        (
-            "gammas",
-            "1, 10",
-            "a list, each a finite number, not empty; write -p gammas '[1.0, 10.0]'",
-        ),
+        ("gammas", "1, 10", "each a finite number, not empty; write -p gammas '[1.0, 10.0]'"),
         ("gammas", "[1, nan]", "a finite number"),
         ("gammas", "[1,", "a list"),
         ("gammas", "[yes]", "True is no number"),

@@ -1,7 +1,6 @@
 """The board: equal budgets, what counts as tuned, a verdict that follows the comparisons."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -54,8 +53,8 @@ def replicated(tuned, lab):
 
 
 @pytest.mark.parametrize("profile", ["quick", "full"])
-def test_every_rival_has_as_many_candidates_as_the_fixed_loss(profile):
-    profiles = load_profiles(Path(__file__).parent.parent.parent / "notebooks" / "profiles.yml")
+def test_every_rival_has_as_many_candidates_as_the_fixed_loss(profile, root):
+    profiles = load_profiles(root / "notebooks" / "profiles.yml")
     parameters = validate("rivals", profiles[profile].get("rivals", {}))
     fixed = RunConfig(learning_rate=0.003, temperature=0.125)
     grids = {name: rival.candidates(parameters, fixed) for name, rival in ENTRANTS.items()}
@@ -111,10 +110,8 @@ def test_the_field_holds_every_method_with_what_was_chosen(tuned):
 
 def test_relative_weights_sum_to_two_whatever_the_weights(replicated):
     paths = relative_weights({"uncertainty": replicated["uncertainty weighting"]})
-    steps = [record.step_table() for record in replicated["uncertainty weighting"]]
-    last = [
-        2 * s["weight_i2t"].iloc[-1] / (s["weight_i2t"] + s["weight_t2i"]).iloc[-1] for s in steps
-    ]
+    ends = [record.step_table().iloc[-1] for record in replicated["uncertainty weighting"]]
+    last = [2 * end["weight_i2t"] / (end["weight_i2t"] + end["weight_t2i"]) for end in ends]
     row = paths.iloc[-1]
     assert (row["mean"], row["low"], row["high"]) == pytest.approx(
         (np.mean(last), min(last), max(last))
@@ -133,7 +130,7 @@ def board(**gains: float) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["method", "seed", "i2t_r1", "t2i_r1", "rsum"])
 
 
-def test_the_verdict_names_what_is_better_and_by_setting_what():
+def test_the_verdict_names_what_is_better_and_what_it_sets():
     gains = {"cosine temperature": 0.8, "GradNorm": 0.0, "sigmoid loss": -2.0, "learned τ": 1.5}
     table = compare(board(**gains), margin=0.3)
     assert set(table["metric"]) == {"i2t R@1", "t2i R@1", "mean recall"}
@@ -145,7 +142,7 @@ def test_the_verdict_names_what_is_better_and_by_setting_what():
     assert "; of 1 that set the loss, 1 worse (the furthest: sigmoid loss, -2." in text
 
 
-def test_the_verdict_says_a_thing_once():
+def test_the_verdict_names_each_method_once():
     text = conclusion(compare(board(GradNorm=0.0, **{"sigmoid loss": 2.0}), margin=0.3))
     assert text.count("sigmoid loss") == 1
     assert "By what they set" not in conclusion(compare(board(**{"sigmoid loss": 2.0}), margin=0.3))
@@ -188,12 +185,9 @@ def test_the_page_shows_the_whole_board_best_first(tuned, replicated):
     assert conclusion(compared)
     chart = leaderboard_chart(compared, 0.3).to_dict()
     titles = [block["title"]["text"] for block in chart["vconcat"]]
-    assert titles == [
-        f"sets the {kind}"
-        for kind in (
-            "temperature", "weights of the directions", "weights and size of the loss", "loss",
-            "captions of a step",
-        )
+    assert [title.removeprefix("sets the ") for title in titles] == [
+        "temperature", "weights of the directions", "weights and size of the loss", "loss",
+        "captions of a step",
     ]  # fmt: skip
 
 

@@ -78,13 +78,8 @@ def test_levels_are_trained_and_compared(tmp_path):
 
 
 def rows(verdicts):
-    return pd.DataFrame(
-        {
-            "method": PAPER_METHOD,
-            "verdict": verdicts,
-            "level": [f"f: {place}" for place in range(len(verdicts))],
-        }
-    )
+    named = [f"f: {place}" for place in range(len(verdicts))]
+    return pd.DataFrame({"method": PAPER_METHOD, "verdict": verdicts, "level": named})
 
 
 def test_the_sentence_names_where_the_scheduler_does_something():

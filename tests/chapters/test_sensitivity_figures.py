@@ -11,7 +11,7 @@ def rows(**columns):
     return {"estimate": 0.2, "low": 0.1, "high": 0.3, "verdict": "undecided", **columns}
 
 
-def test_a_line_a_method_over_every_size():
+def test_one_line_per_method_over_every_size():
     table = pd.DataFrame(
         rows(method=method, metric=metric, train_images=size)
         for method in ("b", "a")
@@ -27,7 +27,7 @@ def test_a_line_a_method_over_every_size():
     assert "±0.3 points" in spec["title"]["subtitle"]
 
 
-def test_a_row_a_level_and_a_column_a_method_and_direction():
+def test_one_row_per_level_and_one_column_per_method_and_direction():
     levels = ["default: as tuned", "γ: 1", "dropout: 0.5"]
     table = pd.DataFrame(
         rows(method=method, metric=metric, level=level)
@@ -36,11 +36,8 @@ def test_a_row_a_level_and_a_column_a_method_and_direction():
         for metric in METRICS
     )
     spec = factor_chart(table, 0.3).to_dict()
-    panels = spec["facet"]["column"]["sort"]
-    assert panels == [
-        f"{method} | {metric}"
-        for method in ("variance × direction", "fixed, decay")
-        for metric in METRICS
-    ]
+    methods = ("variance × direction", "fixed, decay")
+    panels = [f"{method} | {metric}" for method in methods for metric in METRICS]
+    assert spec["facet"]["column"]["sort"] == panels
     places = [layer["encoding"]["y"]["sort"] for layer in spec["spec"]["layer"][2:]]
     assert places == [levels, levels]

@@ -25,7 +25,7 @@ def test_a_collapsed_model_scores_chance_in_any_order(images, width):
 
 
 def test_one_half_collapsed_scores_chance_in_its_half():
-    """Images that all became one: every caption finds them tied."""
+    """All images have one embedding, so every caption finds them tied."""
     generator = torch.Generator().manual_seed(0)
     text = torch.randn(50, 32, generator=generator)
     image = torch.randn(32, generator=generator).expand(10, 32)
@@ -37,7 +37,7 @@ def test_one_half_collapsed_scores_chance_in_its_half():
 
 
 def test_a_constant_matrix_scores_chance():
-    """Five captions an image: i2t R@1 is 5 of 50; at K = 5 not quite half, as captions repeat."""
+    """Five captions per image: i2t R@1 is 5 of 50; at K = 5 not quite half, as captions repeat."""
     measured = retrieval_metrics(torch.full((10, 50), 0.3), torch.arange(50) // 5)
     assert float(measured.i2t.recall[1]) == pytest.approx(10)
     assert float(measured.t2i.recall[5]) == pytest.approx(50)
@@ -72,7 +72,7 @@ def test_after_twenty_steps_at_a_learning_rate_of_1():
 
 
 def test_a_dead_head_is_flagged():
-    """All units of a layer dead: the bias is all that is left, whatever goes in."""
+    """All units of a layer are dead: whatever goes in, the bias alone comes out."""
     head = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 4))
     with torch.no_grad():
         head[0].bias.fill_(-100)

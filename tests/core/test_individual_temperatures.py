@@ -6,12 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from similarities import (
-    assert_resumes,
-    assert_stack_is_its_runs,
-    extreme,
-    random_similarity,
-)
+from similarities import assert_resumes, assert_stack_is_its_runs, extreme, random_similarity
 
 from lib.losses import decoupled, info_nce
 from lib.rivals import IndividualTemperatures

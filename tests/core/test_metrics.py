@@ -112,7 +112,7 @@ def test_equals_a_sort_where_nothing_ties():
 
 
 def test_directions_exchange_under_transposition():
-    """With one caption an image, images and captions play the same part."""
+    """With one caption per image, images and captions play the same part."""
     similarity, _ = tie_free(30, seed=2, ragged=False)
     similarity = np.round(similarity, 1)
     owner = np.arange(30)
@@ -298,7 +298,7 @@ ONE_SIDED = (spread, uniformity)
 
 @pytest.mark.parametrize("measure", GEOMETRY)
 @pytest.mark.parametrize("leading", [(), (4,), (2, 4)])
-def test_geometry_is_that_of_slow_loops_for_each_run(measure, leading):
+def test_geometry_equals_slow_loops_for_each_run(measure, leading):
     generator = torch.Generator().manual_seed(len(leading))
     image, text = 0.5 * torch.randn(2, *leading, 5, 3, generator=generator, dtype=torch.float64)
     image = image + 0.3
@@ -329,7 +329,7 @@ def test_the_uniformity_of_two_is_that_of_their_distance_and_one_has_none():
 
 
 def test_the_relative_alignment_of_nearly_equal_embeddings_keeps_its_digits():
-    """A difference of squares has a few digits left at a millionth of them; it is not yet none."""
+    """A difference of squares still has a few digits at a millionth of the squares."""
     draws = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     image, text = 1 + 1e-4 * draws
     expected = slow_relative_alignment(image.tolist(), text.tolist())
@@ -338,7 +338,7 @@ def test_the_relative_alignment_of_nearly_equal_embeddings_keeps_its_digits():
 
 
 @pytest.mark.parametrize("t", [0, -1.0, math.nan, math.inf])
-def test_a_kernel_that_is_none_is_refused(t):
+def test_a_kernel_without_a_width_is_refused(t):
     with pytest.raises(MetricsError, match=f"^t must be positive and finite, not {t}$"):
         uniformity(torch.eye(3), t)
 

@@ -227,7 +227,7 @@ def test_skewness_of_each_row_by_itself():
         (torch.ones(3).cfloat(), "it is torch.complex64 of shape (3,)"),
     ],
 )
-def test_labels_that_are_none_are_refused_in_words(labels, said):
+def test_values_that_are_no_labels_are_refused_in_words(labels, said):
     good = torch.tensor([0, 1, 1])
     said = re.escape(f"must be one whole number for each of 3 items, but {said}")
     for both, name in (((labels, good), "query_label"), ((good, labels), "gallery_label")):

@@ -40,9 +40,10 @@ def direction_losses(similarity: torch.Tensor, tau: float) -> list[float]:
     return [F.cross_entropy(m / tau, labels).item() for m in (similarity, similarity.T)]
 
 
-def softmax(values: list[float]) -> list[float]:
+def shares(values: list[float]) -> list[float]:
+    """The softmax of the values, times two: weights of the directions."""
     exponents = [math.exp(v) for v in values]
-    return [e / sum(exponents) for e in exponents]
+    return [2 * e / sum(exponents) for e in exponents]
 
 
 # Schedulers
@@ -108,8 +109,8 @@ def test_gradients_of_uncertainty_weights_by_finite_differences():
 def test_analytic_uncertainty_weights_are_a_softmax_of_inverse_losses(softness):
     similarity = random_similarity(4, 6)
     weights = AnalyticUncertaintyWeights(softness).double()(similarity, 0.2).weights
-    shares = softmax([1 / ell / softness for ell in direction_losses(similarity, 0.2)])
-    assert weights.tolist() == pytest.approx([2 * share for share in shares])
+    expected = shares([1 / ell / softness for ell in direction_losses(similarity, 0.2)])
+    assert weights.tolist() == pytest.approx(expected)
 
 
 def test_dynamic_weight_average_by_its_formula():
@@ -124,8 +125,7 @@ def test_dynamic_weight_average_by_its_formula():
         expected = [1.0, 1.0]
         if step >= 4:
             last, before = averages[step // 2 - 1], averages[step // 2 - 2]
-            rates = [a / b for a, b in zip(last, before, strict=True)]
-            expected = [2 * share for share in softmax([rate / 2.0 for rate in rates])]
+            expected = shares([a / b / 2.0 for a, b in zip(last, before, strict=True)])
         assert weights[step] == pytest.approx(expected), step
     assert max(abs(w[0] - 1) for w in weights[4:]) > 1e-3
 

@@ -201,7 +201,7 @@ def test_it_compiles_whole_and_gives_the_same():
 
 
 def gathered(rank: int, path: str) -> None:
-    """What one of two processes does: half of the batch, as DistributedDataParallel trains it."""
+    """Train one of two processes, with half of the batch, as DistributedDataParallel does."""
     torch.distributed.init_process_group(
         "gloo",
         init_method=f"file://{path}/meet",
@@ -322,7 +322,7 @@ def test_the_weights_of_any_scheduler_are_kept(kind):
 
 
 class Reader(torch.nn.Module):
-    """A scheduler that looks at what it is given."""
+    """A scheduler that keeps the temperature that it is given."""
 
     def forward(self, similarity, temperature):
         self.seen = temperature
@@ -341,13 +341,13 @@ def test_no_gradient_flows_through_what_a_scheduler_is_given():
 
 
 class Halved(torch.nn.Module):
-    """A scheduler of the user's own, which sets everything."""
+    """A user's scheduler, which sets the temperature too."""
 
     def forward(self, similarity, temperature):
         return Fixed()(similarity, 0.5 * temperature)
 
 
-def test_a_scheduler_of_ones_own_sets_the_temperature_too():
+def test_a_users_scheduler_sets_the_temperature_too():
     image, text = pairs(9)
     expected = ScheduledContrastiveLoss(Fixed(), temperature=0.05)(image, text)
     torch.testing.assert_close(ScheduledContrastiveLoss(Halved())(image, text), expected)
@@ -365,7 +365,7 @@ def test_a_trace_without_temperatures_leaves_the_given_one():
 
 
 @pytest.mark.parametrize("temperature", [0.0, -0.1, math.nan, math.inf])
-def test_a_temperature_that_is_none_is_refused(temperature):
+def test_a_temperature_out_of_range_is_refused(temperature):
     said = rf"^temperature must be positive and finite; it is {temperature}$"
     with pytest.raises(ValueError, match=said):
         ScheduledContrastiveLoss(temperature=temperature)
@@ -496,7 +496,7 @@ def test_a_scheduler_may_be_replaced_at_any_time(make):
 
 
 class Doubled(Scheduler):
-    """A subclass with a way of its own."""
+    """A subclass with its own forward."""
 
     def forward(self, similarity, temperature):
         schedule = super().forward(similarity, temperature)
@@ -544,7 +544,7 @@ def test_only_the_schedulers_numbers_stay_in_single_precision():
 
 
 class Wrapped(torch.nn.Module):
-    """A scheduler within a module with a number of its own."""
+    """A module that wraps a scheduler and has its own buffer."""
 
     def __init__(self):
         super().__init__()

@@ -427,18 +427,13 @@ def test_a_schedule_has_the_type_of_its_similarities(module):
     assert not any(part.requires_grad for part in schedule)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_mean_variances_of_half_precision_are_taken_in_single(dtype):
-    similarity = random_similarity(6, 40).to(dtype)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("leading", [(), (3,), (2, 3)])
+def test_mean_variances_of_a_stack_in_single_precision_at_least(dtype, leading):
+    similarity = random_similarity(6, 40, leading).to(dtype)
     found = mean_variances(similarity)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, variance(similarity.float(), TAU).mean(-1))
-
-
-@pytest.mark.parametrize("leading", [(3,), (2, 3)])
-def test_mean_variances_of_a_stack(leading):
-    similarity = random_similarity(7, 6, leading)
-    torch.testing.assert_close(mean_variances(similarity), variance(similarity, TAU).mean(-1))
+    assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    torch.testing.assert_close(found, variance(similarity.to(found.dtype), TAU).mean(-1))
 
 
 def test_mean_variances_far_from_zero_keep_their_digits():

@@ -272,7 +272,7 @@ def test_impossible_designs_are_refused_in_words(arguments, said):
 
 
 def clustered(draw, images=40):
-    """Five captions an image that all hit or all miss: 40 images' worth of evidence, not 200."""
+    """Five captions per image that all hit or all miss: evidence of 40 images, not of 200."""
     return np.repeat(draw.random(images) < 0.4, 5).astype(float), np.repeat(np.arange(images), 5)
 
 

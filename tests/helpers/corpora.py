@@ -23,7 +23,7 @@ def noisy_picture(seed=0, size=(64, 64)) -> bytes:
 
 
 def pictures(*names: str) -> dict[str, bytes]:
-    """One small image a name, no two of the same bytes."""
+    """One small image per name, no two of the same bytes."""
     return {name: picture((40 * row % 256, 90, row)) for row, name in enumerate(names)}
 
 

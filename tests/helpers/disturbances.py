@@ -1,4 +1,4 @@
-"""Work in a process of its own that is killed, interrupted or out of disk at a random moment.
+"""Work in a separate process that is killed, interrupted or out of disk at a random moment.
 
 The process is forked from this one, which has imported everything, so a round costs little. A
 moment is either the k-th time that a file is opened to be written, moved, removed or made a folder,
@@ -24,7 +24,7 @@ SECONDS_AT_MOST = 600
 """A start that takes longer is blocked by what an earlier one left."""
 
 FULL = 28
-"""How a process ends that names a full disk as the reason."""
+"""Exit status of a process that names a full disk as the reason."""
 
 _WRITES = frozenset({"os.rename", "os.remove", "os.mkdir", "os.rmdir", "tempfile.mkstemp"})
 _GROWS = frozenset({"open", "os.mkdir", "tempfile.mkstemp"})
@@ -57,7 +57,7 @@ def disturb(work: Work, home: Path, kind: str, moments: int, seconds: float, see
         work: As for :func:`undisturbed`.
         home: The folder in which it works, which keeps what it left.
         kind: One of :data:`KINDS`.
-        moments, seconds: What :func:`undisturbed` told.
+        moments, seconds: What :func:`undisturbed` returned.
         seed: Of the moment.
     """
     draw = random.Random(seed)
@@ -101,7 +101,7 @@ def contents(folder: Path, but: tuple[str, ...] = ()) -> dict[str, str]:
 
 
 def _start(work: Work, home: Path, wait: tuple[float, int] | None = None) -> tuple[int, str]:
-    """Run work in a forked process; return its exit status, and what it said."""
+    """Run work in a forked process; return its exit status and its output."""
     home.mkdir(parents=True, exist_ok=True)
     # No file, which a full disk would cut; what a start says fits into a pipe.
     read, write = os.pipe()
@@ -159,7 +159,7 @@ def _be_child(work: Work, home: Path, out: int) -> None:
 
 
 def _watch(hook: Hook) -> None:
-    """Let ``hook`` know whenever this process is about to change something on the disk."""
+    """Call ``hook`` whenever this process is about to change something on the disk."""
 
     def audited(event: str, arguments: tuple[object, ...]) -> None:
         if event in _WRITES:

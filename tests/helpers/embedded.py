@@ -1,4 +1,4 @@
-"""A made-up corpus whose features tell its labels, for what measures trained embeddings."""
+"""A made-up corpus whose features depend on its labels, to measure trained embeddings."""
 
 from types import SimpleNamespace
 
@@ -14,7 +14,7 @@ TRAIN, TEST = 40, 60
 
 
 def samples():
-    """60 test images of three topics, each a third; every tenth has none. Links for all."""
+    """60 test images with links, a third of them of each of three topics."""
     topics = ("sand", "snow", "water")
     return tuple(
         Sample(
@@ -39,7 +39,7 @@ def features():
 
 
 class EmbeddedLab(Lab):
-    """A lab whose every corpus is this one."""
+    """A lab that loads this corpus under every name."""
 
     def __init__(self):
         super().__init__(Store(), features=features(), device="cpu")

@@ -1,4 +1,4 @@
-"""Finished runs that nobody trained, whole and plausible, for tests of what reads them."""
+"""Records of finished runs, made up whole and plausible, for tests of what reads them."""
 
 import numpy as np
 

@@ -1,11 +1,11 @@
-"""A lab in which nothing may be trained or loaded, for tables that are to be read."""
+"""A lab that refuses to train or load, for tables that must be read from the store."""
 
 from lib.runs import Store
 from lib.training import Lab
 
 
 class IdleLab(Lab):
-    """It has the store of this machine, and refuses all work."""
+    """A lab with this machine's store that refuses all work."""
 
     def __init__(self, store=None):
         super().__init__(store or Store())

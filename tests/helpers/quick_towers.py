@@ -1,4 +1,4 @@
-"""Towers that take no time: an image is its mean colours, a caption its letters."""
+"""Quick towers: an image's features are its mean colours, a caption's its letters."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from lib.encoders import ImageTower
 
 
 class CountingTower:
-    """A text tower whose features are how often each letter comes."""
+    """A text tower whose features are the counts of each letter."""
 
     name, dim, fingerprint = "letters", 26, "letters"
 

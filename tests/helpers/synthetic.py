@@ -1,4 +1,4 @@
-"""A made-up corpus as features: captions that tell of their image through a random linear map."""
+"""Features of a made-up corpus: a random linear map ties captions to their images."""
 
 import numpy as np
 import pandas as pd
@@ -45,8 +45,8 @@ def features_of(rng, hidden, captions, splits, noise: float, name: str) -> Featu
 
 
 def levelled_runs(gains: dict[str, float], i2t: float, t2i: float) -> pd.DataFrame:
-    """Five seeds, each with a level of its own; a method is its gain in i2t above it, with a little
-    noise."""
+    """Five seeds, each with its own level; a method lies its gain above the level in i2t, with a
+    little noise."""
     wobble = [0.0, 0.02, -0.02, 0.01, -0.01]
     return pd.DataFrame(
         [
