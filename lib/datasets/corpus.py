@@ -67,12 +67,7 @@ class Corpus(ABC):
     redistributable: bool = False
 
     def __init__(
-        self,
-        *,
-        name: str,
-        samples: Sequence[Sample],
-        report: IntegrityReport,
-        fingerprint: str,
+        self, *, name: str, samples: Sequence[Sample], report: IntegrityReport, fingerprint: str
     ) -> None:
         self.name = name
         self.samples = tuple(samples)

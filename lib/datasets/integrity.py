@@ -249,10 +249,7 @@ def _splits(
 
 
 def _duplicates(
-    names: Sequence[str],
-    digests: Mapping[str, str],
-    splits: Mapping[str, Split],
-    dropped: set[str],
+    names: Sequence[str], digests: Mapping[str, str], splits: Mapping[str, Split], dropped: set[str]
 ) -> list[Problem]:
     """Report copies of a photograph, and drop those in another split than the strongest."""
     copies: dict[str, list[str]] = defaultdict(list)

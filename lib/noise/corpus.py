@@ -20,10 +20,7 @@ noisy corpus's fingerprint. Runs trained on it then need a new ``RESULTS_VERSION
 
 Modality = Literal["captions", "images"]
 
-_KINDS: Mapping[Modality, Mapping[str, object]] = {
-    "captions": CAPTION_KINDS,
-    "images": IMAGE_KINDS,
-}
+_KINDS: Mapping[Modality, Mapping[str, object]] = {"captions": CAPTION_KINDS, "images": IMAGE_KINDS}
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,7 @@ from numpy.typing import NDArray
 from lib.runs.config import RunConfig
 from lib.utils.files import write_atomic
 
-EPOCH_COLUMNS = (
-    "loss",
-    *(f"{d}_r{k}" for d in ("i2t", "t2i") for k in (1, 5, 10)),
-    "rsum",
-)
+EPOCH_COLUMNS = ("loss", *(f"{d}_r{k}" for d in ("i2t", "t2i") for k in (1, 5, 10)), "rsum")
 """Per-epoch series: mean training loss, validation recalls in percent, and their sum."""
 
 STEP_COLUMNS = ("loss", "weight_i2t", "weight_t2i", "temperature", "signal_i2t", "signal_t2i")

@@ -121,8 +121,7 @@ def run(
         ),
     ] = None,
     profile: Annotated[
-        str,
-        typer.Option(help="The profile to start from.", autocompletion=completion.profiles),
+        str, typer.Option(help="The profile to start from.", autocompletion=completion.profiles)
     ] = "quick",
     parameter: Annotated[
         list[str] | None,
