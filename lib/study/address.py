@@ -1,8 +1,7 @@
-"""Where the sources are published, and everything that follows from it.
+"""The address of the published sources, and the cells and links made from it.
 
-The address is written once, as ``Repository`` under ``[project.urls]`` in ``pyproject.toml``. The
-notebooks' setup cell, the README's links and the book's are made from it by ``study links`` and by
-the build. While there is none, nothing points anywhere.
+The address is ``Repository`` under ``[project.urls]`` in ``pyproject.toml``. ``study links`` and
+the build make the notebooks' setup cells and all links from it; without it there are no links.
 """
 
 import json
@@ -23,7 +22,7 @@ README_BLOCK = re.compile(r"(<!-- study links -->\n).*?(<!-- /study links -->\n)
 
 
 class AddressError(ValueError):
-    """The address, or a file that is to carry it, is not usable; the text says what to do."""
+    """The address, or a file that should hold links, is not usable; the text says what to do."""
 
 
 @dataclass(frozen=True)
@@ -39,39 +38,36 @@ class Address:
     tag: str
 
     @property
-    def _path(self) -> str:
-        return self.repository.removeprefix("https://github.com/")
-
-    @property
     def requirement(self) -> str:
-        """What pip installs: the package at this very version."""
+        """The requirement by which pip installs this version of the package."""
         return f"{PACKAGE} @ git+{self.repository}@{self.tag}"
 
     def source(self, notebook: str) -> str:
-        """Return where a source notebook can be read."""
+        """Return the address of a source notebook."""
         return f"{self.repository}/blob/{self.tag}/notebooks/{quote(notebook)}.ipynb"
 
     def colab(self, notebook: str) -> str:
-        """Return where it opens in Colab.
+        """Return the address that opens a source notebook in Colab.
 
         >>> Address("https://github.com/o/n", "v1").colab("corpus")
         'https://colab.research.google.com/github/o/n/blob/v1/notebooks/corpus.ipynb'
         """
-        place = self.source(notebook).removeprefix("https://github.com/")
-        return f"https://colab.research.google.com/github/{place}"
+        path = self.source(notebook).removeprefix("https://github.com/")
+        return f"https://colab.research.google.com/github/{path}"
 
     def binder(self, notebook: str) -> str:
-        """Return where it opens in Binder."""
+        """Return the address that opens a source notebook in Binder."""
+        name = self.repository.removeprefix("https://github.com/")
         path = quote(f"lab/tree/notebooks/{notebook}.ipynb", safe="")
-        return f"https://mybinder.org/v2/gh/{self._path}/{self.tag}?urlpath={path}"
+        return f"https://mybinder.org/v2/gh/{name}/{self.tag}?urlpath={path}"
 
 
 def read_address(root: Path) -> Address | None:
-    """Return the address that ``pyproject.toml`` in ``root`` gives, None while it gives none.
+    """Return the address in ``pyproject.toml`` in ``root``, or None if there is none.
 
     Raises:
-        AddressError: The file is malformed, or the address is no repository on GitHub, which is
-            where Colab and Binder open notebooks from.
+        AddressError: The file is malformed, or the address is not a repository on GitHub, from
+            which Colab and Binder open notebooks.
     """
     path = root / "pyproject.toml"
     if not path.is_file():
@@ -93,9 +89,9 @@ def read_address(root: Path) -> Address | None:
 
 
 def setup_cell(address: Address | None) -> str:
-    """Return the first code cell of every notebook, which gets the package where it is missing."""
-    # Names without an underscore would be taken for parameters. A folder without __init__.py gives
-    # way to an installed package, but comes before one that is installed as editable.
+    """Return the first code cell of every notebook: it installs the package if it is missing."""
+    # Papermill would take names without an underscore for parameters. A folder without __init__.py
+    # gives way to an installed package, but comes before an editable installation.
     another = "_paths and not _ours" if address is None else "_paths and _spec.origin and not _ours"
     begin = (
         "# Opened alone, as on Colab, the notebook gets its package here; else this does nothing.\n"
@@ -147,20 +143,13 @@ def readme_links(address: Address | None, notebooks: list[str]) -> str:
 
 
 def write_links(root: Path, notebooks: list[str]) -> list[Path]:
-    """Write the notebooks' setup and parameters cells, and the README's links, anew.
+    """Rewrite the setup and parameters cells of ``notebooks``, and the README's links.
 
     The setup cell and the links follow from the address, the parameters cell from the model of the
-    notebook's parameters.
-
-    Args:
-        root: The study's folder.
-        notebooks: The names of its notebooks, in order.
-
-    Returns:
-        The files that have changed.
+    notebook's parameters. Returns the files that have changed.
 
     Raises:
-        AddressError: As :func:`read_address`; or the README has no place for the links.
+        AddressError: As :func:`read_address`; or the README lacks the lines around the links.
     """
     address = read_address(root)
     changed = []
@@ -184,8 +173,8 @@ def write_links(root: Path, notebooks: list[str]) -> list[Path]:
 
 
 def _with_cells(text: str, setup_source: str, model: type[Parameters] | None) -> str:
-    """Return a notebook with the setup cell before its first code cell, and its model's
-    parameters in the cell of that tag; the rest is as it was."""
+    """Return a notebook with ``setup_source`` before its first code cell, and the parameters of
+    ``model`` in the cell tagged ``parameters``."""
     notebook = json.loads(text)
     cells = [cell for cell in notebook["cells"] if cell.get("id") != SETUP_ID]
     first = next(i for i, cell in enumerate(cells) if cell["cell_type"] == "code")
@@ -193,7 +182,7 @@ def _with_cells(text: str, setup_source: str, model: type[Parameters] | None) ->
         "cell_type": "code",
         "execution_count": None,
         "id": SETUP_ID,
-        # A page of the book shows nothing of it.
+        # The book does not show this cell.
         "metadata": {"tags": ["remove-cell"]},
         "outputs": [],
         "source": setup_source.splitlines(keepends=True),

@@ -1,4 +1,4 @@
-"""Which notebooks there are, which parameters each takes, and what a profile sets."""
+"""The study's notebooks, their parameters, and the profiles."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,8 +39,8 @@ class Catalogue:
     Attributes:
         root: The study's folder.
         notebooks: By name.
-        profiles: By profile and notebook, the parameters that differ from the defaults.
-        chapters: Names of the notebooks that the book's table of contents lists, in its order.
+        profiles: Per profile and notebook, the parameters that differ from the defaults.
+        chapters: The names of the notebooks in the book's table of contents, in its order.
     """
 
     root: Path
@@ -49,10 +49,10 @@ class Catalogue:
     chapters: tuple[str, ...]
 
     def select(self, names: Sequence[str]) -> list[Notebook]:
-        """Return the notebooks of those names, in the order of the book, each once.
+        """Return the notebooks called ``names``, in the order of the book, each once.
 
         Raises:
-            StudyError: There is no notebook of such a name.
+            StudyError: A notebook is unknown.
         """
         wanted = _stems(names)
         for name in sorted(wanted - set(self.notebooks)):
@@ -65,13 +65,13 @@ class Catalogue:
     def settings(
         self, notebooks: Sequence[Notebook], profile: str, given: Mapping[str, Any]
     ) -> dict[str, Values]:
-        """Return the parameters to inject into each of ``notebooks``: a profile's, then ``given``.
+        """Return the parameters to inject per notebook: the profile's, replaced by ``given``.
 
-        A value in ``given`` goes to each notebook that has such a parameter.
+        Each notebook that has the parameter gets the value in ``given``.
 
         Raises:
-            StudyError: There is no such profile.
-            ParameterError: A value is of the wrong type, or no chosen notebook has the parameter.
+            StudyError: The profile is unknown.
+            ParameterError: A value has the wrong type, or no chosen notebook has the parameter.
         """
         if profile not in self.profiles:
             raise StudyError(
@@ -82,9 +82,9 @@ class Catalogue:
         unknown = [name for name in given if name not in known]
         settings = {}
         for notebook in notebooks:
-            own = {*notebook.parameters, *unknown}
+            accepted = {*notebook.parameters, *unknown}
             changed = {**self.profiles[profile].get(notebook.name, {})}
-            changed.update((name, value) for name, value in given.items() if name in own)
+            changed |= {name: value for name, value in given.items() if name in accepted}
             checked = validate(notebook.name, changed)
             settings[notebook.name] = {name: getattr(checked, name) for name in changed}
         return settings
@@ -94,7 +94,7 @@ def find_root(start: Path) -> Path:
     """Return the study's folder: ``start`` or the nearest folder above it that holds a study.
 
     Raises:
-        StudyError: None of them does.
+        StudyError: No such folder holds a study.
     """
     for folder in (start.absolute(), *start.absolute().parents):
         if (folder / "_toc.yml").is_file() and (folder / "notebooks").is_dir():
@@ -114,7 +114,7 @@ def load_catalogue(root: Path, only: Iterable[str] | None = None) -> Catalogue:
             checked, which saves the import of the registries that their values are checked against.
 
     Raises:
-        StudyError: A file is missing or malformed; it is named.
+        StudyError: A file is missing or malformed.
         ParameterError: A profile sets an unknown parameter or a value of the wrong type.
     """
     paths = notebook_paths(root)
@@ -125,7 +125,7 @@ def load_catalogue(root: Path, only: Iterable[str] | None = None) -> Catalogue:
 
 
 def notebook_paths(root: Path) -> dict[str, Path]:
-    """Return the files of the notebooks by name: those of the book in its order, then the others.
+    """Return each notebook's file by name: those of the book in its order, then the others.
 
     Raises:
         StudyError: The table of contents can't be read.
@@ -136,7 +136,7 @@ def notebook_paths(root: Path) -> dict[str, Path]:
 
 
 def profile_names(root: Path) -> list[str]:
-    """Return the names of the profiles, whose values are not checked.
+    """Return the names of the profiles, without a check of their values.
 
     Raises:
         StudyError: The file of the profiles can't be read.
@@ -145,11 +145,11 @@ def profile_names(root: Path) -> list[str]:
 
 
 def load_profiles(path: Path, only: Iterable[str] | None = None) -> dict[str, dict[str, Values]]:
-    """Read the profiles in ``path`` and check every name and value that they set for ``only``.
+    """Read the profiles in ``path`` and check each name and value that they set for ``only``.
 
     Raises:
-        StudyError: The file is missing or not laid out as profile, notebook, parameter, value.
-        ParameterError: A notebook or parameter is unknown, or a value is of the wrong type.
+        StudyError: The file is missing, or is not a mapping of profile, notebook and parameter.
+        ParameterError: A notebook or parameter is unknown, or a value has the wrong type.
     """
     profiles = _read_yaml(path)
     unchecked = set(MODELS) - _stems(MODELS if only is None else only)
@@ -172,10 +172,10 @@ def load_profiles(path: Path, only: Iterable[str] | None = None) -> dict[str, di
 
 
 def read_notebook(path: Path) -> Notebook:
-    """Read a source notebook's title, and its parameters from their model; nothing of it is run.
+    """Read a source notebook's title, without running it; its parameters come from their model.
 
     Raises:
-        StudyError: It can't be read, or has not exactly one cell tagged ``parameters``.
+        StudyError: The file can't be read, or not exactly one cell is tagged ``parameters``.
     """
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
@@ -194,10 +194,10 @@ def read_notebook(path: Path) -> Notebook:
 
 
 def parse_pairs(pairs: Iterable[str], documents: Iterable[str]) -> Values:
-    """Return the parameters given as ``name=value`` texts and as YAML mappings, the former last.
+    """Return the parameters in YAML ``documents``, replaced by those in ``name=value`` ``pairs``.
 
     Raises:
-        StudyError: A text has no ``=``, or a document is no YAML mapping.
+        StudyError: A pair has no ``=``, or a document is not a YAML mapping.
 
     >>> parse_pairs(["epochs=3"], ["{epochs: 2, seeds: 4}"])
     {'epochs': '3', 'seeds': 4}
@@ -223,7 +223,7 @@ def _stems(names: Iterable[str]) -> set[str]:
 
 
 def _toc_names(path: Path) -> Iterator[str]:
-    """Yield the file names in a table of contents, without folders, in its order."""
+    """Yield the names of the files in a table of contents, without folders and suffixes."""
     pending = [_read_yaml(path)]
     while pending:
         node = pending.pop()

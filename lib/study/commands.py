@@ -1,6 +1,6 @@
-"""The command line: ``study list``, ``run``, ``book``, ``quick`` and ``full``.
+"""The command line: ``study list``, ``run``, ``book``, ``quick``, ``full`` and ``links``.
 
-Those that read and write run records are in :mod:`lib.study.record_commands`.
+:mod:`lib.study.record_commands` has the commands on run records.
 """
 
 import json
@@ -55,10 +55,10 @@ app.command()(record_commands.merge)
 
 
 class PairCommand(TyperCommand):
-    """A command whose ``-p NAME VALUE`` takes two words, as papermill's does, and may recur."""
+    """A command whose repeatable option ``-p NAME VALUE`` takes two words, as papermill's does."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Join the two words before the ordinary parsing; ``-p NAME=VALUE`` may stay as it is."""
+        """Join the two words before the ordinary parsing; leave ``-p NAME=VALUE`` alone."""
         words, joined = iter(args), []
         for word in words:
             joined.append(word)
@@ -157,7 +157,7 @@ def run(
     ] = None,
     root: Root = None,
 ) -> None:
-    """Run notebooks, each to an executed copy. Finished training runs are found, not repeated."""
+    """Run notebooks and write executed copies. Finished training runs are not repeated."""
     with explained():
         catalogue = load_catalogue(find_root(root or Path.cwd()), None if everything else names)
         if not names and not everything:
@@ -180,14 +180,14 @@ def book(
     ] = "published",
     root: Root = None,
 ) -> None:
-    """Build the book from the executed notebooks, running none, and print its address."""
+    """Build the book from notebooks that were executed before, and print its address."""
     with explained():
         _build(find_root(root or Path.cwd()), edition)
 
 
 @app.command()
 def quick(root: Root = None) -> None:
-    """Run everything at the quick profile and build the quick edition; prints its address."""
+    """Run everything at the quick profile, build the quick edition and print its address."""
     with explained():
         found = find_root(root or Path.cwd())
         _make(found, "quick", found / "_build" / "quick" / "results", "quick")
@@ -196,7 +196,7 @@ def quick(root: Root = None) -> None:
 
 @app.command()
 def full(root: Root = None) -> None:
-    """Run everything at the full profile and build the published edition; prints its address."""
+    """Run everything at the full profile, build the published edition and print its address."""
     with explained():
         found = find_root(root or Path.cwd())
         results = found / "book" / "results"
@@ -210,7 +210,7 @@ def full(root: Root = None) -> None:
 
 @app.command()
 def links(root: Root = None) -> None:
-    """Write the cells and links that are made from declarations; print what changed."""
+    """Rewrite the notebooks' generated cells and the README's links; print the changed files."""
     with explained():
         found = find_root(root or Path.cwd())
         try:
@@ -228,7 +228,7 @@ def _make(
     edition: Edition,
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Execute every chapter at ``profile`` into ``results``, and collect what they found."""
+    """Execute every chapter at ``profile`` into ``results``, and collect the findings."""
     catalogue = load_catalogue(root)
     chosen = catalogue.select(catalogue.chapters)
     settings = catalogue.settings(chosen, profile, {})
@@ -261,7 +261,7 @@ def _run(
 
 
 def _checked(executor: str) -> str:
-    """Return the name of an executor that can be had."""
+    """Return ``executor`` if it is a known executor's name."""
     from lib.training.executors import ExecutorError, check_executor
 
     try:
@@ -271,7 +271,7 @@ def _checked(executor: str) -> str:
 
 
 def _replacements(root: Path, values: Values) -> dict[str, str]:
-    """Return the paths of this machine that an executed copy must not show."""
+    """Map the paths of this machine, which executed copies must not show, to what they show."""
     paths = {str(Path.home()): "~", str(root): ".", str(values.get("corpus_root") or ""): ""}
     return {path: shown for path, shown in paths.items() if len(path) > 1 and "/" in path}
 

@@ -1,6 +1,6 @@
-"""What a shell may complete: notebooks, profiles, parameters and executors.
+"""Shell completion of notebooks, profiles, parameters and executors.
 
-``study --install-completion`` teaches it to bash, zsh, fish or PowerShell.
+``study --install-completion`` installs it for bash, zsh, fish or PowerShell.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,23 +11,23 @@ from lib.study.catalogue import StudyError, find_root, notebook_paths, profile_n
 
 
 def notebooks(incomplete: str) -> list[str]:
-    """Return the notebooks of the study around the working folder."""
+    """Return the matching notebooks of the study around the working folder."""
     return _of_the_study(notebook_paths, incomplete)
 
 
 def profiles(incomplete: str) -> list[str]:
-    """Return its profiles."""
+    """Return the matching profiles of the study around the working folder."""
     return _of_the_study(profile_names, incomplete)
 
 
 def parameters(incomplete: str) -> list[str]:
-    """Return every parameter of any notebook."""
+    """Return the matching parameters of all notebooks."""
     names = {name: None for model in MODELS.values() for name in model.model_fields}
     return _beginning(names, incomplete)
 
 
 def executors(incomplete: str) -> list[str]:
-    """Return the beginnings of executors' names."""
+    """Return the matching names of executors, some to be continued with a number or address."""
     return _beginning(("serial", "processes", "processes:", "threads", "dask://"), incomplete)
 
 
@@ -36,7 +36,7 @@ def _beginning(names: Iterable[str], incomplete: str) -> list[str]:
 
 
 def _of_the_study(names: Callable[[Path], Iterable[str]], incomplete: str) -> list[str]:
-    # Without a check of the values, which takes a second of imports.
+    # Not load_catalogue: its checks of values need a second of imports.
     try:
         return _beginning(names(find_root(Path.cwd())), incomplete)
     except StudyError:

@@ -1,7 +1,7 @@
-"""Run records that leave this machine, and those of other machines that come in.
+"""Export of run records, and the merge of records from other machines.
 
-Nothing that comes in is believed: a record must name the run that its configuration hashes to, be
-whole and finite, and not contradict what is here already.
+A merged record must have the run id of its configuration, be whole and finite, and not contradict
+a record of this machine.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,22 +15,24 @@ from lib.study.ledger import runs_table
 from lib.utils.files import home, write_atomic
 
 Format = Literal["parquet", "csv"]
+Incoming = RunRecord | str
+"""A record, or why it can't be read."""
 
 
 class ExchangeError(ValueError):
-    """A folder or file holds no run records; the text says what would."""
+    """A folder or file holds no run records; the text says what to name instead."""
 
 
 @dataclass
 class Merged:
-    """What a merge did, run ids and the reasons.
+    """What a merge did, by run id or table file.
 
     Attributes:
-        added: Runs, and tables, that were not here.
-        known: Those that were, with the same content.
-        conflicts: Id to how the content differs; kept as they are here unless replacing was asked.
-        replaced: Those conflicts that were replaced.
-        unusable: Name to why a record cannot be used.
+        added: Runs and tables that this machine did not have.
+        known: Those that this machine has with the same content.
+        conflicts: Name to how the content differs.
+        replaced: The conflicts in which the incoming content replaced this machine's.
+        unusable: Name to why a record or table cannot be used.
     """
 
     added: list[str] = field(default_factory=list)
@@ -41,18 +43,39 @@ class Merged:
 
     @property
     def kept(self) -> dict[str, str]:
-        """The conflicts in which what was here stayed."""
+        """The conflicts in which this machine's content stayed."""
         return {name: why for name, why in self.conflicts.items() if name not in self.replaced}
+
+    def admits(self, name: str, difference: str | None, *, replace: bool, fixed: str = "") -> bool:
+        """Note what comes in as ``name``; return whether it is to be written.
+
+        Args:
+            name: A run id or a table's file.
+            difference: How this machine's content differs: "" not at all, None if it has none.
+            replace: Whether differing content is replaced.
+            fixed: Why this content cannot be replaced, "" if it can.
+        """
+        if difference is None:
+            self.added.append(name)
+        elif not difference:
+            self.known.append(name)
+            return False
+        else:
+            self.conflicts[name] = difference + (fixed if replace else "")
+            if fixed or not replace:
+                return False
+            self.replaced.append(name)
+        return True
 
 
 def write_records(records: Sequence[RunRecord], folder: Path, form: Format) -> list[Path]:
     """Write runs, their epochs and their steps to ``folder``; return the files.
 
-    Parquet is what :func:`merge` and the published edition read; CSV is for other programs, with a
-    column for each field of the configuration.
+    :func:`merge` and the published edition read Parquet. CSV is for other programs and has one
+    column per field of the configuration.
 
     Raises:
-        ValueError: There is no record.
+        ValueError: ``records`` is empty.
     """
     if form == "parquet":
         export_records(records, folder)
@@ -76,21 +99,20 @@ def write_records(records: Sequence[RunRecord], folder: Path, form: Format) -> l
 def merge(
     sources: Iterable[Path], store: Store, *, replace: bool = False, dry_run: bool = False
 ) -> Merged:
-    """Take in the runs and tables that other machines made.
+    """Add the runs and tables of other machines to ``store``.
 
     Args:
         sources: What ``study export`` wrote (the folder or its ``runs.parquet``), or another
             machine's ``$STUDY_HOME`` or its ``runs`` folder.
-        store: Where they go.
-        replace: Let what comes in replace what is here where the two differ.
-        dry_run: Only tell.
+        store: This machine's store.
+        replace: Replace content of this machine that differs.
+        dry_run: Write nothing; only return what would be done.
 
     Raises:
-        ExchangeError: A source holds no run records. Nothing is taken in then.
+        ExchangeError: A source holds no run records. Nothing is added then.
     """
     merged = Merged()
-    read = [(path, *_open(path)) for path in sources]
-    for _, records, tables in read:
+    for records, tables in [_open(path) for path in sources]:
         for name, record in records:
             _take(name, record, store, merged, replace=replace, dry_run=dry_run)
         for table in tables:
@@ -98,7 +120,7 @@ def merge(
     return merged
 
 
-def _open(source: Path) -> tuple[list[tuple[str, RunRecord | str]], list[Path]]:
+def _open(source: Path) -> tuple[list[tuple[str, Incoming]], list[Path]]:
     folder = source.parent if source.name == "runs.parquet" else source
     if (folder / "runs.parquet").is_file():
         try:
@@ -115,7 +137,7 @@ def _open(source: Path) -> tuple[list[tuple[str, RunRecord | str]], list[Path]]:
     )
 
 
-def _read(path: Path) -> RunRecord | str:
+def _read(path: Path) -> Incoming:
     try:
         return read_record(path)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -123,42 +145,24 @@ def _read(path: Path) -> RunRecord | str:
 
 
 def _take(
-    name: str,
-    record: RunRecord | str,
-    store: Store,
-    merged: Merged,
-    *,
-    replace: bool,
-    dry_run: bool,
+    name: str, record: Incoming, store: Store, merged: Merged, *, replace: bool, dry_run: bool
 ) -> None:
     if isinstance(record, str):
         merged.unusable[name] = record
-        return
-    if record.config.run_id != name:
+    elif record.config.run_id != name:
         merged.unusable[name] = (
             "made by code of another results version, or its configuration was changed; the "
             f"present version is {RESULTS_VERSION}"
         )
-        return
-    if wrong := record.fault():
-        merged.unusable[name] = wrong
-        return
-    here = store.get(record.config)
-    if here is None:
-        merged.added.append(name)
-    elif not (differs := here.difference(record)):
-        merged.known.append(name)
-        return
+    elif fault := record.fault():
+        merged.unusable[name] = fault
     else:
-        merged.conflicts[name] = differs
-        if not replace:
-            return
-        if store.is_published(record.config):
-            merged.conflicts[name] += "; the published edition's record cannot be replaced"
-            return
-        merged.replaced.append(name)
-    if not dry_run:
-        store.put(record)
+        here = store.get(record.config)
+        difference = None if here is None else here.difference(record)
+        fixed = "; the published edition's record cannot be replaced"
+        fixed = fixed if store.is_published(record.config) else ""
+        if merged.admits(name, difference, replace=replace, fixed=fixed) and not dry_run:
+            store.put(record)
 
 
 def _take_table(source: Path, merged: Merged, *, replace: bool, dry_run: bool) -> None:
@@ -168,16 +172,8 @@ def _take_table(source: Path, merged: Merged, *, replace: bool, dry_run: bool) -
     except (OSError, DamagedTableError) as error:
         merged.unusable[source.name] = str(error)
         return
-    data = source.read_bytes()
+    data, difference = source.read_bytes(), None
     if target.exists():
-        if target.read_bytes() == data:
-            merged.known.append(source.name)
-            return
-        merged.conflicts[source.name] = "the table has other content"
-        if not replace:
-            return
-        merged.replaced.append(source.name)
-    else:
-        merged.added.append(source.name)
-    if not dry_run:
+        difference = "" if target.read_bytes() == data else "the table has other content"
+    if merged.admits(source.name, difference, replace=replace) and not dry_run:
         write_atomic(target, data)

@@ -1,4 +1,4 @@
-"""Executing one notebook through papermill, in a kernel of this very Python, to a clean copy."""
+"""The execution of one notebook by papermill, in a kernel of this Python, to a clean copy."""
 
 import os
 import re
@@ -24,7 +24,7 @@ LOG_LINES_SHOWN = 15
 
 
 class NotebookFailure(RuntimeError):
-    """A notebook raised or its kernel died; the text shows the error and where the rest lies."""
+    """A notebook raised or its kernel died; the text has the error and the path of its output."""
 
 
 def execute(
@@ -38,16 +38,16 @@ def execute(
 
     Args:
         source: The notebook to run; it is only read.
-        target: Where the executed copy goes, cleaned by :func:`clean`.
+        target: The executed copy, cleaned by :func:`clean`.
         parameters: Checked values to inject; the others keep the notebook's defaults.
-        environment: Variables of the environment to set for the kernel.
-        replaced: Texts, such as paths of this machine, and what stands for them in the copy.
+        environment: Variables to set in the kernel's environment.
+        replaced: As for :func:`clean`.
 
     Raises:
-        NotebookFailure: A cell raised or the kernel died. What was run so far is kept beside
+        NotebookFailure: A cell raised or the kernel died. The cells run so far are kept beside
             ``target`` as ``NAME.failed.ipynb``.
     """
-    # Importing these takes seconds: the command's help and checks must not wait for them.
+    # Imported here, since these take seconds, for which help and checks need not wait.
     import nbformat
     from papermill import (  # type: ignore[import-untyped]
         PapermillExecutionError,
@@ -89,8 +89,8 @@ def execute(
 def clean(notebook: "NotebookNode", replaced: Mapping[str, str]) -> None:
     """Remove from an executed notebook, in place, what differs between machines and executions.
 
-    That is papermill's and the cells' timings, the interpreter's version, the random name of the
-    injected cell, and each path in ``replaced``, for which its value is put.
+    That is papermill's and the cells' timings, the interpreter's version and the random name of the
+    injected cell. Each path of this machine in ``replaced`` gives way to its value.
     """
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     language = notebook.metadata.get("language_info", {})
@@ -110,7 +110,7 @@ def clean(notebook: "NotebookNode", replaced: Mapping[str, str]) -> None:
 
 
 def _replace(value: Any, replaced: Mapping[str, str]) -> Any:
-    """Put each replacement in every text of a tree, where the replaced text is a whole path."""
+    """Make each replacement in every text of a tree, if the replaced text is a whole path there."""
     if isinstance(value, dict):
         for key in value:
             value[key] = _replace(value[key], replaced)
@@ -127,9 +127,8 @@ def _replace(value: Any, replaced: Mapping[str, str]) -> Any:
 def _kernel_manager(scratch: Path, given: Mapping[str, str]) -> "type[AsyncKernelManager]":
     """Return a manager of kernels that run this interpreter, whatever else is registered.
 
-    A kernel specification named python3 in the user's folder may start another Python, one without
-    the study's packages. The person's own IPython profile is left out as well: its start-up files
-    could change results.
+    A kernel specification named python3 in the user's folder may start a Python without the study's
+    packages. The user's IPython profile is not used: its start-up files could change results.
     """
     import zmq
     from ipykernel.kernelspec import RESOURCES, get_kernel_dict
@@ -142,7 +141,7 @@ def _kernel_manager(scratch: Path, given: Mapping[str, str]) -> "type[AsyncKerne
         "IPYTHONDIR": str(scratch / "ipython"),
         "PYTHONHASHSEED": "0",
         "PYTHONPATH": _python_path(),
-        # Bars of other libraries don't belong into a page, nor what they say where they can't be.
+        # Pages show no progress bars of other libraries, nor their warnings that a bar is missing.
         "TQDM_DISABLE": "1",
         "PYTHONWARNINGS": ",".join(filter(None, [inherited, "ignore:IProgress not found"])),
         **given,
@@ -155,9 +154,9 @@ def _kernel_manager(scratch: Path, given: Mapping[str, str]) -> "type[AsyncKerne
 
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
             options["env"] = {**(options.get("env") or os.environ), **environment}
-            # Unencrypted, any user of this machine could read the traffic, and the kernel warns.
+            # Without encryption any user of this machine could read the traffic.
             self.transport_encryption = "auto" if zmq.has("curve") else "disabled"
-            # What a notebook prints reaches the notebook; this is the kernel process's own talk.
+            # This is the kernel process's own output; the notebook's goes into the notebook.
             with _kernel_log(scratch).open("ab") as options["stderr"]:
                 await super().start_kernel(**options)
 
@@ -165,7 +164,7 @@ def _kernel_manager(scratch: Path, given: Mapping[str, str]) -> "type[AsyncKerne
 
 
 def _python_path() -> str:
-    """Return a search path on which the kernel finds this very ``lib``, from any folder."""
+    """Return a search path on which the kernel finds this ``lib`` from any folder."""
     home = Path(lib.__file__).parents[1]
     inherited = os.environ.get("PYTHONPATH", "")
     if home.name in ("site-packages", "dist-packages"):
@@ -178,7 +177,7 @@ def _kernel_log(scratch: Path) -> Path:
 
 
 def _escape(path: Path) -> str:
-    # Papermill formats paths with the parameters, as it would a template.
+    # Papermill takes paths for templates, which it fills with the parameters.
     return str(path).replace("{", "{{").replace("}", "}}")
 
 

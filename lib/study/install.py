@@ -1,7 +1,7 @@
-"""Completing an installation on a platform that brings its own torch and numpy.
+"""Installation of the study's requirements on a platform with its own torch and numpy.
 
-On Colab the package itself is installed without what it needs; this adds the packages that are
-missing, and replaces none that is there. It runs before they are there, so it imports none.
+Colab installs the package without its requirements. This module adds those that are missing, so it
+imports none of them.
 """
 
 import importlib
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 PLATFORM = ("torch", "torchvision", "numpy")
-"""Built for the platform's drivers and for each other: never replaced, even where too old."""
+"""Built for the platform's drivers and for each other: never replaced, even if too old."""
 
 
 class InstallationError(RuntimeError):
-    """The platform's packages don't suffice; the text says which."""
+    """A package of the platform is missing or too old, or pip failed; the text says which."""
 
 
 def complete(extra: str = "study") -> list[str]:
-    """Install what an extra of this package needs and is missing; return what was asked of pip.
+    """Install the missing requirements of an extra of this package; return what pip was given.
 
-    Whatever is installed keeps its version, but for light packages that are too old.
+    Installed packages keep their version, except those that are too old and not in
+    :data:`PLATFORM`.
 
     Raises:
         InstallationError: torch, torchvision or numpy is missing or too old, or pip fails.
     """
-    wanted = requirements(extra)
     installed = {_canonical(d.metadata["Name"]): d.version for d in metadata.distributions()}
     lacking = [
         one
-        for one in wanted
+        for one in requirements(extra)
         if (version := installed.get(_canonical(one.name))) is None
         or not one.specifier.contains(version, prereleases=True)
     ]
@@ -64,16 +64,15 @@ def complete(extra: str = "study") -> list[str]:
 
 
 def requirements(extra: str) -> "list[Requirement]":
-    """Return what the package and one of its extras need, without markers."""
+    """Return the requirements of the package and one of its extras, without markers."""
     from packaging.requirements import Requirement
 
-    found = []
-    for line in metadata.requires(PACKAGE) or ():
-        one = Requirement(line)
-        if one.marker is None or one.marker.evaluate({"extra": extra}):
-            one.marker = None
-            found.append(one)
-    return found
+    needed = []
+    for requirement in map(Requirement, metadata.requires(PACKAGE) or ()):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            requirement.marker = None
+            needed.append(requirement)
+    return needed
 
 
 def _canonical(name: str) -> str:

@@ -1,9 +1,10 @@
-"""Finished runs as a table: listing, filtering, and comparing one setting with another.
+"""Finished runs as a table: lists, filters, and the comparison of two settings.
 
 A *setting* is a configuration at all its seeds. Every column is derived from
-:class:`lib.runs.RunConfig`, so that a new field is listed and can be filtered by at once.
+:class:`lib.runs.RunConfig`, so a new field is listed and can be filtered by at once.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,17 +17,17 @@ from lib.runs import TEST_COLUMNS, RunConfig, RunRecord
 from lib.utils.text import did_you_mean
 
 SHORT_ID = 8
-"""Characters of a run's id that are shown; any unambiguous beginning of four or more is taken."""
+"""Characters of a run's id that are shown; commands take any unambiguous four or more."""
 OWN_COLUMNS = ("corpus", "train_images", "seed")
-"""Fields of a configuration that get a column of their own where the others share one."""
+"""Fields of a configuration with a column of their own in tables where the others share one."""
 
 
 class LedgerError(ValueError):
-    """No run, or more than was meant, fits what was asked for; the text says what to write."""
+    """No run or more than one setting fits the request; the text says what to write."""
 
 
 def runs_table(records: Iterable[RunRecord]) -> pd.DataFrame:
-    """Return one row a run: its id and method, every field of its configuration, what it reached.
+    """Return one row per run: its id and method, every field of its configuration, its results.
 
     The fields of a nested configuration follow a dot: ``schedule.gamma``, ``noise.rate``.
     """
@@ -34,7 +35,7 @@ def runs_table(records: Iterable[RunRecord]) -> pd.DataFrame:
 
 
 def constants(config: RunConfig) -> str:
-    """Say which constants of a configuration differ from the defaults, in a few words.
+    """Return the constants of a configuration that differ from the defaults, and its temperature.
 
     >>> constants(RunConfig(temperature=0.085, seed=3, learning_rate=3e-3))
     'learning_rate=0.003, temperature=0.085'
@@ -44,7 +45,9 @@ def constants(config: RunConfig) -> str:
     flat = _flatten({k: v for k, v in order.items() if k not in OWN_COLUMNS})
     shown = {k: v for k, v in flat.items() if k not in ("schedule.signal", "schedule.actuator")}
     shown["temperature"] = config.temperature
-    return ", ".join(f"{name}={value}" for name, value in sorted(shown.items(), key=_place))
+    fields = list(RunConfig.model_fields)
+    names = sorted(shown, key=lambda name: fields.index(name.partition(".")[0]))
+    return ", ".join(f"{name}={shown[name]}" for name in names)
 
 
 def select(records: Sequence[RunRecord], terms: Iterable[str]) -> list[RunRecord]:
@@ -52,11 +55,11 @@ def select(records: Sequence[RunRecord], terms: Iterable[str]) -> list[RunRecord
 
     Args:
         records: Finished runs.
-        terms: ``NAME=VALUE`` with the name of a column of :func:`runs_table`, or the last part of
-            one, and the value or several with ``|`` between; a method may stand alone.
+        terms: ``NAME=VALUE``, or a method alone. The name is a column of :func:`runs_table` or the
+            last part of one; ``|`` separates alternative values.
 
     Raises:
-        LedgerError: There is no such column, or a term is empty.
+        LedgerError: A column is unknown, or a term is empty.
     """
     wanted = [_parse(term) for term in terms]
     if not records or not wanted:
@@ -74,7 +77,7 @@ class Setting:
     """A configuration with its finished runs.
 
     Attributes:
-        config: What they share; its seed is of no meaning.
+        config: The configuration, whose seed has no meaning.
         records: Seed to run.
     """
 
@@ -92,16 +95,16 @@ class Setting:
 
 
 def settings(records: Iterable[RunRecord]) -> list[Setting]:
-    """Return runs by setting, those with more seeds first."""
-    found: dict[RunConfig, dict[int, RunRecord]] = {}
+    """Group runs by setting, those with more seeds first."""
+    grouped: dict[RunConfig, dict[int, RunRecord]] = {}
     for record in records:
-        found.setdefault(record.config.with_seed(0), {})[record.config.seed] = record
-    every = [Setting(config, dict(sorted(own.items()))) for config, own in found.items()]
+        grouped.setdefault(record.config.with_seed(0), {})[record.config.seed] = record
+    every = [Setting(config, dict(sorted(runs.items()))) for config, runs in grouped.items()]
     return sorted(every, key=lambda s: (-len(s.records), s.config.method, s.config.run_id))
 
 
 def settings_table(found: Sequence[Setting]) -> pd.DataFrame:
-    """Return one row a setting: the id of its first run, its constants and its mean results."""
+    """Return one row per setting: the id of its first run, its constants and its mean results."""
     rows = []
     for setting in found:
         tests = pd.DataFrame([dict(record.test) for record in setting.records.values()])
@@ -126,18 +129,18 @@ def find_setting(records: Sequence[RunRecord], text: str, *, best: bool = False)
 
     Args:
         records: Finished runs to look among.
-        text: A method, with ``NAME=VALUE`` terms after commas; or the beginning of a run's id,
-            which means its configuration at every seed.
-        best: Where several fit, take the one with the best mean validation rSum over the seeds
-            that all of them have. The test split plays no part.
+        text: A method, with ``NAME=VALUE`` terms after commas; or the beginning of a run's id, for
+            its configuration at every seed.
+        best: If several fit, take the one with the best mean validation rSum over the seeds that
+            all of them have. The test split plays no part.
 
     Raises:
         LedgerError: None fits; or several do, which are listed.
     """
-    by_id = [record for record in records if _is_id(text) and record.config.run_id.startswith(text)]
-    if by_id:
-        configs = {record.config.with_seed(0) for record in by_id}
-        chosen = [r for r in records if r.config.with_seed(0) in configs]
+    is_id = re.fullmatch("[0-9a-f]{4,}", text)
+    configs = {r.config.with_seed(0) for r in records if is_id and r.config.run_id.startswith(text)}
+    if configs:
+        chosen = [record for record in records if record.config.with_seed(0) in configs]
     else:
         chosen = select(records, [part for part in text.split(",") if part.strip()])
     found = settings(chosen)
@@ -167,12 +170,12 @@ def find_setting(records: Sequence[RunRecord], text: str, *, best: bool = False)
 
 
 @dataclass(frozen=True)
-class Duel:
-    """One setting against another, on the seeds that both have.
+class SettingComparison:
+    """A comparison of two settings, ``a`` and ``b``, on the seeds that both have.
 
     Attributes:
-        table: Rows as of :func:`lib.chapters.shared.verdicts.against`, ``a`` minus ``b``.
-        seeds: Those compared.
+        table: Rows of :func:`lib.chapters.shared.verdicts.against`, ``a`` minus ``b``.
+        seeds: The compared seeds.
         unpaired: Seeds that only one of the two has.
         differs: The fields in which the two configurations differ, with both values.
     """
@@ -183,14 +186,16 @@ class Duel:
     differs: Mapping[str, tuple[Any, Any]]
 
 
-def compare(a: Setting, b: Setting, margin: float = 0.3, *, every_metric: bool = False) -> Duel:
+def compare(
+    a: Setting, b: Setting, margin: float = 0.3, *, every_metric: bool = False
+) -> SettingComparison:
     """Compare two settings, paired over their common seeds, as one Holm family.
 
     Args:
-        a: The one that may be better.
+        a: The setting that may be better.
         b: The baseline.
-        margin: Points of recall within which a difference is none.
-        every_metric: All test metrics instead of the two R@1.
+        margin: Points of recall up to which settings count as equivalent.
+        every_metric: Compare all test metrics, not only the two R@1.
 
     Raises:
         LedgerError: They are the same setting, or were trained on different corpus content.
@@ -220,7 +225,7 @@ def compare(a: Setting, b: Setting, margin: float = 0.3, *, every_metric: bool =
         if name != "seed" and ours.get(name) != theirs.get(name)
     }
     unpaired = tuple(sorted(a.records.keys() ^ b.records.keys()))
-    return Duel(compared, seeds, unpaired, differs)
+    return SettingComparison(compared, seeds, unpaired, differs)
 
 
 def _row(record: RunRecord) -> dict[str, Any]:
@@ -249,11 +254,6 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _place(item: tuple[str, Any]) -> int:
-    names = list(RunConfig.model_fields)
-    return names.index(item[0].partition(".")[0])
-
-
 def _parse(term: str) -> tuple[str, list[Any]]:
     name, equals, values = term.partition("=")
     if not equals:
@@ -269,7 +269,7 @@ def _value(text: str) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         return text
-    # YAML takes 1e-3 for text.
+    # YAML reads 1e-3 as text.
     if isinstance(value, str):
         try:
             return float(value)
@@ -292,7 +292,3 @@ def _column(name: str, columns: Sequence[str]) -> str:
         f"runs have no column {name!r}{did_you_mean(name, columns)}; they have: "
         f"{', '.join(columns)}"
     )
-
-
-def _is_id(text: str) -> bool:
-    return len(text) >= 4 and all(letter in "0123456789abcdef" for letter in text)

@@ -1,4 +1,4 @@
-"""Publishing beside the executed notebooks: the records they can be executed from, a picture."""
+"""Publication of the records that the notebooks can be executed from, and of a picture."""
 
 import json
 from pathlib import Path
@@ -7,11 +7,11 @@ from lib.utils.files import home, write_atomic
 
 
 def publish_records(log: Path, folder: Path) -> None:
-    """Write to ``folder`` the run records and computed tables that ``log`` says were used.
+    """Write the run records and computed tables that ``log`` lists to ``folder``.
 
     Args:
-        log: The file named by ``$STUDY_RECORDS_LOG`` while the notebooks ran.
-        folder: Where the published records lie; tables in it that are no longer used are removed.
+        log: The file that ``$STUDY_RECORDS_LOG`` named while the notebooks ran.
+        folder: The published records; tables in it that are no longer used are removed.
     """
     # pandas takes a second to import, and only the published edition needs it.
     from lib.runs import Store, export_records

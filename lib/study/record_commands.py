@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from lib.runs import RunRecord, Store
     from lib.study.exchange import Merged
-    from lib.study.ledger import Duel
+    from lib.study.ledger import SettingComparison
 
 TERMS_HELP = (
     "Which runs: NAME=VALUE, as in corpus=flickr8k seed='0|1' gamma=10; or a method by itself."
@@ -32,7 +32,7 @@ Terms = Annotated[list[str] | None, typer.Argument(metavar="TERM", help=TERMS_HE
 def runs(
     terms: Terms = None,
     by_setting: Annotated[
-        bool, typer.Option("--settings", help="A row a configuration, its seeds taken together.")
+        bool, typer.Option("--settings", help="One row per configuration: means over its seeds.")
     ] = False,
     limit: Annotated[int, typer.Option(min=0, help="Rows to show, the newest; 0: all.")] = 40,
     as_json: Json = False,
@@ -45,19 +45,28 @@ def runs(
         chosen = _select(everything, terms)
         if by_setting:
             table = settings_table(settings(chosen))
+            shown = table.head(limit or len(table))
         else:
             chosen.sort(key=lambda record: record.made.get("date", ""))
             table = runs_table(chosen)
-        shown = table if by_setting or not limit else table.tail(limit)
-        shown = shown.head(limit) if by_setting and limit else shown
+            shown = table.tail(limit or len(table))
         if as_json:
-            typer.echo(_json(shown))
+            # pandas writes a missing value as null, json as NaN, which is not JSON.
+            rows = json.loads(shown.to_json(orient="records", force_ascii=False))
+            typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         elif by_setting:
             _print(_settings_rows(shown))
         else:
-            newest = chosen[-limit:] if limit else chosen
+            newest = chosen[-len(shown) :]
             _print([_run_row(record, constants(record.config)) for record in newest])
-        _say_what_is_left_out(len(shown), len(table), store.unused(everything))
+        if len(shown) < len(table):
+            typer.echo(f"{len(shown)} of {len(table):,}; --limit 0 shows all", err=True)
+        if unused := store.unused(everything):
+            typer.echo(
+                f"{unused:,} records more are here and not used: damaged, or made by code with "
+                "other numbers (another RESULTS_VERSION); their runs are trained again when needed",
+                err=True,
+            )
 
 
 def compare(
@@ -85,25 +94,20 @@ def compare(
         _, everything = _records()
         among = _select(everything, where)
         ours, theirs = (find_setting(among, text, best=best) for text in (a, b))
-        duel = compare_settings(ours, theirs, margin, every_metric=every_metric)
-        if as_json:
-            typer.echo(
-                json.dumps(
-                    {
-                        "a": ours.name,
-                        "b": theirs.name,
-                        "seeds": duel.seeds,
-                        "unpaired_seeds": duel.unpaired,
-                        "differs": duel.differs,
-                        "margin": margin,
-                        "comparisons": duel.table.to_dict("records"),
-                    },
-                    indent=2,
-                    ensure_ascii=False,
-                )
-            )
+        compared = compare_settings(ours, theirs, margin, every_metric=every_metric)
+        if not as_json:
+            _print_comparison(ours.name, theirs.name, compared, margin)
             return
-        _print_duel(ours.name, theirs.name, duel, margin)
+        content = {
+            "a": ours.name,
+            "b": theirs.name,
+            "seeds": compared.seeds,
+            "unpaired_seeds": compared.unpaired,
+            "differs": compared.differs,
+            "margin": margin,
+            "comparisons": compared.table.to_dict("records"),
+        }
+        typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
 
 
 def export(
@@ -137,12 +141,12 @@ def merge(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would do.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Take in run records made on other machines. Nothing different is overwritten silently."""
+    """Add run records of other machines. Records that differ are kept unless --replace is given."""
     with explained(), _answers():
         from lib.runs import Store
-        from lib.study.exchange import merge as take_in
+        from lib.study.exchange import merge as merge_into
 
-        merged = take_in(sources, Store(), replace=replace, dry_run=dry_run)
+        merged = merge_into(sources, Store(), replace=replace, dry_run=dry_run)
         if as_json:
             typer.echo(json.dumps({**vars(merged), "dry_run": dry_run}, indent=2))
         else:
@@ -153,7 +157,7 @@ def merge(
 
 @contextmanager
 def _answers() -> Iterator[None]:
-    """Turn what the records can't answer into a usage error, without importing pandas before."""
+    """Turn the errors of requests on records into a usage error, without importing pandas early."""
     try:
         yield
     except ValueError as error:
@@ -235,26 +239,17 @@ def _print(rows: Sequence[dict[str, str]]) -> None:
         table.add_row(*map(Text, row.values()))
     console = Console()
     if not console.is_terminal:
-        # A pipe has no width: a row stays a line.
+        # A pipe has no width; each row stays on one line.
         console = Console(width=UNLIMITED)
     console.print(table)
 
 
-def _say_what_is_left_out(shown: int, found: int, unused: int) -> None:
-    if shown < found:
-        typer.echo(f"{shown} of {found:,}; --limit 0 shows all", err=True)
-    if unused:
-        typer.echo(
-            f"{unused:,} records more are here and not used: damaged, or made by code with other "
-            "numbers (another RESULTS_VERSION); their runs are trained again when needed",
-            err=True,
-        )
-
-
-def _print_duel(a: str, b: str, duel: "Duel", margin: float) -> None:
+def _print_comparison(a: str, b: str, compared: "SettingComparison", margin: float) -> None:
     typer.echo(f"A  {a}\nB  {b}")
-    left = f"; seeds {list(duel.unpaired)} have no partner" if duel.unpaired else ""
-    typer.echo(f"{len(duel.seeds)} paired seeds{left}; differences within ±{margin:g} are none\n")
+    left = f"; seeds {list(compared.unpaired)} have no partner" if compared.unpaired else ""
+    typer.echo(
+        f"{len(compared.seeds)} paired seeds{left}; differences within ±{margin:g} are none\n"
+    )
     _print(
         [
             {
@@ -264,10 +259,10 @@ def _print_duel(a: str, b: str, duel: "Duel", margin: float) -> None:
                 "Holm p": f"{row['p_adjusted']:.3g}",
                 "verdict": row["verdict"],
             }
-            for row in duel.table.to_dict("records")
+            for row in compared.table.to_dict("records")
         ]
     )
-    differs = ", ".join(f"{name}: {x} / {y}" for name, (x, y) in duel.differs.items())
+    differs = ", ".join(f"{name}: {x} / {y}" for name, (x, y) in compared.differs.items())
     typer.echo(f"\nThey differ in {differs}")
 
 
@@ -288,9 +283,3 @@ def _print_merged(merged: "Merged", dry_run: bool) -> None:
                 typer.echo(f"  {name}: {why}", err=True)
             if len(named) > NAMES_SHOWN:
                 typer.echo(f"  and {len(named) - NAMES_SHOWN} more; --json names all", err=True)
-
-
-def _json(table: "pd.DataFrame") -> str:
-    # pandas writes what isn't there as null, where json would write NaN.
-    rows: list[Any] = json.loads(table.to_json(orient="records", force_ascii=False))
-    return json.dumps(rows, indent=2, ensure_ascii=False)

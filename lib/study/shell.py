@@ -1,4 +1,4 @@
-"""What the ``study`` commands share: their exit codes, options, and how they end in words."""
+"""What the ``study`` commands share: exit codes, options and error messages."""
 
 import logging
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ from lib.utils.text import printable
 FAILURE = 1
 """The work itself failed: a notebook, the book, a merge with conflicts."""
 USAGE = 2
-"""What was asked for is not possible; nothing was begun."""
+"""The request is not possible; nothing was begun."""
 INTERRUPTED = 130
-"""Stopped by the person or by the cluster; what is finished is kept."""
+"""Stopped by the user or by the cluster; finished work is kept."""
 
 Root = Annotated[
     Path | None,
@@ -34,17 +34,15 @@ class Failure(RuntimeError):
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn what can go wrong into a message and an exit status; a traceback means a defect."""
+    """Turn expected errors into a message and an exit status; a traceback means a defect."""
     try:
         yield
-    except (StudyError, ParameterError) as error:
+    except (StudyError, ParameterError, NotebookFailure, FindingError, Failure) as error:
         typer.echo(printable(f"study: {error}"), err=True)
-        raise typer.Exit(USAGE) from error
-    except (NotebookFailure, FindingError, Failure) as error:
-        typer.echo(printable(f"study: {error}"), err=True)
-        raise typer.Exit(FAILURE) from error
+        usage = isinstance(error, StudyError | ParameterError)
+        raise typer.Exit(USAGE if usage else FAILURE) from error
     except KeyboardInterrupt as error:
-        # The kernel's sudden end leaves unfinished tasks, of which asyncio would print a trace.
+        # The kernel's sudden end leaves unfinished tasks; asyncio would print a traceback of each.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         typer.echo(
             "\nstudy: stopped. Finished training runs are kept; "

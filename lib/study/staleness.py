@@ -1,8 +1,8 @@
 """Whether an executed notebook is what its source and the package would give now.
 
-A notebook is stale when a cell of its source has changed, or a module that it shows its results
-by. Comments, docstrings and blanks don't matter. What trains and reads corpora doesn't either: a
-change of its numbers raises :data:`lib.runs.RESULTS_VERSION`, which is noted as well.
+A notebook is stale if a cell of its source has changed, or a module that makes its charts, tables
+and sentences. Comments, docstrings and blanks do not count. Modules that train or read corpora do
+not either: a change of their numbers raises :data:`lib.runs.RESULTS_VERSION`, which counts.
 """
 
 import ast
@@ -19,32 +19,31 @@ import lib
 from lib.utils.files import write_atomic
 
 NOTE = "executed.json"
-"""File beside executed notebooks that says by which code they were made."""
+"""The file beside executed notebooks that names the code that made them."""
 WATCHED = ("lib.chapters", "lib.statistics", "lib.metrics", "lib.adapters")
-"""What a page shows its results by. The effect of everything else on a page is what
-:data:`lib.runs.RESULTS_VERSION` stands for."""
+"""The modules that make a page from results; :data:`lib.runs.RESULTS_VERSION` covers the others."""
 UNWATCHED = (
     "lib.chapters.parameters",
     "lib.chapters.shared.checking",
     "lib.chapters.shared.options",
 )
-"""What refuses a value does not change a page that was made."""
+"""Modules that only refuse values, which changes no page that was made."""
 
 _PACKAGE = Path(lib.__file__).parent
 
 
 def write_note(executed: Iterable[Path], target: Path) -> None:
-    """Note by which code notebooks have just been executed."""
+    """Write the state of the code by which ``executed`` notebooks have just been made."""
     notes = {path.stem: _state(_code(path)) for path in executed}
     write_atomic(target, json.dumps(notes, indent=1, sort_keys=True) + "\n")
 
 
 def stale(executed: Path, source: Path) -> Iterator[str]:
-    """Yield why an executed notebook is stale.
+    """Yield why an executed notebook is stale; without :data:`NOTE` beside it, only cells count.
 
     Args:
-        executed: The notebook; :data:`NOTE` beside it is asked, where there is one.
-        source: What it was executed from.
+        executed: The executed notebook.
+        source: The notebook that it was executed from.
     """
     again = "execute it again with `study quick` or `study full`"
     if _cells(executed) != _cells(source):
@@ -79,7 +78,7 @@ def _code(path: Path) -> str:
 
 
 def _state(code: str) -> dict[str, str]:
-    """Return what a page made by ``code`` depends on: names, and what they are now."""
+    """Return the present digest of each module on which a page made by ``code`` depends."""
     from lib.runs import RESULTS_VERSION
 
     state = {"lib.runs.RESULTS_VERSION": str(RESULTS_VERSION)}
@@ -87,7 +86,8 @@ def _state(code: str) -> dict[str, str]:
     while pending:
         name = pending.pop()
         path = _file(name)
-        if name in state or path is None or not _is_watched(name):
+        watched = name.startswith(WATCHED) and name not in UNWATCHED
+        if name in state or path is None or not watched:
             continue
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
         text = path.read_text(encoding="utf-8")
@@ -97,17 +97,9 @@ def _state(code: str) -> dict[str, str]:
     return state
 
 
-def _is_watched(module: str) -> bool:
-    return module.startswith(WATCHED) and module not in UNWATCHED
-
-
 def _imported(tree: ast.AST, package: str = "") -> Iterator[str]:
-    """Yield the names of the package's modules, and of what is in them, that code imports.
+    """Yield the names in this package that code imports; ``package`` resolves relative imports."""
 
-    Args:
-        tree: The code.
-        package: The package that the code is in, from which its relative imports count.
-    """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.startswith("lib."))
@@ -119,12 +111,9 @@ def _imported(tree: ast.AST, package: str = "") -> Iterator[str]:
 
 
 def _file(module: str) -> Path | None:
-    """Return the file of a module of the package; None for a name within a module."""
-    place = _PACKAGE.joinpath(*module.split(".")[1:])
-    for path in (place.with_suffix(".py"), place / "__init__.py"):
-        if path.is_file():
-            return path
-    return None
+    """Return the file of a module of this package; None for a name within a module."""
+    base = _PACKAGE.joinpath(*module.split(".")[1:])
+    return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
 
 
 def _essence(text: str, tree: ast.Module) -> str:
@@ -135,7 +124,7 @@ def _essence(text: str, tree: ast.Module) -> str:
             row, column = token.start
             lines[row - 1] = lines[row - 1][:column]
     for node in ast.walk(tree):
-        # A text that stands for itself, as a docstring does, does nothing.
+        # A constant that is a whole statement, as a docstring is, does nothing.
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             for row in range(node.lineno - 1, node.end_lineno or node.lineno):
                 lines[row] = ""

@@ -1,4 +1,4 @@
-"""What the person at the terminal sees while notebooks run."""
+"""The display of progress in the terminal while notebooks run."""
 
 import sys
 import tempfile
@@ -18,7 +18,7 @@ SECONDS_BETWEEN_LOOKS = 0.3
 
 
 class Board:
-    """The overall progress through several notebooks, with each one's newest line below it.
+    """The progress through several notebooks, with the newest line of the one that runs.
 
     In a terminal it is one live bar; elsewhere plain lines, at most one every ten seconds.
 
@@ -49,7 +49,7 @@ class Board:
         self._kept(name, lambda line: None)(ended)
 
     def _kept(self, name: str, show: Callable[[str], None]) -> Callable[[str], None]:
-        """Return what shows a line and appends it, with its notebook, to the log."""
+        """Return a function that shows a line and appends it, with its notebook, to the log."""
         log = self.log
         if log is None:
             return show
@@ -88,7 +88,7 @@ def follow(log: Path, show: Callable[[str], None]) -> Iterator[None]:
         position, rest = 0, ""
         ended = False
         while not ended:
-            # One more look after the end, for what was written since the last one.
+            # After the end look once more, for lines written since the last look.
             ended = stopped.wait(SECONDS_BETWEEN_LOOKS)
             if not log.exists():
                 continue

@@ -1,4 +1,4 @@
-"""The rendered book: its sources checked, built by Jupyter Book, and its pages checked.
+"""The rendered book: checks of its sources, the build by Jupyter Book, checks of its pages.
 
 This package is also the Sphinx extension that ``_config.yml`` names: it draws charts offline,
 typesets equations without scripts, takes verdicts and numbers from ``findings.json``, and makes the
@@ -18,7 +18,6 @@ __all__ = ["BookError", "build", "setup"]
 
 def setup(app: "Sphinx") -> dict[str, Any]:
     """Add the book's directives, roles and renderers to Sphinx, which calls this."""
-
     from lib.study.book import extension
 
     return extension.setup(app)

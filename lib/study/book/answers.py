@@ -1,7 +1,6 @@
-"""A chapter opens with its answer: what its cells tagged ``answer`` say is repeated on top.
+"""The answer at the top of a chapter: a copy of the output of its cells tagged ``answer``.
 
-The sentences are computed at the end of a notebook, after all that they rest on; the reader wants
-them first.
+A notebook computes these sentences at its end; readers want them first.
 """
 
 from docutils import nodes  # type: ignore[import-untyped]
@@ -11,7 +10,7 @@ TAG = "answer"
 
 
 def lift(app: Sphinx, doctree: nodes.document) -> None:
-    """Put a copy of the answers after the chapter's first paragraph, the question."""
+    """Put a copy of the answers after the chapter's first paragraph, which is the question."""
     answers = [
         bundle.deepcopy()
         for cell in doctree.findall(nodes.container)
@@ -24,12 +23,12 @@ def lift(app: Sphinx, doctree: nodes.document) -> None:
         return
     for copied in answers:
         for node in copied.findall(nodes.Element):
-            # An anchor may stand once in a page: the one below keeps it.
+            # An anchor must be unique in a page; the original keeps it.
             node["ids"] = []
     head = nodes.paragraph("", "", nodes.strong("", "Answer"), classes=["answer-head"])
     box = nodes.container("", head, *answers, classes=["answer"])
-    places = [place for place, node in enumerate(section) if isinstance(node, nodes.paragraph)]
-    section.insert(places[0] + 1 if places else 1, box)
+    paragraphs = (row for row, node in enumerate(section) if isinstance(node, nodes.paragraph))
+    section.insert(next(paragraphs, 0) + 1, box)
 
 
 def _has_text(bundle: nodes.Element) -> bool:

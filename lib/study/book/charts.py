@@ -1,8 +1,8 @@
-"""Charts in the book: the specification drawn by a script that lies beside the page.
+"""Charts in the book, drawn from their specification by a script beside the page.
 
-A notebook's chart output carries a Vega-Lite specification and a static picture. The page shows
-the picture at once, and ``charts.js`` puts the live chart in its place. Where scripts don't run or
-drawing fails, the picture stays.
+A notebook's chart output has a Vega-Lite specification and a static picture. The page shows the
+picture at once, and ``charts.js`` replaces it by the live chart. If scripts do not run or drawing
+fails, the picture stays.
 """
 
 import json
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 class Chart(nodes.General, nodes.Element):  # type: ignore[misc]
-    """A chart in a page: its specification as JSON text, its ``label``, its static picture."""
+    """A chart in a page: its ``spec`` as JSON text, its ``label``, its static picture."""
 
 
 class ChartOutput:
@@ -46,12 +46,12 @@ class ChartOutput:
     def handle_mime(
         renderer: NbElementRenderer, data: MimeData, inline: bool
     ) -> list[nodes.Element] | None:
-        """Return the nodes of a chart or of what is published, or None for any other output."""
+        """Return the nodes of a chart or of a finding, or None for any other output."""
         if data.mime_type == charts.MIME_TYPE:
             spec: Any = data.content
             return [Chart(spec=json.dumps(spec), label=charts.description(spec))]
         if data.mime_type in (FINDING_MIME_TYPE, RECOMMENDATION_MIME_TYPE):
-            # For findings.json; the reader has the sentence that comes with it.
+            # findings.json has it; the page shows the sentence of the same output.
             return []
         return None
 
@@ -90,7 +90,7 @@ def _visit_chart(translator: HTML5Translator, node: Chart) -> None:
 
 
 def _depart_chart(translator: HTML5Translator, node: Chart) -> None:
-    # Inside a script element only "<" can end or confuse it, whatever the data say.
+    # Only "<" can end a script element early.
     spec = node["spec"].replace("<", "\\u003c")
     translator.body.append(f'<script type="application/json">{spec}</script></div>\n')
 
@@ -112,7 +112,7 @@ def _write_bundle(app: Sphinx) -> None:
         bundle = vl_convert.javascript_bundle(
             "window.vegaEmbed = vegaEmbed;", vl_version=charts.VEGALITE_VERSION
         )
-        # In a function of its own, since its names would clash with those of other scripts.
+        # In a function, since its names would clash with those of other scripts.
         write_atomic(target, f"(() => {{{bundle}\n}})();\n")
 
 
@@ -122,8 +122,8 @@ def _bundle_name() -> str:
 
 def setup(app: Sphinx) -> None:
     """Add charts to Sphinx, and :class:`ChartOutput` to myst-nb."""
-    # Myst-nb looks for plugins among entry points, which an environment that was installed before
-    # this one was declared would lack. It keeps those it has found in this list.
+    # Myst-nb finds plugins by entry points, which an older installation of this package lacks. It
+    # keeps the plugins that it has found in this list.
     plugins = load_mime_renders()
     if ChartOutput not in plugins:
         plugins.append(ChartOutput)

@@ -20,22 +20,19 @@ _ESCAPE_CODES = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def build(edition: Edition, root: Path) -> Path:
-    """Build an edition from executed notebooks, running none; return its first page.
+    """Build an edition from executed notebooks; return the absolute path of its first page.
 
     The published edition renders ``book/`` as it is. The quick edition renders the same sources
-    with the notebooks of ``_build/quick/results`` in the place of the published ones, and says so
-    in a banner. Sources that have not changed since the last build are not read again.
+    with the notebooks of ``_build/quick/results`` instead of the published ones, under a banner.
+    Sources that have not changed since the last build are not read again.
 
     Args:
         edition: ``"published"`` or ``"quick"``.
-        root: The project's folder, which holds ``_config.yml``, ``_toc.yml`` and ``book/``.
-
-    Returns:
-        The absolute path of the first page.
+        root: The folder of ``_config.yml``, ``_toc.yml`` and ``book/``.
 
     Raises:
         BookError: A source is wrong, Jupyter Book warns of something, or a built page has a broken
-            link or needs a network. Every culprit found is named.
+            link or needs a network. The text names every fault found.
     """
     # Sphinx and its extensions take seconds to import.
     from lib.study.book.pages import check_pages
@@ -46,8 +43,7 @@ def build(edition: Edition, root: Path) -> Path:
     source = root if edition == "published" else _stage(root, folder)
     names = check_sources(source, root / "notebooks")
     html = folder / "html"
-    # What an earlier build left is of use only if it ended well: Sphinx doesn't warn again of a
-    # page that it has already read.
+    # After a failed build start anew: Sphinx does not repeat its warnings of a page.
     unfinished = folder / ".unfinished"
     if unfinished.exists():
         for stale in (html, folder / ".doctrees"):
@@ -55,7 +51,9 @@ def build(edition: Edition, root: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     unfinished.touch()
     _run_sphinx(source, html, _address(root))
-    _remove_stale(html, names)
+    # Pages of an earlier build may no longer be in the book.
+    for page in set((html / "book").rglob("*.html")) - {html / f"{name}.html" for name in names}:
+        page.unlink()
     if problems := check_pages(html):
         raise BookError("\n".join(problems))
     unfinished.unlink()
@@ -63,7 +61,7 @@ def build(edition: Edition, root: Path) -> Path:
 
 
 def _stage(root: Path, folder: Path) -> Path:
-    """Lay out the sources of the quick edition; return their folder."""
+    """Copy the sources of the quick edition to a folder; return it."""
     from lib.study.book.sources import read_config
 
     results = folder / "results"
@@ -84,7 +82,7 @@ def _stage(root: Path, folder: Path) -> Path:
 
 
 def _banner(findings: Path) -> str:
-    """Return the sentence that heads every page of the quick edition."""
+    """Return the sentence at the top of every page of the quick edition."""
     try:
         claims: list[dict[str, Any]] = json.loads(findings.read_text(encoding="utf-8"))["claims"]
         corpora = sorted({str(claim["corpus"]) for claim in claims if claim["corpus"]})
@@ -98,7 +96,7 @@ def _banner(findings: Path) -> str:
 
 
 def _address(root: Path) -> dict[str, str]:
-    """Return the settings from which pages link to their notebooks, none without an address."""
+    """Return the settings of the pages' links to notebooks; none without an address."""
     try:
         address = read_address(root)
     except AddressError as error:
@@ -111,8 +109,8 @@ def _address(root: Path) -> dict[str, str]:
 def _run_sphinx(source: Path, html: Path, address: dict[str, str]) -> None:
     from jupyter_book.sphinx import build_sphinx  # type: ignore[import-untyped]
 
-    said = io.StringIO()
-    with redirect_stderr(said), redirect_stdout(io.StringIO()):
+    warnings = io.StringIO()
+    with redirect_stderr(warnings), redirect_stdout(io.StringIO()):
         result = build_sphinx(
             source,
             html,
@@ -130,13 +128,5 @@ def _run_sphinx(source: Path, html: Path, address: dict[str, str]) -> None:
     if isinstance(result, KeyboardInterrupt):
         raise result
     if result != 0:
-        explanation = _ESCAPE_CODES.sub("", said.getvalue()).strip()
+        explanation = _ESCAPE_CODES.sub("", warnings.getvalue()).strip()
         raise BookError(f"Jupyter Book could not build {source}:\n{explanation or result}")
-
-
-def _remove_stale(html: Path, names: list[str]) -> None:
-    """Remove pages of an earlier build that the book no longer has."""
-    expected = {html / f"{name}.html" for name in names}
-    for page in (html / "book").rglob("*.html"):
-        if page not in expected:
-            page.unlink()

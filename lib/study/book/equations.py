@@ -1,4 +1,4 @@
-"""Equations as MathML, which browsers draw themselves: no script, no font from a network."""
+"""Equations as MathML, which browsers draw without a script or a font from a network."""
 
 import html
 import shutil
@@ -17,7 +17,7 @@ _PARTS = {"mfrac": 2, "mroot": 2, "msub": 2, "msup": 2, "msubsup": 3, "mover": 2
 
 
 class EquationError(SphinxError):
-    """An equation that can't be typeset."""
+    """An equation can't be typeset."""
 
     category = "Equation error"
 
@@ -26,7 +26,7 @@ def mathml(latex: str, display: bool = False) -> str:
     r"""Return ``latex`` as a MathML element.
 
     Raises:
-        EquationError: It is malformed or uses a command that can't be typeset.
+        EquationError: The equation is malformed, or one of its commands is unknown.
 
     >>> mathml("w < 2")
     '<math xmlns="http://www.w3.org/1998/Math/MathML" display="inline"><mrow><mi>w</mi><mo>&lt;</mo><mn>2</mn></mrow></math>'
@@ -37,7 +37,7 @@ def mathml(latex: str, display: bool = False) -> str:
         # The converter raises bare exceptions of many kinds, KeyError and IndexError among them.
         raise EquationError(f"cannot typeset {latex!r}: {type(error).__name__} {error}") from error
     for part in element.iter():
-        # The converter has escaped its own signs as entities, but not the words of the author.
+        # The converter escapes its own signs as entities, but not the author's text.
         part.text = html.unescape(part.text or "")
         if "\\" in part.text:
             raise EquationError(f"cannot typeset {latex!r}: the command {part.text} is not known")
@@ -68,10 +68,7 @@ def _typeset(node: nodes.Element, display: bool) -> str:
 
 
 def _copy_font(app: Sphinx) -> None:
-    """Put a mathematical font beside the pages, since many machines have none.
-
-    ``custom.css`` names it. It comes with ziamath, which draws equations with it.
-    """
+    """Copy ziamath's mathematical font, which ``custom.css`` names; many machines have none."""
     target = Path(app.outdir) / "_static" / "STIXTwoMath-Regular.ttf"
     if app.builder.format == "html" and not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)

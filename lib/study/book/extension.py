@@ -1,4 +1,4 @@
-"""The Sphinx extension put together from its parts."""
+"""The Sphinx extension, composed of its parts."""
 
 import hashlib
 from pathlib import Path
@@ -11,21 +11,9 @@ from lib.study.book import answers, charts, equations, launch, reference, scoreb
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Add every part to ``app``."""
-    answers.setup(app)
-    equations.setup(app)
-    charts.setup(app)
-    launch.setup(app)
-    reference.setup(app)
-    scoreboard.setup(app)
-    values.setup(app)
-    return {
-        # Sphinx keeps what it has read of a page; another version of this code reads it anew.
-        "env_version": _version(),
-        "parallel_read_safe": True,
-        "parallel_write_safe": True,
-    }
-
-
-def _version() -> str:
+    for part in (answers, equations, charts, launch, reference, scoreboard, values):
+        part.setup(app)
+    # Sphinx reads its pages again if this code, and so this version, has changed.
     sources = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    version = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    return {"env_version": version, "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,8 +1,7 @@
 """Forest plots for the first page: paired differences with their intervals, as inline SVG.
 
-They are drawn when the book is built, run no script, and take the page's font and colours. Text
-stands beside the drawing as HTML, so that a narrow page makes a drawing narrower and never its
-letters smaller.
+They are drawn when the book is built, run no script, and take the page's font and colours. Text is
+HTML beside the drawing, so that a narrow page does not shrink it.
 """
 
 import math
@@ -21,13 +20,11 @@ SYMBOLS: dict[ClaimVerdict, str] = {
     "undecided": "?",
     "open": "○",
 }
-"""What tells verdicts apart where colours don't."""
-
+"""The sign of each verdict, for readers who cannot tell the colours apart."""
 PADDING = 0.06
 """Share of the range of values that a scale leaves free at either end."""
-
 NOTHING = 1e-9
-"""A range of values narrower than this is drawn as a single one."""
+"""A narrower range of values is drawn as a single value."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Scale:
         low: The value at its left end.
         high: The value at its right end.
         ticks: Round values to label, zero among them.
-        digits: Decimals that tell the labels apart.
+        digits: Decimals of the labels.
     """
 
     low: float
@@ -47,7 +44,7 @@ class Scale:
     digits: int
 
     def at(self, value: float) -> float:
-        """Return where a value lies, in percent of the width from the left.
+        """Return the position of a value, in percent of the width from the left.
 
         >>> Scale(-1.0, 3.0, (0.0, 2.0), 0).at(0)
         25.0
@@ -56,15 +53,15 @@ class Scale:
 
 
 def panels(estimates: Iterable[Estimate]) -> list[list[Estimate]]:
-    """Return the estimates that share a scale together: of one unit and one better direction."""
-    found: dict[tuple[str, bool], list[Estimate]] = {}
+    """Group the estimates that share a scale: those of one unit and one better direction."""
+    grouped: dict[tuple[str, bool], list[Estimate]] = {}
     for estimate in estimates:
-        found.setdefault((estimate.unit, estimate.lower_is_better), []).append(estimate)
-    return list(found.values())
+        grouped.setdefault((estimate.unit, estimate.lower_is_better), []).append(estimate)
+    return list(grouped.values())
 
 
 def scale_of(panel: Sequence[Estimate], gains: Mapping[str, float]) -> Scale:
-    """Return a scale that holds zero and all that is drawn, with two to six ticks.
+    """Return a scale for zero and all values of ``panel``, with two to six ticks.
 
     Args:
         panel: Estimates of one unit.
@@ -88,15 +85,15 @@ def scale_of(panel: Sequence[Estimate], gains: Mapping[str, float]) -> Scale:
 
 
 def digits_of(scale: Scale) -> int:
-    """Return with how many decimals the estimates on a scale are written: two or more."""
+    """Return the number of decimals of the estimates on a scale: two or more."""
     return max(2, scale.digits + 1)
 
 
 def forest(estimates: Sequence[Estimate], gains: Mapping[str, float]) -> str:
-    """Return the HTML of a figure: a row an estimate, a scale for each unit and better direction.
+    """Return the HTML of a figure: one row per estimate, one scale per unit and better direction.
 
-    A row shows zero, the estimate with its interval, the band within which a difference counts as
-    none where there is a margin, and the paper's gain where it reports one.
+    A row shows zero, the estimate with its interval, the band of its margin if it has one, and the
+    paper's gain if there is one.
 
     Args:
         estimates: One or more.
@@ -122,15 +119,14 @@ def _row(estimate: Estimate, scale: Scale, gain: float | None) -> str:
         for value in (estimate.estimate, estimate.low, estimate.high)
     )
     label = _label(estimate)
-    said = [f"{label}: {middle} {estimate.unit}", f"95 % interval {low} to {high}"]
+    parts = [f"{label}: {middle} {estimate.unit}", f"95 % interval {low} to {high}"]
     if estimate.margin is not None:
-        said.append(f"±{estimate.margin:g} counts as none")
-    paper = ""
+        parts.append(f"±{estimate.margin:g} counts as none")
+    note = ""
     if gain is not None:
-        paper = f"paper: {format_number(gain, '+g')}"
-        said.append(paper)
-    spoken = escape(f"{', '.join(said)}: {estimate.verdict}")
-    note = f' <span class="forest-paper">{paper}</span>' if paper else ""
+        parts.append(f"paper: {format_number(gain, '+g')}")
+        note = f' <span class="forest-paper">{parts[-1]}</span>'
+    spoken = escape(f"{', '.join(parts)}: {estimate.verdict}")
     return (
         '<div class="forest-row">'
         f'<span class="forest-label" aria-hidden="true">{escape(label)}{note}</span>'

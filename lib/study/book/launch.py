@@ -1,7 +1,7 @@
-"""Links on a page of results that open its notebook on Colab and Binder, once it is published.
+"""Links on a page of results that open its source notebook on Colab and Binder, once published.
 
 Jupyter Book's own buttons would open the executed copy, with the parameters of the published
-edition in it, and would stand on pages that are no notebooks. These open the source.
+edition, and would also appear on pages that are not notebooks.
 """
 
 from pathlib import PurePosixPath
@@ -15,7 +15,7 @@ RESULTS = PurePosixPath("book/results")
 
 
 def setup(app: Sphinx) -> None:
-    """Add the two values that the build sets, and the links."""
+    """Add the links, and the two configuration values that the build sets for them."""
     app.add_config_value("study_repository", "", "env")
     app.add_config_value("study_tag", "", "env")
     app.connect("doctree-read", _add_links)
@@ -30,13 +30,9 @@ def _add_links(app: Sphinx, doctree: nodes.document) -> None:
         return
     address = Address(app.config.study_repository, app.config.study_tag)
     links = nodes.paragraph(classes=["launch"])
-    places = {
-        "Colab": address.colab(page.name),
-        "Binder": address.binder(page.name),
-        "the source": address.source(page.name),
-    }
+    targets = {"Colab": address.colab, "Binder": address.binder, "the source": address.source}
     links += nodes.Text("Run it yourself: ")
-    for place, (name, target) in enumerate(places.items()):
-        links += nodes.Text(" · " if place else "")
-        links += nodes.reference("", name, refuri=target, internal=False)
+    for row, (name, target) in enumerate(targets.items()):
+        links += nodes.Text(" · " if row else "")
+        links += nodes.reference("", name, refuri=target(page.name), internal=False)
     title.parent.insert(title.parent.index(title) + 1, links)

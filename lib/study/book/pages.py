@@ -1,4 +1,4 @@
-"""What must hold of the built pages: they are whole, and need nothing from a network."""
+"""Checks of the built pages: links lead somewhere, and nothing comes from a network."""
 
 import re
 from collections.abc import Iterator
@@ -7,26 +7,19 @@ from urllib.parse import unquote, urlsplit
 
 from bs4 import BeautifulSoup, Tag
 
-_FETCHED = {
-    "script": "src",
-    "img": "src",
-    "source": "src",
-    "iframe": "src",
-    "object": "data",
-    "embed": "src",
-}
+_FETCHED = dict.fromkeys(("script", "img", "source", "iframe", "embed"), "src") | {"object": "data"}
 _CSS_FETCH = re.compile(r"""(?:@import\s+|url\(\s*)["']?((?:https?:)?//[^"')\s]+)""")
 
 
 def check_pages(html: Path) -> list[str]:
     """Return what is wrong with the links and files of the pages under ``html``.
 
-    A link must lead to a file of the book, and to an anchor that is there; scripts, styles and
-    pictures must be the book's own. Links for the reader to other sites are left alone.
+    A link must lead to an existing file and anchor of the book; scripts, styles and pictures must
+    be files of the book. Links to other sites are not checked.
     """
-    # The theme leaves templates of its own among the static files.
-    found = sorted(set(html.rglob("*.html")) - set((html / "_static").rglob("*.html")))
-    pages = {page: _parse(page) for page in found}
+    # The theme leaves templates among the static files.
+    paths = sorted(set(html.rglob("*.html")) - set((html / "_static").rglob("*.html")))
+    pages = {path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in paths}
     anchors = {page: _anchors(soup) for page, soup in pages.items()}
     problems: list[str] = []
     for page, soup in pages.items():
@@ -46,17 +39,13 @@ def check_pages(html: Path) -> list[str]:
     return list(dict.fromkeys(problems))
 
 
-def _parse(page: Path) -> BeautifulSoup:
-    return BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
-
-
 def _anchors(soup: BeautifulSoup) -> set[str]:
     named = {str(tag["name"]) for tag in soup.find_all("a", attrs={"name": True})}
     return named | {str(tag["id"]) for tag in soup.find_all(id=True)}
 
 
 def _fetched(soup: BeautifulSoup) -> Iterator[str]:
-    """Yield what a browser fetches by itself to show the page."""
+    """Yield each address that a browser fetches by itself to show the page."""
     for tag in soup.find_all(list(_FETCHED)):
         if address := tag.get(_FETCHED[tag.name]):
             yield str(address)

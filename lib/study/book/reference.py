@@ -1,7 +1,7 @@
-"""The reference: what autodoc makes of docstrings, joined to the rest of the book.
+"""The reference pages, which autodoc makes from docstrings.
 
-A docstring names its papers as prose does, "Wang and Isola (2020)", so that it reads well anywhere.
-In the book such a name becomes a citation, and one that the bibliography lacks stops the build.
+A docstring names papers as prose does, "Wang and Isola (2020)". In the book the name becomes a
+citation; a paper that the bibliography lacks stops the build.
 """
 
 import ast
@@ -34,10 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 def citation_labels(bibliography: Path) -> dict[str, str]:
-    """Return how prose names each entry, "Wang and Isola (2020)", and the entry's key.
-
-    Args:
-        bibliography: A BibTeX file.
+    """Return the key of each entry of a BibTeX file, by its name in prose.
 
     Raises:
         ValueError: Two entries have the same name in prose.
@@ -57,11 +54,11 @@ def citation_labels(bibliography: Path) -> dict[str, str]:
 
 
 def cite(text: str, labels: dict[str, str]) -> tuple[str, list[str]]:
-    """Replace papers that ``text`` names by citations; return those that are not known as well.
+    """Replace the papers named in ``text`` by citations; also return the unknown ones.
 
     Args:
-        text: A docstring; a name may go over the end of a line.
-        labels: Of :func:`citation_labels`.
+        text: A docstring; a name may continue on the next line.
+        labels: From :func:`citation_labels`.
 
     >>> cite("As in Wang and Isola (2020).", {"Wang and Isola (2020)": "wang2020"})
     ('As in :cite:t:`wang2020`.', [])
@@ -75,18 +72,14 @@ def cite(text: str, labels: dict[str, str]) -> tuple[str, list[str]]:
 
 
 def described(package: str, name: str) -> list[str]:
-    """Return the lines of the text under a constant that a package exports.
+    """Return the lines of the text under ``name``, a constant that ``package`` exports.
 
-    autodoc looks for it in the package itself, not where the constant is defined.
-
-    Args:
-        package: The module that exports it, such as ``lib.losses``.
-        name: The constant, such as ``LOSSES``.
+    autodoc looks for the text only in the package, not in the module that defines the constant.
     """
     for module in (package, *_sources(package, name)):
-        found = ModuleAnalyzer.for_module(module).find_attr_docs().get(("", name))
-        if found is not None:
-            return list(found)
+        lines = ModuleAnalyzer.for_module(module).find_attr_docs().get(("", name))
+        if lines is not None:
+            return list(lines)
     return []
 
 
@@ -101,21 +94,16 @@ def _sources(package: str, name: str) -> Iterator[str]:
 
 
 def merge_returns(doctree: nodes.document) -> None:
-    """Put the type of what a function returns into the words on it, as with its arguments."""
+    """Move the return type to the beginning of the "Returns" text, as types of arguments stand."""
     for fields in doctree.findall(nodes.field_list):
         by_name = {field[0].astext(): field for field in fields.findall(nodes.field)}
-        kind, told = by_name.get("Return type"), by_name.get("Returns")
-        if kind is None or told is None:
+        kind, returns = by_name.get("Return type"), by_name.get("Returns")
+        if kind is None or returns is None:
             continue
         kind.parent.remove(kind)
-        words = next(iter(told[1].findall(nodes.paragraph)))
+        text = next(iter(returns[1].findall(nodes.paragraph)))
         types = [child for line in kind[1].findall(nodes.paragraph) for child in line.children]
-        for place, child in enumerate([*types, nodes.Text(" – ")]):
-            words.insert(place, child)
-
-
-def _merge(app: Sphinx, doctree: nodes.document) -> None:
-    merge_returns(doctree)
+        text[:0] = [*types, nodes.Text(" – ")]
 
 
 def _describe(
@@ -123,12 +111,12 @@ def _describe(
 ) -> None:
     if what == "data":
         lines[:] = described(*name.rsplit(".", 1))
-    # Napoleon takes what stands before a colon for a type; autodoc knows the type.
+    # Napoleon reads text before a colon as a type; autodoc already knows the type.
     if what in ("attribute", "data", "property") and lines:
         lines[0] = f": {lines[0]}"
-    for place, line in enumerate(lines[:-1]):
+    for row, line in enumerate(lines[:-1]):
         if line.strip() == "Returns:":
-            lines[place + 1] = re.sub(r"^(\s+)", r"\1: ", lines[place + 1])
+            lines[row + 1] = re.sub(r"^(\s+)", r"\1: ", lines[row + 1])
 
 
 def _finish(
@@ -141,73 +129,51 @@ def _finish(
     for paper in unknown:
         _log.warning("the docstring of %s names %s, which is not in the bibliography", name, paper)
     text = _OWN_NAME.sub(r"\1~\2", text)
-    # A shape stays on one line.
+    # Keep a shape on one line.
     text = _SHAPE.sub(lambda shape: shape[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
     lines[:] = text.split("\n")
 
 
 def _sign(
-    app: Sphinx,
-    what: str,
-    name: str,
-    value: Any,
-    options: Any,
-    signature: str | None,
-    returns: str | None,
+    app: Sphinx, what: str, name: str, value: Any, *_signature: Any
 ) -> tuple[str | None, str | None] | None:
-    """Correct what autodoc makes of a constructor."""
-    if what not in ("class", "exception"):
-        return None
-    not_made = issubclass(value, Exception | Enum) or getattr(value, "_is_protocol", False)
-    if not_made or value.__init__ is nn.Module.__init__:  # The latter says (*args, **kwargs).
-        return "", None
-    # autodoc takes the type of a buffer for that of the argument of the same name.
-    if "__init__" in vars(value):
-        own = get_type_hints(value.__init__)
-        known = app.env.temp_data.setdefault("annotations", {}).setdefault(name, {})
-        known |= {
-            argument: stringify_annotation(hint, "smart")
-            for argument, hint in own.items()
-            if argument != "return"
-        }
-    return None
-
-
-def _shorten(
-    app: Sphinx,
-    what: str,
-    name: str,
-    value: object,
-    options: Any,
-    signature: str | None,
-    returns: str | None,
-) -> None:
-    """Call a union by the name that the package has for it."""
-    known = app.env.temp_data.get("annotations", {}).get(name, {})
+    """Correct autodoc's types of arguments; omit the signature of what users do not construct."""
+    known = app.env.temp_data.setdefault("annotations", {}).setdefault(name, {})
+    # Name a union as the package does.
     union = stringify_annotation(Values, "smart")
     for argument, hint in known.items():
         known[argument] = hint.replace(union, "~lib.metrics.Values")
+    if what not in ("class", "exception"):
+        return None
+    not_made = issubclass(value, Exception | Enum) or getattr(value, "_is_protocol", False)
+    if not_made or value.__init__ is nn.Module.__init__:  # The latter shows (*args, **kwargs).
+        return "", None
+    # autodoc gives an argument the type of the buffer of the same name.
+    if "__init__" in vars(value):
+        for argument, hint in get_type_hints(value.__init__).items():
+            if argument != "return":
+                known[argument] = stringify_annotation(hint, "smart")
+    return None
 
 
 def _find_union(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, shown: nodes.Element
 ) -> nodes.Element | None:
-    """Lead a type to the constant that holds it, where no class bears the name."""
+    """Resolve a reference to a type that is a constant, not a class."""
     target = node["reftarget"]
-    found = env.get_domain("py").objects.get(target)  # type: ignore[attr-defined]
-    if node.get("refdomain") != "py" or found is None or found.objtype != "data":
+    entry = env.get_domain("py").objects.get(target)  # type: ignore[attr-defined]
+    if node.get("refdomain") != "py" or entry is None or entry.objtype != "data":
         return None
-    return make_refnode(app.builder, node["refdoc"], found.docname, found.node_id, [shown], target)
+    return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, [shown], target)
 
 
 def setup(app: Sphinx) -> None:
-    """Add autodoc, and what it lacks, to ``app``."""
+    """Add autodoc and the corrections of its results to ``app``."""
     for extension in ("autodoc", "autosummary", "napoleon"):
         app.setup_extension(f"sphinx.ext.{extension}")
-    # Napoleon's place is at 500: what it reads is prepared before it, and its result finished.
+    # Napoleon runs at 500, between the two.
     app.connect("autodoc-process-docstring", _describe, priority=400)
     app.connect("autodoc-process-docstring", _finish, priority=600)
-    app.connect("autodoc-process-signature", _shorten, priority=600)
     app.connect("autodoc-process-signature", _sign, priority=700)
-    app.connect("doctree-read", _merge)
+    app.connect("doctree-read", lambda _app, doctree: merge_returns(doctree))
     app.connect("missing-reference", _find_union)

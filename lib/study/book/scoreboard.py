@@ -1,8 +1,7 @@
 """The first page's answers, from ``findings.json``: every claim with its verdict and its figure.
 
-The directive ``{scoreboard}`` shows the claims under one line that sums them up,
-``{recommendation}`` the setting that the study recommends; the role ``{verdict}`improves` `` gives
-a badge.
+The directive ``{scoreboard}`` shows the claims under a one-line summary, ``{recommendation}`` the
+recommended setting; the role ``{verdict}`improves` `` shows a badge.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ ANSWERS: dict[ClaimVerdict, str] = {
     "undecided": "Not decided by these runs",
     "open": "Not tested yet",
 }
-"""What each verdict answers to a claim."""
+"""The answer that each verdict gives to a claim."""
 
 _COUNTS = ("none", "one", "two", "three", "four", "five")
 _SUMS: dict[ClaimVerdict, tuple[str, str]] = {
@@ -33,7 +32,7 @@ _SUMS: dict[ClaimVerdict, tuple[str, str]] = {
     "undecided": ("{} is undecided", "{} are undecided"),
     "open": ("{} is not tested yet", "{} are not tested yet"),
 }
-"""How many claims have a verdict, in words: for one or none, and for several."""
+"""The number of claims per verdict, in words: for one or none, and for several."""
 
 
 class VerdictRole(SphinxRole):
@@ -51,7 +50,7 @@ class VerdictRole(SphinxRole):
 
 
 class Scoreboard(SphinxDirective):
-    """``{scoreboard}``: what the claims come to, then each with its answer, figure and chapter."""
+    """``{scoreboard}``: a summary, then each claim with its answer, figure and chapter."""
 
     def run(self) -> list[nodes.Node]:
         """Return the list of claims."""
@@ -64,31 +63,31 @@ class RecommendationDirective(SphinxDirective):
     """``{recommendation}``: the recommended setting and its gain, or that there is none yet."""
 
     def run(self) -> list[nodes.Node]:
-        """Return its name, what it does, its settings, its figure and its chapter."""
-        found = findings_of(self.env).recommendation
-        if found is None:
+        """Return its name, its summary, its settings, its figure and its chapter."""
+        advice = findings_of(self.env).recommendation
+        if advice is None:
             return [nodes.paragraph("", "No setting has been recommended yet.")]
-        head = nodes.paragraph("", "", nodes.strong("", found.name), classes=["claim-head"])
-        parts = [head, nodes.paragraph("", found.summary)]
-        if found.settings:
+        head = nodes.paragraph("", "", nodes.strong("", advice.name), classes=["claim-head"])
+        parts = [head, nodes.paragraph("", advice.summary)]
+        if advice.settings:
             lines = [
                 nodes.list_item("", nodes.paragraph("", f"{name}: {value}"))
-                for name, value in found.settings.items()
+                for name, value in advice.settings.items()
             ]
             parts.append(nodes.bullet_list("", *lines))
-        parts += _figure(found.estimates, {})
-        parts.append(_source(_seeds(found.estimates), found.notebook))
+        parts += _figure(advice.estimates, {})
+        parts.append(_source(_seeds(advice.estimates), advice.notebook))
         return [nodes.container("", *parts, classes=["recommendation"])]
 
 
 def badge(verdict: ClaimVerdict) -> nodes.inline:
-    """Return ``verdict`` as a badge, told apart by sign and word as well as by colour."""
+    """Return a badge with the sign and the word of ``verdict``, not only its colour."""
     text = f"{SYMBOLS[verdict]} {verdict}"
     return nodes.inline(text, text, classes=["verdict", f"verdict-{verdict}"])
 
 
 def bottom_line(entries: Sequence[Entry]) -> str:
-    """Return what the claims come to, in a sentence."""
+    """Return a sentence with the number of claims per verdict."""
     verdicts = [entry.verdict for entry in entries]
     parts = []
     for verdict, (singular, plural) in _SUMS.items():
@@ -100,10 +99,10 @@ def bottom_line(entries: Sequence[Entry]) -> str:
 
 
 def answer(entry: Entry) -> str:
-    """Return the answer to a claim in a line: yes or no, and the differences found."""
+    """Return the answer to a claim in one line: yes or no, and the differences found."""
     gains = claim(entry.claim).gains
-    found = [_range(panel, gains) for panel in panels(entry.estimates)]
-    return f"{ANSWERS[entry.verdict]}{': ' * bool(found)}{' and '.join(found)}."
+    ranges = [_range(panel, gains) for panel in panels(entry.estimates)]
+    return f"{ANSWERS[entry.verdict]}{': ' * bool(ranges)}{' and '.join(ranges)}."
 
 
 def _range(panel: Sequence[Estimate], gains: Mapping[str, float]) -> str:
@@ -141,7 +140,7 @@ def _seeds(estimates: Sequence[Estimate]) -> list[str]:
 
 
 def _source(made_of: Sequence[str], notebook: str) -> nodes.paragraph:
-    """Return what an answer rests on, with a link to the chapter."""
+    """Return the data behind an answer, with a link to the chapter."""
     link = addnodes.pending_xref(
         "",
         nodes.inline("", notebook),

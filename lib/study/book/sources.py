@@ -1,7 +1,4 @@
-"""What must hold of the book's sources before Jupyter Book sees them.
-
-Jupyter Book's own complaints about these are a trace, a warning among many, or nothing at all.
-"""
+"""Checks of the book's sources, which Jupyter Book reports unclearly or not at all."""
 
 import json
 import re
@@ -18,17 +15,17 @@ from lib.study.staleness import stale
 
 PAGE_SUFFIXES = (".md", ".ipynb")
 MAX_NOTEBOOK_BYTES = 5_000_000
-"""A larger executed notebook makes every clone heavy; its chart data want thinning."""
+"""A larger executed notebook makes every clone slow."""
 
 _WIDGETS = "application/vnd.jupyter.widget-"
 _REDRAWN_BAR = re.compile(r"HBox\(|\d+%\|[█▏▎▍▌▋▊▉ #]*\||\r[^\n]")
 
 
 def read_config(root: Path) -> dict[str, Any]:
-    """Read ``_config.yml`` and check what has misled others.
+    """Read ``_config.yml``.
 
     Raises:
-        BookError: It is missing, malformed, or would have the notebooks executed.
+        BookError: The file is missing, malformed, or lets the build execute notebooks.
     """
     config = _read_yaml(root / "_config.yml")
     execute = config.get("execute")
@@ -47,10 +44,10 @@ def read_config(root: Path) -> dict[str, Any]:
 
 
 def page_names(root: Path) -> list[str]:
-    """Return the pages that ``_toc.yml`` lists, the first page first, without their endings.
+    """Return the pages in ``_toc.yml``, the first page first, without their suffixes.
 
     Raises:
-        BookError: It is missing or malformed, or has an entry without a file.
+        BookError: The file is missing or malformed, or has an entry without a file.
     """
     path = root / "_toc.yml"
     try:
@@ -74,29 +71,27 @@ def check_sources(root: Path, notebooks: Path | None = None) -> list[str]:
 
     Args:
         root: The folder of ``_toc.yml`` and ``book/``.
-        notebooks: Where the executed notebooks' sources are; None, ``notebooks`` in ``root``.
+        notebooks: The folder of the executed notebooks' sources; by default ``root / "notebooks"``.
 
     Raises:
-        BookError: Something is wrong; each culprit is named.
+        BookError: Something is wrong; the text names every fault.
     """
     read_config(root)
     names = page_names(root)
     problems: list[str] = []
-    for found in sorted((root / "book").rglob("*")):
-        if found.suffix in PAGE_SUFFIXES and not any(
-            part.startswith((".", "_")) for part in found.relative_to(root).parts
-        ):
-            name = found.relative_to(root).with_suffix("").as_posix()
-            if name not in names:
-                problems.append(f"{found} is not in _toc.yml: list it there, or move it away")
-    for name in names:
-        path = _page_file(root, name)
-        assert path is not None  # page_names has looked
-        found_wrong = list(_check_page(path))
-        source = (notebooks or root / "notebooks") / path.name
-        if path.suffix == ".ipynb" and source.is_file() and not found_wrong:
-            found_wrong += stale(path, source)
-        problems += found_wrong
+    for path in sorted((root / "book").rglob("*")):
+        inner = path.relative_to(root)
+        hidden = any(part.startswith((".", "_")) for part in inner.parts)
+        listed = inner.with_suffix("").as_posix() in names
+        if path.suffix in PAGE_SUFFIXES and not hidden and not listed:
+            problems.append(f"{path} is not in _toc.yml: list it there, or move it away")
+    for page in (_page_file(root, name) for name in names):
+        assert page is not None  # page_names has checked it
+        faults = list(_check_page(page))
+        source = (notebooks or root / "notebooks") / page.name
+        if page.suffix == ".ipynb" and source.is_file() and not faults:
+            faults += stale(page, source)
+        problems += faults
     if problems:
         raise BookError("\n".join(problems))
     return names

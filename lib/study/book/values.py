@@ -1,7 +1,6 @@
-"""The numbers and verdicts of ``findings.json`` in the book's prose, so that none is typed.
+"""The numbers and verdicts of ``findings.json`` in the book's prose.
 
-The role ``{finding}`1.estimates.0.estimate:+.2f` `` gives one value, here the first estimate of
-claim 1.
+The role ``{finding}`1.estimates.0.estimate:+.2f` `` shows one value: the first estimate of claim 1.
 """
 
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from sphinx.util.docutils import SphinxRole
 from lib.chapters.shared.findings import ClaimVerdict, Edition, Estimate, Recommendation
 
 FINDINGS = PurePosixPath("book/results/findings.json")
-"""Where the findings lie in the book's sources; the chapters they name lie beside them."""
+"""The findings in the book's sources; the chapters that they name are in the same folder."""
 
 
 class FindingsError(SphinxError):
@@ -54,10 +53,10 @@ class Findings(BaseModel):
 
 
 def findings_of(env: BuildEnvironment) -> Findings:
-    """Return the findings of the book that is being built; the page is read anew when they change.
+    """Return the findings of the book that is being built; a change has Sphinx read the page again.
 
     Raises:
-        FindingsError: As :func:`read_findings` does.
+        FindingsError: As :func:`read_findings`.
     """
     path = Path(env.srcdir) / FINDINGS
     env.note_dependency(str(path))
@@ -68,7 +67,7 @@ def read_findings(path: Path) -> Findings:
     """Read ``findings.json``.
 
     Raises:
-        FindingsError: There is none, or it is not laid out as it should be.
+        FindingsError: The file is missing or malformed.
     """
     try:
         return Findings.model_validate_json(path.read_bytes())
@@ -83,11 +82,11 @@ def read_findings(path: Path) -> Findings:
 def find_value(findings: Findings, expression: str) -> str:
     """Return the text of the value that ``expression`` names, such as ``1.verdict``.
 
-    It is a claim's number, then names and positions joined by dots, then, for a number, an optional
-    colon and format. Numbers with decimals have two unless said otherwise.
+    ``expression`` is a claim's number, then names and positions joined by dots, then optionally a
+    colon and a number's format. Without a format, floats have two decimals.
 
     Raises:
-        FindingsError: There is no such claim or value, or it can't be formatted like that.
+        FindingsError: There is no such claim or value, or it does not take the format.
     """
     path, _, style = expression.strip().partition(":")
     number, *steps = path.split(".")
@@ -113,12 +112,12 @@ def format_number(value: float, style: str = "") -> str:
     """
     text = format(value, style or ".2f")
     if not text.strip("+-0."):
-        text = text.lstrip("+-")  # what rounds to nothing has no sign
+        text = text.lstrip("+-")  # A zero has no sign.
     return text.replace("-", "−")
 
 
 class FindingRole(SphinxRole):
-    """``{finding}`EXPRESSION` ``: one value of findings.json."""
+    """``{finding}`EXPRESSION` ``: one value of ``findings.json``."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """Return the value as plain text."""
