@@ -1,4 +1,4 @@
-"""Corpora of images with captions: one class of sample, splits, low-data subsets, a check."""
+"""Corpora of images with captions: samples, splits, low-data subsets, an integrity check."""
 
 import inspect
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from lib.datasets.scenes import Scenes
 from lib.utils.text import did_you_mean
 
 CORPORA: dict[str, type[Corpus]] = {"scenes": Scenes, "flickr8k": Flickr8k}
-"""The corpora that :func:`lib.datasets.load_corpus` knows; a new one is an entry here.
+"""The corpora that :func:`lib.datasets.load_corpus` knows; add an entry to register one.
 
 >>> list(CORPORA)
 ['scenes', 'flickr8k']
@@ -26,13 +26,13 @@ def load_corpus(
 
     Args:
         name: A key of :data:`lib.datasets.CORPORA`.
-        root: The corpus's folder; empty, the usual places. A class without this argument has no
-            folder, and one without ``on_bad_sample`` no bad sample: they are not given these.
+        root: The corpus's folder; "" looks in the usual places. Classes without this argument, or
+            without ``on_bad_sample``, do not get it.
         on_bad_sample: ``"error"`` or ``"skip"``.
         options: Other arguments of the corpus's class.
 
     Returns:
-        The corpus, checked whole.
+        The corpus, after its integrity check.
 
     Raises:
         CorpusError: The name or an option is unknown, or the corpus cannot be used.

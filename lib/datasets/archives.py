@@ -1,4 +1,4 @@
-"""Archives that are unpacked without trust.
+"""Unpacking of untrusted archives.
 
 pooch's ``Unzip`` has no limits, and renames hostile entries instead of refusing them.
 """
@@ -15,16 +15,16 @@ from lib.utils.files import atomic_folder
 
 CHUNK = 1 << 20
 NAME_BYTES = 255
-"""Longest name of a file or folder that every usual file system takes."""
+"""Longest name of a file or folder that all usual file systems accept."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an archive may hold, so that a small file cannot fill a disk.
+    """The limits of an archive's content, so that a small file cannot fill a disk.
 
     Attributes:
-        entries: Files and folders.
-        total_bytes: All files together, unpacked.
+        entries: Number of files and folders.
+        total_bytes: Unpacked length of all files together.
         ratio: Unpacked to packed length of a file of more than 1 MiB.
     """
 
@@ -36,9 +36,9 @@ class Limits:
 def extract(archive: Path, target: Path, limits: Limits | None = None) -> None:
     """Unpack a zip archive into a new folder, whole or not at all.
 
-    Refused before a byte is written: names that lead outside the folder, links and devices,
-    encrypted entries, two entries of one name, and more than the limits allow. Each entry's CRC
-    is verified. Hidden files and ``__MACOSX`` are left out.
+    Before it writes a byte, it refuses names that lead outside the folder, links and devices,
+    encrypted entries, two entries of one name, and content beyond ``limits``. It verifies each
+    entry's CRC and leaves out hidden files and ``__MACOSX``.
 
     Raises:
         DownloadError: The archive is damaged or refused; ``target`` does not exist then.
@@ -55,8 +55,8 @@ def extract(archive: Path, target: Path, limits: Limits | None = None) -> None:
     except DownloadError:
         raise
     except Exception as error:
-        # zipfile, zlib and struct raise errors of many kinds for damaged bytes, EINVAL among them
-        # for a place before the file's start; a full disk is no damage.
+        # zipfile, zlib and struct raise errors of many kinds for damaged bytes, among them EINVAL
+        # for an offset before the file's start. Other OSErrors, as of a full disk, are not damage.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
         raise DownloadError(f"{archive.name} is damaged: {error}") from error
@@ -65,7 +65,7 @@ def extract(archive: Path, target: Path, limits: Limits | None = None) -> None:
 def _checked_entries(
     archive: zipfile.ZipFile, title: str, limits: Limits
 ) -> dict[str, zipfile.ZipInfo]:
-    """Return the files of an archive by path, or refuse it as a whole."""
+    """Return the files of an archive by path, or refuse the whole archive."""
     infos = archive.infolist()
     if len(infos) > limits.entries:
         raise DownloadError(f"{title} is refused: {len(infos)} entries, {limits.entries} allowed")
@@ -77,8 +77,7 @@ def _checked_entries(
     files: dict[str, zipfile.ZipInfo] = {}
     folded: set[str] = set()
     for info in infos:
-        fault = _fault(info, limits)
-        if fault:
+        if fault := _fault(info, limits):
             raise DownloadError(f"{title} is refused: entry {info.filename[:100]!r} {fault}")
         parts = PurePosixPath(info.filename).parts
         if info.is_dir() or parts[0] == "__MACOSX" or parts[-1].startswith("."):

@@ -1,6 +1,4 @@
-"""Readers of the caption files that corpora of this kind come with.
-
-Three formats are told apart by their first line:
+"""Readers of caption files in three formats, recognised by the first line:
 
 ======================================== ==================================================
 ``name.jpg#0<TAB>A dog .``               Flickr8k.token.txt, results_20130124.token
@@ -18,7 +16,7 @@ from pathlib import Path
 from lib.datasets.report import CorpusError, Problem
 
 CONTINUED_LINES = 20
-"""A quoted caption may run over this many lines; beyond, its quote was never closed."""
+"""A quoted caption may span this many lines; in a longer one the closing quote is missing."""
 
 Line = tuple[int, str]
 """A line's number, from 1, and its text."""
@@ -26,11 +24,11 @@ Line = tuple[int, str]
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption, the image it belongs to, and the line it stands in.
+    """A caption, its image, and its line in the file.
 
     Args:
         image: The image's name.
-        text: The caption as written, without the white space around it.
+        text: The caption as written, without surrounding white space.
         line: Number of its line, from 1.
 
     >>> Caption("p1.jpg", "A dog .", 1).text
@@ -44,11 +42,11 @@ class Caption:
 
 @dataclass(frozen=True)
 class CaptionFile:
-    """A caption file as read.
+    """The content of a caption file.
 
     Args:
         captions: The captions, in the order of the file.
-        problems: Its malformed lines, and the lines that were repaired.
+        problems: The malformed lines, and the lines that were repaired.
 
     >>> CaptionFile((Caption("p1.jpg", "A dog .", 1),), ()).captions[0].image
     'p1.jpg'
@@ -59,12 +57,12 @@ class CaptionFile:
 
 
 class _Malformed(ValueError):
-    """A line that cannot be understood; the text says why."""
+    """A line has another format; the text says why."""
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """What a line says: ``number`` counts an image's captions where the format does."""
+    """The fields of a line; ``number`` is the caption's among its image's, if the format has it."""
 
     image: str
     text: str
@@ -73,20 +71,20 @@ class _Entry:
 
 
 def read_captions(path: Path) -> CaptionFile:
-    """Read a caption file of any of the three formats.
+    """Read a caption file in any of the three formats.
 
-    Lines end in LF, CRLF or CR; a byte order mark and blank lines are passed over. Captions are
-    kept as written, without the white space around them; an empty one is malformed.
+    Lines end in LF, CRLF or CR; a byte order mark and blank lines are skipped. Captions are kept as
+    written, without surrounding white space; an empty caption is malformed.
 
     Args:
-        path: The file: ``Flickr8k.token.txt``, ``captions.txt`` of the Kaggle edition or
-            ``results.csv`` of Flickr30k, told apart by its first line.
+        path: ``Flickr8k.token.txt``, ``captions.txt`` of the Kaggle edition or ``results.csv`` of
+            Flickr30k, recognised by the first line.
 
     Returns:
-        Its captions and its malformed lines.
+        The captions and the malformed lines.
 
     Raises:
-        CorpusError: The file cannot be read, or is in none of the formats.
+        CorpusError: The file cannot be read, or has none of the formats.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -101,16 +99,14 @@ def read_captions(path: Path) -> CaptionFile:
         raise CorpusError(f"{path} holds no line of text; a caption file is expected there")
     parse, header = _recognise(path, lines[0][1])
     captions: list[Caption] = []
-    seen: dict[tuple[str, int], int] = {}
+    seen: dict[tuple[str, int | None], int] = {}
     for number, entry in parse(lines[1:] if header else lines):
         where = f"{path.name}:{number}"
         if isinstance(entry, _Malformed):
             problems.append(Problem("malformed line", where, str(entry), captions=1))
             continue
-        first = number
-        if entry.number is not None:
-            first = seen.setdefault((entry.image, entry.number), number)
-        if first != number:
+        key = (entry.image, entry.number)
+        if entry.number is not None and (first := seen.setdefault(key, number)) != number:
             detail = f"caption {entry.number} of {entry.image} already stands in line {first}"
             problems.append(Problem("malformed line", where, detail, captions=1))
             continue
@@ -121,7 +117,7 @@ def read_captions(path: Path) -> CaptionFile:
 
 
 def read_lines(path: Path) -> tuple[list[Line], list[Problem]]:
-    """Return the non-blank lines of a UTF-8 text file; lines of other bytes become problems.
+    """Return the non-blank lines of a text file, and a problem per line that is not UTF-8.
 
     Raises:
         CorpusError: The file cannot be read, or is UTF-16.
@@ -134,7 +130,7 @@ def read_lines(path: Path) -> tuple[list[Line], list[Problem]]:
         raise CorpusError(f"{path} is UTF-16 text; save it as UTF-8")
     lines: list[Line] = []
     problems: list[Problem] = []
-    # Not str.splitlines: it also splits at characters that may stand within a caption.
+    # Not str.splitlines, which also splits at characters that a caption may contain.
     for number, raw in enumerate(re.split(rb"\r\n|\n|\r", data.removeprefix(b"\xef\xbb\xbf")), 1):
         try:
             text = raw.decode()
@@ -151,7 +147,7 @@ _Parser = Callable[[Sequence[Line]], Iterator[tuple[int, "_Entry | _Malformed"]]
 
 
 def _recognise(path: Path, first: str) -> tuple[_Parser, bool]:
-    """Return the parser for a file by its first line, and whether that line is a header."""
+    """Return the parser for a file with this first line, and whether the line is a header."""
 
     def fields(separator: str) -> list[str]:
         return [part.strip().strip('"').strip().lower() for part in first.split(separator)]
@@ -185,7 +181,7 @@ def _token_entry(text: str) -> _Entry:
     key, tab, caption = text.partition("\t")
     if not tab:
         raise _Malformed("no tab between the image's name and the caption")
-    # On the last '#': a name may hold one, and 'p2.jpg.1' is another image than 'p2.jpg'.
+    # Split at the last '#', since a name may contain one. 'p2.jpg.1' is not 'p2.jpg'.
     name, mark, number = key.rpartition("#")
     if not mark or not re.fullmatch("[0-9]{1,9}", number.strip()):
         raise _Malformed(f"{key[:60]!r} does not end in '#' and the caption's number")
@@ -211,7 +207,7 @@ def _comma_entries(lines: Sequence[Line]) -> Iterator[tuple[int, _Entry | _Malfo
     while position < len(lines):
         number, text = lines[position]
         taken = 1
-        # A quote is open: the caption goes on in the next line, or its end was forgotten.
+        # If a quote is open, the caption continues on the next line, or its end is missing.
         while _quote_is_open(text) and taken <= CONTINUED_LINES and position + taken < len(lines):
             following = lines[position + taken][1]
             if _BEGINS_RECORD.match(following):
@@ -248,7 +244,7 @@ def _comma_entry(text: str) -> _Entry:
         if len(fields) != 1:
             raise _Malformed("text after the closing quote of the caption")
         caption = fields[0]
-    # An unquoted caption is taken whole, whatever commas and quotes it holds.
+    # An unquoted caption may contain commas and quotes.
     return _entry(name, caption)
 
 

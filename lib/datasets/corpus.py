@@ -1,4 +1,4 @@
-"""What a corpus is: samples with captions and splits, a way to load an image, a fingerprint."""
+"""The base class of corpora: samples with captions and splits, images, a fingerprint."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -11,7 +11,7 @@ from PIL import Image
 from lib.datasets.report import CorpusError, IntegrityReport
 
 Split = Literal["train", "val", "test", "none"]
-"""Names of splits; ``"none"`` holds the images that a corpus ships and uses in no split.
+"""Names of splits; ``"none"`` holds the images that a corpus has but uses in no split.
 
 >>> from typing import get_args
 >>> get_args(Split)
@@ -25,10 +25,10 @@ class Sample:
 
     Args:
         id: The image's name, unique in its corpus.
-        captions: Its captions, any number of them, in corpus order.
+        captions: Any number of captions, in corpus order.
         split: ``"train"``, ``"val"``, ``"test"`` or ``"none"``.
-        labels: Ground truth for cluster measures where the corpus has one, such as
-            ``{"shape": "ball", "count": 2}``.
+        labels: Ground truth for cluster measures, such as ``{"shape": "ball", "count": 2}``; empty
+            if the corpus has none.
         link: A page about the image on the web, or None.
 
     >>> sample = Sample("p1.jpg", ("A dog .", "A dog runs ."), "train")
@@ -46,14 +46,14 @@ class Sample:
 class Corpus(ABC):
     """Images with captions, in splits.
 
-    A new corpus is a subclass that gives these and loads an image. Its class says in
-    ``redistributable`` whether images and captions may be shown in the published book, so that this
-    is known where the corpus itself is not at hand.
+    A new corpus is a subclass that passes these arguments and loads an image. Its class attribute
+    ``redistributable`` is whether the published book may show images and captions, which must be
+    known without the corpus.
 
     Args:
-        name: What :func:`lib.datasets.load_corpus` calls it.
-        samples: All samples, in an order that is the same everywhere.
-        report: What the integrity check found, and what was dropped.
+        name: The name for :func:`lib.datasets.load_corpus`.
+        samples: All samples, in an order that is the same on every machine.
+        report: The result of the integrity check.
         fingerprint: SHA-256 in hexadecimal of all content that can change a result.
 
     >>> from lib.datasets import load_corpus
@@ -79,13 +79,13 @@ class Corpus(ABC):
         """Return the image of a sample.
 
         Args:
-            sample: One of this corpus.
+            sample: A sample of this corpus.
 
         Returns:
-            An image of Pillow, mode RGB.
+            A Pillow image, mode RGB.
 
         Raises:
-            CorpusError: The sample is none of this corpus, or its file can no longer be read.
+            CorpusError: The corpus has no such sample, or its file can no longer be read.
         """
 
     def split(self, name: str) -> tuple[Sample, ...]:
@@ -95,7 +95,7 @@ class Corpus(ABC):
             name: One of :data:`lib.datasets.Split`.
 
         Returns:
-            The samples; none where the split is empty.
+            The samples, perhaps none.
 
         Raises:
             CorpusError: There is no such split.
@@ -107,19 +107,19 @@ class Corpus(ABC):
     def subset(self, n: int, seed: int, split: str = "train") -> tuple[Sample, ...]:
         """Draw a low-data subset: ``n`` images that have a caption, in the order of the draw.
 
-        At one seed a smaller subset is the beginning of a larger one. These are the images that the
-        study trains on at that seed.
+        At one seed a smaller subset is the beginning of a larger one. The study trains on these
+        images.
 
         Args:
             n: Number of images.
-            seed: Of the draw, 0 or more.
+            seed: Seed of the draw, 0 or more.
             split: One of :data:`lib.datasets.Split`.
 
         Returns:
             ``n`` samples.
 
         Raises:
-            CorpusError: ``n`` is negative or more than the split has; the seed is negative.
+            CorpusError: ``n`` is negative or more than the split has, or ``seed`` is negative.
         """
         captioned = [sample for sample in self.split(split) if sample.captions]
         if not 0 <= n <= len(captioned):
@@ -129,7 +129,7 @@ class Corpus(ABC):
             )
         if seed < 0:
             raise CorpusError(f"seed = {seed} is negative; use 0 or more")
-        # Imported here since it needs torch, which takes seconds to import.
+        # Imported here, since it imports torch, which takes seconds.
         from lib.utils.seeds import generator
 
         order = generator(seed, "subset").permutation(len(captioned))
@@ -141,9 +141,9 @@ class Corpus(ABC):
 
 
 def fingerprint_of(facts: Iterable[str], samples: Iterable[Sample]) -> str:
-    """Return the SHA-256 of some facts and of ids, splits and captions.
+    """Return the SHA-256 of ``facts`` and of the ids, splits and captions of ``samples``.
 
-    Each text is preceded by its length, so that no two contents give the same bytes.
+    Each text follows its length, so that different contents cannot give the same bytes.
     """
     digest = hashlib.sha256()
 

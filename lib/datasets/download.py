@@ -1,6 +1,6 @@
-"""Downloads that resume, and a record of what arrived.
+"""Downloads that resume, and a record of the downloaded files.
 
-pooch can neither resume a download nor bound its size.
+pooch can neither resume a download nor limit its size.
 """
 
 import hashlib
@@ -17,9 +17,9 @@ from lib.utils.files import write_atomic
 from lib.utils.progress import Progress
 
 ATTEMPTS = 5
-"""Connections in a row that bring nothing new before a download is given up."""
+"""Number of consecutive connections without new bytes after which a download fails."""
 PAUSE_SECONDS = 2.0
-"""Wait after a connection that broke; it doubles with each in a row that brought nothing new."""
+"""Wait after a broken connection; it doubles with each consecutive one without new bytes."""
 TIMEOUT_SECONDS = (15.0, 60.0)
 """Longest wait for a connection, and for the next bytes."""
 CHUNK = 1 << 16
@@ -28,7 +28,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Fetched:
-    """What arrived: its address, length in bytes, SHA-256, and the server's name for it."""
+    """A downloaded file: its address, length in bytes, SHA-256 and ETag."""
 
     url: str
     size: int
@@ -46,16 +46,16 @@ def fetch(
     pause: float = PAUSE_SECONDS,
     max_bytes: int = 4 << 30,
 ) -> Fetched:
-    """Download a file; where an earlier attempt was interrupted, only the rest of it.
+    """Download a file; after an interruption, only the rest of it.
 
-    What has arrived is kept beside ``target`` with the server's validator. It is continued with
-    Range and If-Range, so that halves of two different files are never joined; a server without
-    either sends the file anew. ``target`` appears when the file is complete and, where its length
-    or SHA-256 is known, correct.
+    The bytes received so far are kept beside ``target`` with the server's validator. Range and
+    If-Range make sure that parts of two different files are never joined; a server without them
+    sends the whole file again. ``target`` appears when the file is complete and has the given
+    ``size`` and ``sha256``.
 
     Raises:
-        DownloadError: The server refuses, the attempts are used up, or the content is not what
-            was expected.
+        DownloadError: The server refuses, the attempts are used up, or the content is not the
+            expected one.
     """
     if not re.match(r"https?://", url):
         raise DownloadError(f"{url!r} is no http or https address")
@@ -80,10 +80,10 @@ def fetch(
             time.sleep(pause * 2**failures)
     with part.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    found = Fetched(url, part.stat().st_size, digest, etag)
+    fetched = Fetched(url, part.stat().st_size, digest, etag)
     wrong = [
         f"{name} {got}, expected {expected}"
-        for name, got, expected in (("size", found.size, size), ("SHA-256", found.sha256, sha256))
+        for name, got, expected in (("size", fetched.size, size), ("SHA-256", digest, sha256))
         if expected is not None and got != expected
     ]
     state.unlink(missing_ok=True)
@@ -94,14 +94,14 @@ def fetch(
             "name another mirror."
         )
     part.replace(target)
-    return found
+    return fetched
 
 
 def _fetch_rest(url: str, part: Path, state: Path, max_bytes: int) -> str:
-    """Download what is missing of a file and return its ETag.
+    """Download the missing bytes of a file; return its ETag.
 
     Raises:
-        requests.RequestException: The connection failed; another attempt may do better.
+        requests.RequestException: The connection failed; another attempt may succeed.
         DownloadError: No further attempt will help.
     """
     validator = _validator(state, url)
@@ -111,7 +111,7 @@ def _fetch_rest(url: str, part: Path, state: Path, max_bytes: int) -> str:
         headers |= {"Range": f"bytes={have}-", "If-Range": validator}
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as response:
         if response.status_code == 416:
-            # The part is as long as the file, or longer: only a whole file can tell.
+            # The part is at least as long as the file: download the whole file again.
             part.unlink(missing_ok=True)
             raise requests.ConnectionError("the server has no such range; starting anew")
         if 400 <= response.status_code < 500 and response.status_code not in (408, 425, 429):
@@ -159,7 +159,7 @@ def _append(
 
 
 def _validator(state: Path, url: str) -> str:
-    """Return what identifies the file that a part belongs to; empty, it cannot be continued."""
+    """Return the validator of the file that a part belongs to; "" if it cannot be continued."""
     try:
         known = json.loads(state.read_text("utf-8"))
         return str(known["validator"]) if known["url"] == url else ""
@@ -168,23 +168,23 @@ def _validator(state: Path, url: str) -> str:
 
 
 def _content_range(response: requests.Response) -> tuple[int, int | None]:
-    """Return where the body starts in the file, and the file's length if it is told."""
+    """Return the offset of the body in the file, and the file's length if the server gives it."""
     if response.status_code == 206:
-        told = re.match(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-        if told is None:
+        named = re.match(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+        if named is None:
             return -1, None
-        return int(told[1]), None if told[2] == "*" else int(told[2])
+        return int(named[1]), None if named[2] == "*" else int(named[2])
     length = response.headers.get("Content-Length", "")
     return 0, int(length) if length.isdecimal() else None
 
 
 def write_lock(path: Path, arrived: list[Fetched]) -> None:
-    """Record what arrived, so that a later download can be held against it."""
+    """Record the downloaded files, so that a later download can be compared with them."""
     write_atomic(path, json.dumps([asdict(item) for item in arrived], indent=2) + "\n")
 
 
 def read_lock(path: Path) -> dict[str, str]:
-    """Return the SHA-256 by address of what arrived before; empty where nothing is recorded."""
+    """Return the recorded SHA-256 by address; empty if nothing is recorded."""
     try:
         return {str(e["url"]): str(e["sha256"]) for e in json.loads(path.read_text("utf-8"))}
     except (OSError, ValueError, KeyError, TypeError):

@@ -29,27 +29,26 @@ SPLIT_FILES: dict[Split, str] = {
 class Flickr8k(Corpus):
     """8,091 photographs with five captions each.
 
-    For research and education only: neither photographs nor captions may be republished. Every
-    image and caption line is checked before this returns; the verdict on the images is kept, so a
-    second start is quick.
+    For research and education only: neither photographs nor captions may be republished. The
+    constructor checks every image and caption line; it caches the result for the images.
 
     Two layouts are known. Official: ``Flicker8k_Dataset/`` (or ``Flickr8k_Dataset/``),
     ``Flickr8k.token.txt`` and ``Flickr_8k.{train,dev,test}Images.txt``, the text files beside the
-    images' folder or in ``Flickr8k_text/``. Kaggle: ``Images/`` and ``captions.txt``. Where there
-    is no split file the splits come from a hash of each image's name, 6 : 1 : 1, and the report
-    says so: such numbers compare with no published ones.
+    images' folder or in ``Flickr8k_text/``. Kaggle: ``Images/`` and ``captions.txt``. Without split
+    files the splits come from a hash of each image's name, 6 : 1 : 1, and the report has a note:
+    results on them cannot be compared with published ones.
 
     Args:
-        root: The corpus's folder. None looks at ``$FLICKR8K_ROOT``, then where a download is put.
-        on_bad_sample: ``"error"`` stops at whatever would fail or bias a run; ``"skip"`` drops it
-            and counts it in the report.
-        download: Fetch the corpus (about 1.1 GB) where it is in none of these places.
-        mirror: Address of the folder that holds both archives.
+        root: The corpus's folder. None tries ``$FLICKR8K_ROOT``, then the folder of downloads.
+        on_bad_sample: ``"error"`` stops at samples that would fail or bias a run; ``"skip"`` drops
+            them and counts them in the report.
+        download: Download the corpus (about 1.1 GB) if no folder is found.
+        mirror: Address of the folder of both archives.
 
     Raises:
-        IntegrityError: The check found something fatal, and nothing is to be skipped.
-        CorpusError: There is no corpus in these places, or it is in neither layout.
-        DownloadError: The download failed; what has arrived is kept and continued next time.
+        IntegrityError: The check found a fatal problem, and ``on_bad_sample`` is ``"error"``.
+        CorpusError: No folder is found, or it has neither layout.
+        DownloadError: The download failed; the next one continues it.
 
     Source:
         Hodosh et al. (2013).
@@ -96,21 +95,21 @@ class Flickr8k(Corpus):
         """Return a photograph.
 
         Args:
-            sample: One of this corpus.
+            sample: A sample of this corpus.
 
         Returns:
-            An image of Pillow, mode RGB, upright, at its own size.
+            A Pillow image, mode RGB, upright, in its original size.
 
         Raises:
-            CorpusError: The sample is none of this corpus, or its file has changed or can no longer
-                be read.
+            CorpusError: The corpus has no such sample, or its file has changed or can no longer be
+                read.
         """
         path = self._files.get(sample.id)
         if path is None:
             raise CorpusError(f"{sample.id!r} is no image of {self!r}")
         try:
             data = path.read_bytes()
-            # Of a flipped bit most decoders make a picture, and it would be cached as this one.
+            # Most decoders accept a flipped bit, and the wrong image would be cached under this id.
             if hashlib.sha256(data).hexdigest() != self._digests[sample.id]:
                 raise ValueError("its content has changed")
             return decode_rgb(data)
@@ -134,19 +133,18 @@ def photo_page(name: str) -> str | None:
 def find_flickr8k(
     root: str | os.PathLike[str] | None = None, *, download: bool = False, mirror: str = MIRROR
 ) -> Path:
-    """Return the folder of the corpus; fetch it where it is nowhere and ``download`` is set.
+    """Return the folder of the corpus; download it if none is found and ``download`` is set.
 
     Args:
-        root: The folder, where it is known. None looks at ``$FLICKR8K_ROOT``, then where a download
-            is put.
-        download: Whether to fetch the corpus where it is in none of these places.
-        mirror: Address of the folder that holds both archives.
+        root: The folder. None tries ``$FLICKR8K_ROOT``, then the folder of downloads.
+        download: Download the corpus if no folder is found.
+        mirror: Address of the folder of both archives.
 
     Returns:
         The folder.
 
     Raises:
-        CorpusError: It is nowhere, or a place that was named is no folder.
+        CorpusError: No folder is found, or the given path is not a folder.
         DownloadError: The download failed.
 
     >>> import tempfile
@@ -156,8 +154,7 @@ def find_flickr8k(
     """
     if root:
         return _folder(Path(root), "root")
-    configured = os.environ.get("FLICKR8K_ROOT")
-    if configured:
+    if configured := os.environ.get("FLICKR8K_ROOT"):
         return _folder(Path(configured), "$FLICKR8K_ROOT")
     kept = home() / "corpora" / "flickr8k"
     if kept.is_dir():

@@ -1,4 +1,4 @@
-"""Where Flickr8k can be downloaded from, and how a download becomes a corpus on disk."""
+"""The download of Flickr8k, and its verification."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ MIRROR = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k"
 
 @dataclass(frozen=True)
 class Distribution:
-    """What the official distribution consists of.
+    """The archives of the official distribution and the least and greatest counts of their content.
 
-    The archives' SHA-256 were never published. They are recorded at the first download, and a
-    later one must agree; each archive's own CRCs and the counts are verified every time.
+    The archives' SHA-256 were never published. The first download records them, and later ones must
+    agree; each archive's CRCs and the counts are verified every time.
     """
 
     archives: tuple[str, ...] = ("Flickr8k_text.zip", "Flickr8k_Dataset.zip")
@@ -31,18 +31,17 @@ class Distribution:
 def download_flickr8k(
     folder: Path, mirror: str = MIRROR, distribution: Distribution | None = None
 ) -> Path:
-    """Fetch, verify and unpack the corpus into a new folder.
+    """Download, verify and unpack the corpus into ``folder``, which appears when it is complete.
 
-    Beside it, ``flickr8k.lock.json`` records what arrived. Of two processes one waits for the
-    other.
+    ``flickr8k.lock.json`` beside it records the archives. Of two processes one waits for the other.
 
     Args:
-        folder: Where the corpus is to be; it appears when it is complete.
-        mirror: Address of the folder that holds the archives.
-        distribution: What to expect there.
+        folder: The corpus's new folder.
+        mirror: Address of the folder of the archives.
+        distribution: The expected content.
 
     Raises:
-        DownloadError: The download failed, or what came isn't Flickr8k.
+        DownloadError: The download failed, or it is not Flickr8k.
     """
     expected = distribution or Distribution()
     downloads = folder.parent / f"{folder.name}.downloads"
@@ -50,7 +49,7 @@ def download_flickr8k(
     lock = folder.parent / f"{folder.name}.lock.json"
     with FileLock(downloads / "in-use"):
         if folder.is_dir():
-            # A start may have been killed between its last two steps.
+            # An earlier process may have been killed before it discarded the archives.
             _discard(downloads, expected.archives)
             return folder
         with atomic_folder(folder) as staging:
@@ -71,18 +70,18 @@ def _discard(downloads: Path, names: Iterable[str]) -> None:
 
 
 def _arrival(archive: Path) -> Path:
-    """Return where it is noted that an archive is here whole."""
+    """Return the file that exists if an archive was downloaded completely."""
     return archive.with_suffix(".arrived.json")
 
 
 def _obtain(url: str, archive: Path, lock: Path) -> Fetched:
-    """Fetch an archive; it must be what an earlier download from there was."""
+    """Download an archive; it must equal what ``lock`` records of an earlier download."""
     known = read_lock(lock).get(url)
-    # An archive that is here from a start that was interrupted later on is fetched no second time.
+    # The archive may be complete from an earlier process that was interrupted later.
     kept = _arrival(archive)
-    if archive.exists() and read_lock(kept).get(url):
-        return Fetched(url, archive.stat().st_size, read_lock(kept)[url], "")
-    # What it says of an earlier file must not be believed of this one.
+    if archive.exists() and (digest := read_lock(kept).get(url)):
+        return Fetched(url, archive.stat().st_size, digest, "")
+    # It describes another file.
     kept.unlink(missing_ok=True)
     try:
         fetched = fetch(url, archive, sha256=known)
@@ -114,8 +113,8 @@ def _check_counts(staging: Path, expected: Distribution) -> None:
     images = len(list(staging.glob("Flick*8k_Dataset/*.jpg")))
     token = next(staging.glob("**/Flickr8k.token.txt"), None)
     lines = len(read_lines(token)[0]) if token else 0
-    found = (("images", images, expected.images), ("caption lines", lines, expected.caption_lines))
-    for what, count, (low, high) in found:
+    counts = (("images", images, expected.images), ("caption lines", lines, expected.caption_lines))
+    for what, count, (low, high) in counts:
         if not low <= count <= high:
             raise DownloadError(
                 f"the download holds {count} {what}, Flickr8k has {low} to {high}; it is kept out. "

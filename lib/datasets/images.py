@@ -1,4 +1,4 @@
-"""Image files of any kind to RGB, and to a verdict on whether they can be used."""
+"""Decoding of image files to RGB, and their inspection."""
 
 import hashlib
 import io
@@ -9,27 +9,27 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 MATTE = (255, 255, 255)
-"""The colour that stands where an image is transparent: white."""
+"""The colour of transparent parts: white."""
 MAX_PIXELS = 50_000_000
-"""Larger images are refused: a small file may claim to hold more pixels than memory does."""
+"""Larger images are refused: a small file may claim more pixels than fit into memory."""
 MAX_FILE_BYTES = 256 << 20
 """Larger files are refused unread."""
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-"""What is decoded, whatever the file's name says. Other formats of Pillow may start programs."""
+"""The formats that are decoded, whatever a file's name. Pillow's others may start programs."""
 DECODING_VERSION = 1
-"""Raise this when the same file would give other pixels; it is part of a corpus's fingerprint."""
+"""Raise this when the same file gives other pixels; it is part of a corpus's fingerprint."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """On an image file: the SHA-256 of its bytes, and what is wrong with it (empty: nothing)."""
+    """The SHA-256 of an image file's bytes, and what is wrong with it ("" if nothing is)."""
 
     sha256: str
     fault: str = ""
 
 
 def inspect_image(path: Path) -> Inspection:
-    """Read and decode an image file completely, to know now what would fail later."""
+    """Read and decode an image file completely, so that no use of it fails later."""
     try:
         size = path.stat().st_size
         if size == 0:
@@ -42,7 +42,7 @@ def inspect_image(path: Path) -> Inspection:
     digest = hashlib.sha256(data).hexdigest()
     try:
         decode_rgb(data)
-    except Exception as error:  # damaged bytes make the decoders raise errors of any kind
+    except Exception as error:  # decoders raise errors of any kind for damaged bytes
         return Inspection(digest, _one_line(error))
     return Inspection(digest)
 
@@ -50,15 +50,16 @@ def inspect_image(path: Path) -> Inspection:
 def decode_rgb(data: bytes) -> Image.Image:
     """Decode an image file to mode RGB.
 
-    Transparent parts show :data:`MATTE`. The EXIF orientation is applied. 16-bit greys are scaled
-    to 8 bits by their whole range. Of several frames the first counts; colour profiles do not.
+    Transparent parts become :data:`MATTE`. The EXIF orientation is applied, colour profiles are
+    not. 16-bit greys are scaled to 8 bits by their whole range. Of several frames only the first
+    is decoded.
 
     Args:
         data: The file's bytes, in one of :data:`FORMATS`.
 
     Raises:
         ValueError: The image has more than :data:`MAX_PIXELS`.
-        Exception: What Pillow raises for damaged bytes; there is no common class.
+        Exception: Pillow raises errors of any class for damaged bytes.
     """
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
@@ -68,7 +69,7 @@ def decode_rgb(data: bytes) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image of any of Pillow's modes to RGB, transparent parts to :data:`MATTE`.
+    """Convert an image of any Pillow mode to RGB, transparent parts to :data:`MATTE`.
 
     >>> to_rgb(Image.new("RGBA", (1, 1), (200, 0, 0, 0))).getpixel((0, 0))
     (255, 255, 255)
@@ -78,7 +79,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     elif image.mode == "LAB":
         profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         transformed = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
-        assert transformed is not None  # it is None only for a conversion in place
+        assert transformed is not None  # None is for a conversion in place.
         return transformed
     if image.mode == "La":
         image = image.convert("LA")
@@ -102,7 +103,7 @@ def _scale_to_8_bits(image: Image.Image) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF data, of which Pillow raises anything: the pixels are whole
+    except Exception:  # Pillow raises anything for damaged EXIF data; the pixels are intact.
         return image
 
 

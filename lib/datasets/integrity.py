@@ -1,17 +1,16 @@
-"""The integrity check: every image and caption line is looked at before any work starts.
+"""The integrity check of every image and caption line, before any work starts.
 
 Rules, for any corpus that is a folder of images with a caption file:
 
-- An image is found by its exact name, else by a name that differs in case (or in Unicode form)
-  alone, if exactly one unclaimed file fits. Nothing else is guessed: ``p2.jpg.1`` is never
-  ``p2.jpg``.
-- An image that is missing, unreadable or without a caption is fatal where it belongs to a split. In
-  no split it can change no result: it is reported and left out.
+- An image is found by its exact name; else by a name that differs only in case or Unicode form, if
+  exactly one unclaimed file fits. Nothing else is guessed: ``p2.jpg.1`` is never ``p2.jpg``.
+- A missing or unreadable image, or one without a caption, is fatal if it belongs to a split. In no
+  split it cannot change a result: it is reported and left out.
 - Two copies of one photograph (the same bytes) in one split are reported and kept. Across splits
-  they leak what is tested into training: fatal. So is an image that two split files name.
-- A malformed caption line is always fatal, since whose caption is lost isn't known.
+  they are fatal, since they leak test images into training. So is an image in two split files.
+- A malformed caption line is always fatal, since the image of the lost caption is unknown.
 
-Skipping drops what is fatal; of copies across splits the one in test stays, else in val.
+Skipping drops fatal samples; of copies across splits it keeps the one in test, else in val.
 """
 
 import hashlib
@@ -35,14 +34,14 @@ from lib.utils.files import home, write_atomic
 from lib.utils.progress import track
 
 PRECEDENCE: tuple[Split, ...] = ("test", "val", "train", "none")
-"""Which split keeps an image that stands in two: never weaken what is tested."""
+"""The split that keeps an image of two splits comes first: the test split must not shrink."""
 IMAGE_SUFFIXES = frozenset([".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"])
 CACHE_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What passed the check: the samples, and the file and its SHA-256 for each of their ids."""
+    """The samples that passed the check, and each sample's file and SHA-256 by id."""
 
     samples: tuple[Sample, ...]
     files: Mapping[str, Path]
@@ -62,17 +61,17 @@ def check_corpus(
     """Check a folder of images against its captions and splits.
 
     Args:
-        name: The corpus's, for messages.
-        folder: Where the images are; its subfolders are not looked into.
-        captions: What the caption file says.
-        split_lists: Of each split file the split, the file's name, and the images it lists. Where
-            there are none, every image is put into a split by :func:`hashed_split`.
-        on_bad_sample: ``"error"`` stops at fatal problems, ``"skip"`` drops what has them.
+        name: The corpus's name, for messages.
+        folder: The images; subfolders are ignored.
+        captions: The content of the caption file.
+        split_lists: Per split file the split, the file's name and the images in it. If empty,
+            :func:`hashed_split` puts every image into a split.
+        on_bad_sample: ``"error"`` stops at fatal problems, ``"skip"`` drops their samples.
         notes: Remarks for the report.
 
     Raises:
-        IntegrityError: Something fatal was found and ``on_bad_sample`` is ``"error"``.
-        CorpusError: Nothing usable is left, or ``on_bad_sample`` is neither.
+        IntegrityError: There is a fatal problem and ``on_bad_sample`` is ``"error"``.
+        CorpusError: No usable sample is left, or ``on_bad_sample`` is unknown.
     """
     if on_bad_sample not in ("error", "skip"):
         raise CorpusError(f"on_bad_sample = {on_bad_sample!r}; use 'error' or 'skip'")
@@ -129,7 +128,7 @@ def check_corpus(
 def _faults(
     image: str, captions: int, missing: str | None, unreadable: str, fatal: bool
 ) -> list[Problem]:
-    """Return what makes an image unusable: its file, or that it has no caption."""
+    """Return the problems that make an image unusable: its file's, or no caption."""
     faults = []
     if missing is not None:
         faults.append(Problem("missing image", image, missing, fatal, captions))
@@ -159,14 +158,13 @@ def _refuse_unusable(place: str, report: IntegrityReport, on_bad_sample: str) ->
 def match_files(
     files: Mapping[str, Path], names: Sequence[str]
 ) -> tuple[dict[str, Path], dict[str, str]]:
-    """Find the files of images, and say of those without a file why.
+    """Return the file of each image by name, and for images without a file the reason by name.
+
+    No file gets two names.
 
     Args:
-        files: The files that are there, by name.
-        names: The images looked for.
-
-    Returns:
-        Name to file, and name to what is wrong. No file has two names.
+        files: The existing files by name.
+        names: The images.
 
     >>> found, missing = match_files({"P4.JPG": Path("P4.JPG")}, ["p4.jpg", "p4.jpg.1"])
     >>> found["p4.jpg"].name, missing
@@ -195,16 +193,16 @@ def match_files(
 
 
 def inspect_images(folder: Path, paths: Sequence[Path]) -> dict[Path, Inspection]:
-    """Decode images on all cores; a second time, take the inspections from the cache.
+    """Decode images on all cores, or return the inspections from the cache.
 
-    The cache is keyed by the folder and by every file's name, size and times, so any change to a
-    file has all of them looked at again.
+    The cache's key has the folder and every file's name, size and times, so after a change of one
+    file all files are inspected again.
     """
     cache = home() / "integrity" / f"{_cache_key(folder, paths)}.json"
     inspections = _read_cache(cache, len(paths))
     if inspections is None:
         workers = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
-        # Damaged metadata make Pillow warn, by the thousand; what matters is in the verdict.
+        # Pillow warns of damaged metadata thousands of times; the inspections have what matters.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
@@ -217,9 +215,9 @@ def inspect_images(folder: Path, paths: Sequence[Path]) -> dict[Path, Inspection
 
 
 def hashed_split(name: str) -> Split:
-    """Put an image into a split by a hash of its name: train, val, test as 6 : 1 : 1.
+    """Return the split of an image by a hash of its name: train, val, test as 6 : 1 : 1.
 
-    It depends on nothing but the name: an image stays where it is when others come or go.
+    It depends only on the name, so that other images do not change an image's split.
 
     >>> hashed_split("p1.jpg")
     'train'
@@ -229,7 +227,7 @@ def hashed_split(name: str) -> Split:
 
 
 def _hashed_splits(names: Iterable[str], digests: Mapping[str, str]) -> dict[str, Split]:
-    """Split by hash, with copies of one photograph where the first of them is: no leakage."""
+    """Split by hash; copies of one photograph go into the split of the first: no leakage."""
     first: dict[str, str] = {}
     return {name: hashed_split(first.setdefault(digests.get(name) or name, name)) for name in names}
 
@@ -251,7 +249,7 @@ def _splits(
 def _duplicates(
     names: Sequence[str], digests: Mapping[str, str], splits: Mapping[str, Split], dropped: set[str]
 ) -> list[Problem]:
-    """Report copies of a photograph, and drop those in another split than the strongest."""
+    """Report copies of a photograph; add those outside the strongest split to ``dropped``."""
     copies: dict[str, list[str]] = defaultdict(list)
     for name in names:
         copies[digests[name]].append(name)
@@ -277,7 +275,7 @@ def _strays(present: Mapping[str, Path], used: set[Path]) -> list[Problem]:
 
 
 def _visible_files(folder: Path) -> dict[str, Path]:
-    """Return the files of a folder by name, without hidden ones such as ``._x.jpg`` of a Mac."""
+    """Return the files of a folder by name, without hidden ones such as ``._x.jpg`` from a Mac."""
     try:
         with os.scandir(folder) as entries:
             return {
@@ -294,16 +292,11 @@ def _fold(name: str) -> str:
 
 
 def _cache_key(folder: Path, paths: Sequence[Path]) -> str:
-    digest = hashlib.sha256(
-        f"{CACHE_VERSION} {DECODING_VERSION} {PIL.__version__} {folder.resolve()}".encode(
-            "utf-8", "surrogatepass"
-        )
-    )
+    lines = [f"{CACHE_VERSION} {DECODING_VERSION} {PIL.__version__} {folder.resolve()}"]
     for path in paths:
         facts = path.stat()
-        stamp = f"\n{path.name}/{facts.st_size}/{facts.st_mtime_ns}/{facts.st_ctime_ns}"
-        digest.update(stamp.encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()[:32]
+        lines.append(f"{path.name}/{facts.st_size}/{facts.st_mtime_ns}/{facts.st_ctime_ns}")
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _read_cache(path: Path, count: int) -> list[Inspection] | None:

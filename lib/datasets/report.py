@@ -1,4 +1,4 @@
-"""What an integrity check found, as a value and as text."""
+"""The result of an integrity check, as a value and as text."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -16,17 +16,15 @@ Kind = Literal[
     "repaired line",
     "split conflict",
 ]
-"""What can be wrong. ``repaired line`` tells of a caption that was understood all the same."""
-
+"""The kinds of problems. A ``repaired line`` has a caption that could still be read."""
 NAMES_SHOWN = 10
-"""How many problems an error names one by one; the report holds all of them."""
+"""How many problems an error lists; the report has all of them."""
 
 
 class CorpusError(ValueError):
-    """A corpus, an option of one, or a sample cannot be used; the text says what to do.
+    """A corpus, an option of a corpus, or a sample cannot be used; the text says what to do.
 
-    It is a :class:`ValueError`. What it quotes from files, such as their names, can do nothing in a
-    terminal.
+    It is a :class:`ValueError`. Quotes from files, such as names, are escaped for terminals.
 
     >>> from lib.datasets import CorpusError, load_corpus
     >>> try:
@@ -50,15 +48,15 @@ class DownloadError(CorpusError):
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """Something wrong with a corpus.
+    """A problem of a corpus.
 
     Args:
-        kind: What it is.
+        kind: The kind of problem.
         where: An image's name, or a file's name and line such as ``"captions.txt:12"``.
         detail: What exactly is wrong.
-        fatal: Whether strict loading stops at it. What is wrong with an image that is in no split
-            can change no result: it is reported and left out, without stopping.
-        captions: How many captions it concerns.
+        fatal: Whether strict loading stops at it. A bad image in no split cannot change a result:
+            it is reported and left out.
+        captions: The number of captions concerned.
 
     >>> print(Problem("missing image", "p2.jpg", "there is no such file", captions=5))
     missing image: p2.jpg: there is no such file (5 captions)
@@ -71,23 +69,22 @@ class Problem:
     captions: int = 0
 
     def __str__(self) -> str:
-        told = f" ({self.captions} captions)" if self.captions > 1 else ""
-        line = f"{self.kind}: {self.where}: {self.detail}{told}"
+        count = f" ({self.captions} captions)" if self.captions > 1 else ""
+        line = f"{self.kind}: {self.where}: {self.detail}{count}"
         return printable(line).replace("\n", "\\n")
 
 
 @dataclass(frozen=True)
 class IntegrityReport:
-    """The verdict on a corpus, made before any work on it.
+    """The result of a corpus's integrity check.
 
     Args:
-        images_kept: Images that are samples.
-        captions_kept: Their captions.
-        images_dropped: Images that are named by a caption, a split file or the folder and are no
-            samples.
-        captions_dropped: All other caption lines.
-        problems: All that is wrong, fatal ones first.
-        notes: Remarks on what was found or decided, such as where the splits come from.
+        images_kept: Number of images that are samples.
+        captions_kept: Number of their captions.
+        images_dropped: Number of other images in the captions or split files.
+        captions_dropped: Number of other caption lines.
+        problems: All problems, fatal ones first.
+        notes: Remarks, such as where the splits come from.
 
     >>> print(IntegrityReport(images_kept=8091, captions_kept=40455))
     8091 images and 40455 captions kept, 0 images and 0 captions dropped
@@ -106,10 +103,10 @@ class IntegrityReport:
         return tuple(problem for problem in self.problems if problem.fatal)
 
     def named(self, kind: Kind) -> tuple[str, ...]:
-        """Return where the problems of a kind are.
+        """Return the places of the problems of one kind.
 
         Args:
-            kind: What is wrong, such as ``"missing image"``.
+            kind: Such as ``"missing image"``.
 
         Returns:
             Image names, or files with line numbers.
@@ -127,11 +124,11 @@ class IntegrityReport:
 
 
 class IntegrityError(CorpusError):
-    """Strict loading stopped; its report says what ``on_bad_sample="skip"`` would keep and drop.
+    """Strict loading stopped; ``report`` has what ``on_bad_sample="skip"`` would keep and drop.
 
     Args:
-        message: The problems, the first of them one by one.
-        report: All of them.
+        message: The counts of problems and the first of them.
+        report: All problems.
 
     >>> report = IntegrityReport(images_kept=1, captions_kept=5)
     >>> IntegrityError("1 missing image", report).report.images_kept
@@ -150,12 +147,12 @@ def list_problems(problems: Iterable[Problem]) -> str:
     1 missing image
       missing image: p2.jpg: there is no such file
     """
-    found = sorted(problems)
-    counts = Counter(problem.kind for problem in found)
+    ordered = sorted(problems)
+    counts = Counter(problem.kind for problem in ordered)
     lines = [", ".join(f"{count} {_plural(kind, count)}" for kind, count in counts.items())]
-    lines += [f"  {problem}" for problem in found[:NAMES_SHOWN]]
-    if len(found) > NAMES_SHOWN:
-        lines.append(f"  and {len(found) - NAMES_SHOWN} more")
+    lines += [f"  {problem}" for problem in ordered[:NAMES_SHOWN]]
+    if len(ordered) > NAMES_SHOWN:
+        lines.append(f"  and {len(ordered) - NAMES_SHOWN} more")
     return "\n".join(lines)
 
 

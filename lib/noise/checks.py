@@ -1,4 +1,4 @@
-"""What a kind of noise and its severity may be."""
+"""The severities of noise, and the check of kinds and severities."""
 
 from collections.abc import Collection
 
@@ -11,10 +11,10 @@ SEVERITIES = (1, 2, 3, 4, 5)
 
 
 def check_noise(kind: str, severity: int, known: Collection[str]) -> None:
-    """Refuse a kind that is none of the ``known``, and a severity that there is not.
+    """Check a kind of noise and its severity.
 
     Raises:
-        ValueError: Either is refused; the text names it and what there is.
+        ValueError: ``kind`` is not in ``known``, or ``severity`` not in :data:`SEVERITIES`.
     """
     if kind not in known:
         raise ValueError(f"noise {kind!r} is unknown; use one of {', '.join(known)}")

@@ -1,4 +1,4 @@
-"""A corpus seen through noise."""
+"""A corpus with noise in its captions or images."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -15,8 +15,8 @@ from lib.noise.images import IMAGE_KINDS, corrupt_image
 from lib.utils.seeds import generator
 
 NOISE_VERSION = 1
-"""Raise this when the same noise would change a caption or an image otherwise; it is part of a
-noisy corpus's fingerprint. Runs trained on it then need a new ``RESULTS_VERSION`` as well."""
+"""Raise this when the same noise gives other captions or images; it is part of a noisy corpus's
+fingerprint. Runs trained with noise then need a new ``RESULTS_VERSION`` as well."""
 
 Modality = Literal["captions", "images"]
 
@@ -25,14 +25,14 @@ _KINDS: Mapping[Modality, Mapping[str, object]] = {"captions": CAPTION_KINDS, "i
 
 @dataclass(frozen=True)
 class Noise:
-    """What is done to every caption, or to every image.
+    """The noise in every caption, or in every image.
 
     Args:
-        kind: A key of :data:`lib.noise.CAPTION_KINDS` or :data:`lib.noise.IMAGE_KINDS`; or
-            ``"captions"`` or ``"images"``: each of them draws one of its kinds.
+        kind: A key of :data:`lib.noise.CAPTION_KINDS` or :data:`lib.noise.IMAGE_KINDS`; with
+            ``"captions"`` or ``"images"``, one of these kinds is drawn for each of them.
         severity: 1 to 5.
-        seed: Of the draws. They depend on it, on the kind and the severity, on the image's name and
-            the caption's number, and on nothing else.
+        seed: Seed of the draws. They depend on it, the kind, the severity, the image's name and the
+            caption's number alone.
 
     Raises:
         ValueError: The kind or the severity is unknown.
@@ -51,12 +51,12 @@ class Noise:
 
     @property
     def modality(self) -> Modality:
-        """What it changes."""
+        """``"captions"`` or ``"images"``, whichever the noise changes."""
         return next(m for m, kinds in _KINDS.items() if self.kind == m or self.kind in kinds)
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds among which a caption or an image draws; often one."""
+        """The kinds that are drawn from; often one."""
         modality = self.modality
         return tuple(_KINDS[modality]) if self.kind == modality else (self.kind,)
 
@@ -66,14 +66,14 @@ class Noise:
         Args:
             caption: The caption.
             sample: The sample's id.
-            number: Which of its captions this is.
+            number: The caption's number among the sample's.
             vocabulary: As for :func:`lib.noise.corrupt_caption`.
 
         Returns:
             The caption with noise.
 
         Raises:
-            ValueError: The noise is the images'.
+            ValueError: The noise is of images.
         """
         draws = generator(self.seed, "noise", self.kind, self.severity, sample, number)
         kind = self.kinds[int(draws.integers(len(self.kinds)))]
@@ -90,7 +90,7 @@ class Noise:
             The image with noise, of the same mode and size.
 
         Raises:
-            ValueError: The noise is the captions'.
+            ValueError: The noise is of captions.
         """
         draws = generator(self.seed, "noise", self.kind, self.severity, sample)
         kind = self.kinds[int(draws.integers(len(self.kinds)))]
@@ -101,9 +101,9 @@ class Corrupted(Corpus):
     """Some splits of a corpus with noise in every caption or in every image.
 
     Args:
-        corpus: The clean corpus. Words that replace others come from its train captions.
-        noise: What is done.
-        splits: Whose samples there are.
+        corpus: The clean corpus. The words of substitutions come from its train captions.
+        noise: The noise.
+        splits: The splits to keep; there are no samples of others.
 
     Raises:
         CorpusError: There is no such split.
@@ -132,7 +132,7 @@ class Corrupted(Corpus):
         self.redistributable = corpus.redistributable
 
     def load_image(self, sample: Sample) -> Image.Image:
-        """Return the image of a sample, with the noise if it is the images'.
+        """Return the image of a sample, with noise if the noise is of images.
 
         Args:
             sample: A sample of this corpus.
@@ -158,15 +158,15 @@ class Corrupted(Corpus):
 def corrupt(corpus: Corpus, noise: Noise, splits: Collection[str] = ("test",)) -> Corpus:
     """Return some splits of a corpus with noise in every caption or in every image.
 
-    An image is changed when it is loaded.
+    Images get their noise when they are loaded.
 
     Args:
         corpus: The clean corpus.
-        noise: What is done.
-        splits: Whose samples there are.
+        noise: The noise.
+        splits: The splits to keep.
 
     Returns:
-        A corpus of those splits, with a fingerprint of its own.
+        A corpus of these splits, with another fingerprint.
 
     Raises:
         CorpusError: There is no such split.

@@ -1,9 +1,9 @@
 """Noise in an image: Gaussian noise, Gaussian blur and occlusion by torchvision, JPEG by Pillow.
 
-Noise, blur and JPEG have the constants of ImageNet-C (Hendrycks and Dietterich, ICLR 2019;
-Gaussian blur is one of its four extra corruptions), which are for 224 × 224 pixels. What is a
-length, the blur's, grows with the image's width and height. Occlusion is a grey rectangle with the
-image's proportions, a square once the tower has squashed it.
+Noise, blur and JPEG have the constants of ImageNet-C (Hendrycks and Dietterich, ICLR 2019; Gaussian
+blur is one of its four extra corruptions), which are for 224 × 224 pixels. The blur's length grows
+with the image's width and height. Occlusion is a grey rectangle with the image's proportions, which
+a tower squashes to a square.
 """
 
 import io
@@ -19,16 +19,16 @@ from torchvision.transforms.v2 import functional as F
 from lib.noise.checks import check_noise
 
 SIDE = 224
-"""Pixels of the images for which the constants were made."""
+"""Side, in pixels, of the images for which the constants were made."""
 NOISE_SIGMA = (0.08, 0.12, 0.18, 0.26, 0.38)
 """Standard deviation of the noise by severity; the range of a pixel is 1."""
 BLUR_SIGMA = (1, 2, 3, 4, 6)
-"""Standard deviation of the blur in pixels."""
+"""Standard deviation of the blur in pixels by severity."""
 HIDDEN_SIDE = (0.3, 0.4, 0.5, 0.6, 0.7)
-"""Share of the width and of the height that is hidden: 9 to 49 % of the area."""
+"""Hidden share of the width and of the height by severity: 9 to 49 % of the area."""
 JPEG_QUALITY = (25, 18, 15, 10, 7)
 GREY = 128
-"""Of the hidden rectangle, 0 to 255."""
+"""Grey of the hidden rectangle, 0 to 255."""
 
 Draws = np.random.Generator
 
@@ -40,7 +40,7 @@ def corrupt_image(image: Image.Image, kind: str, severity: int, draws: Draws) ->
         image: Mode RGB, any size.
         kind: A key of :data:`lib.noise.IMAGE_KINDS`.
         severity: 1 to 5.
-        draws: Decides what the noise is, and where. No global random state is read or changed.
+        draws: The random generator. No global random state is read or changed.
 
     Returns:
         The image with noise.
@@ -59,7 +59,7 @@ def corrupt_image(image: Image.Image, kind: str, severity: int, draws: Draws) ->
 
 def _gaussian_noise(image: Image.Image, severity: int, draws: Draws) -> Image.Image:
     pixels = F.to_dtype(F.pil_to_tensor(image), torch.float32, scale=True)
-    # It draws from torch's own CPU generator, which is given back as it was.
+    # gaussian_noise draws from torch's global CPU generator, whose state is restored.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(draws.integers(2**63)))
         noisy = F.gaussian_noise(pixels, sigma=NOISE_SIGMA[severity - 1])
@@ -68,11 +68,9 @@ def _gaussian_noise(image: Image.Image, severity: int, draws: Draws) -> Image.Im
 
 def _gaussian_blur(image: Image.Image, severity: int, _draws: Draws) -> Image.Image:
     sigma = [BLUR_SIGMA[severity - 1] * length / SIDE for length in image.size]
-    # The border is mirrored, which takes a radius below the length.
-    radius = [
-        min(math.ceil(3 * s), length - 1) for s, length in zip(sigma, image.size, strict=True)
-    ]
-    size = [2 * r + 1 for r in radius]
+    # The border is mirrored, so the radius must be below the length.
+    lengths = zip(sigma, image.size, strict=True)
+    size = [2 * min(math.ceil(3 * s), length - 1) + 1 for s, length in lengths]
     return _to_image(F.gaussian_blur(F.pil_to_tensor(image), size, sigma))
 
 

@@ -1,4 +1,4 @@
-"""What a run is, what it leaves, and the store that keeps finished runs."""
+"""Configurations and records of runs, and the store of finished runs."""
 
 from lib.runs.bundle import Bundle, export_records, read_bundle
 from lib.runs.config import RESULTS_VERSION, NoiseConfig, RunConfig, TowersConfig

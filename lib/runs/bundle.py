@@ -1,4 +1,4 @@
-"""Many records in three compact tables: what is published, exported and merged."""
+"""Many records in three compact tables, for publication, export and merge."""
 
 import hashlib
 import json
@@ -17,8 +17,13 @@ from lib.runs.tables import DamagedTableError, read_table, table_purpose, write_
 
 
 def export_records(records: Iterable[RunRecord], folder: Path) -> None:
-    """Write runs compactly: ``runs.parquet``, ``epochs.parquet`` and ``steps.parquet``, numbers
-    and configurations alone, the same bytes for the same records whatever their order."""
+    """Write records as ``runs.parquet``, ``epochs.parquet`` and ``steps.parquet`` in ``folder``.
+
+    The same records give the same bytes in any order.
+
+    Raises:
+        ValueError: ``records`` is empty.
+    """
     ordered = sorted(records, key=lambda record: record.config.run_id)
     if not ordered:
         raise ValueError("there is no record to export")
@@ -49,14 +54,14 @@ def export_records(records: Iterable[RunRecord], folder: Path) -> None:
 
 
 class Bundle(Mapping[str, RunRecord]):
-    """The runs that :func:`export_records` wrote: the name of each to its record.
+    """The records that :func:`export_records` wrote, by name.
 
-    A record is made when it is first asked for, since a notebook asks for few of thousands. Of
-    another results' version, the name is not the record's ``run_id``.
+    A record is made on first access, since a notebook needs few of thousands. If the results
+    version is another, the name is not the record's ``run_id``.
 
     Args:
         runs: Name to the run's row of ``runs.parquet``.
-        epochs: Name to per-epoch series, as :class:`RunRecord` has them.
+        epochs: Name to per-epoch series, as in :class:`RunRecord`.
         steps: Name to per-step series.
     """
 
@@ -95,7 +100,7 @@ class Bundle(Mapping[str, RunRecord]):
         return name in self._runs
 
     def not_finite(self) -> list[str]:
-        """Return the names of runs with numbers that are none, without making their records."""
+        """Return the names of runs that contain NaN or infinity, without making their records."""
         return [
             name
             for name, row in self._runs.items()
@@ -108,11 +113,11 @@ class Bundle(Mapping[str, RunRecord]):
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """Open what :func:`export_records` wrote to ``folder``.
+    """Open the files that :func:`export_records` wrote to ``folder``.
 
     Raises:
-        FileNotFoundError: One of its three files is missing.
-        ValueError: One of them is damaged, or they are not of one export; it is named.
+        FileNotFoundError: One of the three files is missing.
+        ValueError: One of them is damaged, or they are of different exports.
     """
     first = folder / "runs.parquet"
     purposes = {name: table_purpose(folder / f"{name}.parquet") for name in _BUNDLE}
@@ -137,30 +142,26 @@ def read_bundle(folder: Path) -> Bundle:
 def _series(
     path: Path, purpose: str, columns: tuple[str, ...], kind: type[Any]
 ) -> dict[str, NDArray[Any]]:
-    """Return each run's rows as a part of one array: a copy a run would take seconds."""
+    """Return each run's rows as a view of one array: copies of all runs would take seconds."""
     table = read_table(path, purpose)
     _check_columns(path, table, ("run_id", *columns))
     numbers = table[list(columns)].to_numpy(kind)
     codes, names = pd.factorize(table["run_id"])
-    # Codes count the runs in the order in which they appear.
+    # Codes number the runs in order of appearance.
     if (torn := np.flatnonzero(np.diff(codes) < 0)).size:
         name = names[codes[torn[0] + 1]]
         raise DamagedTableError(f"{path} is damaged (the rows of run {name} lie in pieces)")
-    ends = np.cumsum(np.bincount(codes, minlength=len(names))).tolist()
-    starts = [0, *ends]
-    return {
-        name: numbers[starts[i] : end]
-        for i, (name, end) in enumerate(zip(names, ends, strict=True))
-    }
+    ends = np.cumsum(np.bincount(codes, minlength=len(names)))
+    # The part after the last end is empty.
+    return dict(zip(names, np.split(numbers, ends), strict=False))
 
 
 _BUNDLE = ("epochs", "steps", "runs")
-"""The files of an export as they are written: what names the runs comes last, for the others must
-fit it."""
+"""The files of an export in the order of writing. ``runs``, which the others must fit, is last."""
 
 
 def _bundle_purpose(name: str, ids: Iterable[str]) -> str:
-    """Say what a file of an export is: its runs' names keep files of two exports apart."""
+    """Return the purpose of a file of an export; the ids differ between two exports."""
     return f"{name} of {hashlib.sha256(' '.join(ids).encode()).hexdigest()}"
 
 

@@ -21,33 +21,29 @@ from lib.runs.schedules import (
 from lib.utils.names import OneOf
 
 RESULTS_VERSION = 1
-"""Raise this when a change to the code changes the numbers of a run: no older record is then used.
-A test pins the numbers of a small run, so that such a change does not pass unnoticed."""
-
+"""Raise this when a change to the code changes the numbers of a run: older records are then unused.
+A test holds the numbers of a small run, so that such a change is noticed."""
 LARGEST = 1e9
-"""Above it a rate, and below its inverse a temperature, leaves the range of single precision."""
+"""Rates above it, and temperatures below its inverse, leave the range of single precision."""
 
 TrainedTowers = Literal["from scratch", "last blocks"]
-
 TRAINED_TOWERS = get_args(TrainedTowers)
-"""What of the towers can be trained."""
-
-
+"""The ways to train towers."""
 FROM_PARAMETERS = (
     *("corpus", "on_bad_sample", "image_tower", "text_tower"),
     *("batch_size", "epochs", "embedding_dim", "weight_decay"),
 )
-"""What every notebook that trains has a parameter for, of the same name."""
+"""The fields for which every notebook that trains has a parameter of the same name."""
 
 
 class NoiseConfig(BaseModel):
     """Noise in the training pairs; validation stays clean.
 
     Attributes:
-        kind: ``"mismatched"``: captions change images among the noisy pairs; ``"captions"``,
-            ``"images"``: each noisy one is perturbed as :mod:`lib.noise` says.
+        kind: ``"mismatched"`` permutes the captions of the noisy pairs; ``"captions"`` and
+            ``"images"`` perturb the noisy ones as :mod:`lib.noise` does.
         rate: Share of pairs, captions or images that are noisy, drawn by the run's seed; at one
-            seed those of a lower rate are among those of a higher one.
+            seed a higher rate adds to those of a lower one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -57,16 +53,16 @@ class NoiseConfig(BaseModel):
 
 
 class TowersConfig(BaseModel):
-    """Towers that are trained together with the heads over them.
+    """Towers that are trained together with their heads.
 
     Attributes:
         trained: ``"last blocks"``: the last block of each pretrained tower; ``"from scratch"``: a
             residual network on pixels and a recurrent one on words, from random weights, named
             ``resnet18@PIXELS`` and ``gru`` or ``lstm``.
-        learning_rate: Of the towers; None, that of the heads.
-        augmentation: Of the pixels: ``"crop and flip"`` shifts an image by up to an eighth of its
-            side and mirrors every second one.
-        least_count: A word that comes less often in the training captions counts as unknown.
+        learning_rate: Learning rate of the towers; None takes that of the heads.
+        augmentation: ``"crop and flip"`` shifts an image by up to an eighth of its side and mirrors
+            every second one.
+        least_count: Words that are rarer in the training captions count as unknown.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -77,7 +73,7 @@ class TowersConfig(BaseModel):
     least_count: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
-    def _blocks_see_no_pixels(self) -> "TowersConfig":
+    def _options_suit_the_training(self) -> "TowersConfig":
         if self.trained == "last blocks" and (self.augmentation != "none" or self.least_count > 1):
             raise ValueError(
                 "the last blocks start from what the frozen part gives for each image and caption, "
@@ -87,16 +83,16 @@ class TowersConfig(BaseModel):
 
 
 class RunConfig(BaseModel):
-    """Everything that determines a run's result, beside the corpus's content and the code.
+    """Everything that determines a run's result, except the corpus's content and the code.
 
-    A run's name is made from what differs from these defaults, so that a field more, whose default
-    means what was done before, keeps all records. Changing a default needs a new
+    A run's id hashes what differs from these defaults, so adding a field whose default keeps the
+    old behaviour leaves existing ids unchanged. Changing a default needs a new
     :data:`RESULTS_VERSION`.
 
-    A batch has ``batch_size`` images, each with ``captions_at_once`` captions; these are drawn from
-    the image's first ``captions_per_image``, or from all of them. With several at once the loss
-    ``info_nce`` is its mean over as many batches of one caption an image, so that no caption of an
-    image is another's negative.
+    A batch has ``batch_size`` images, each with ``captions_at_once`` captions, drawn from the
+    image's first ``captions_per_image`` or from all. With several at once the loss ``info_nce`` is
+    the mean over as many batches of one caption per image, so that captions of one image are never
+    each other's negatives.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -128,10 +124,10 @@ class RunConfig(BaseModel):
     captions_at_once: int = Field(1, ge=1)
     noise: NoiseConfig | None = None
     towers: TowersConfig | None = None
-    """Towers to train; None, both are frozen."""
+    """Towers to train; None keeps both frozen."""
 
     @model_validator(mode="after")
-    def _trained_towers_take_no_more_than_they_can(self) -> "RunConfig":
+    def _options_suit_the_towers(self) -> "RunConfig":
         if self.towers and self.noise and self.noise.kind != "mismatched":
             raise ValueError(
                 f"noise in the {self.noise.kind} is for frozen towers; with trained ones use "
@@ -180,8 +176,8 @@ class RunConfig(BaseModel):
         sharp = isinstance(schedule, ScheduleConfig) and schedule.actuator == "sharpness"
         if self.learn_temperature and sharp:
             raise ValueError("a temperature is either learned or set by 'sharpness', not both")
-        owns = isinstance(schedule, RivalConstants) and schedule.sets_temperature
-        if self.learn_temperature and owns:
+        sets = isinstance(schedule, RivalConstants) and schedule.sets_temperature
+        if self.learn_temperature and sets:
             raise ValueError(f"a temperature is either learned or set by {self.method}, not both")
         if isinstance(schedule, IndividualTemperatureConfig):
             low, high = INDIVIDUAL_BOUNDS
@@ -194,22 +190,22 @@ class RunConfig(BaseModel):
 
     @classmethod
     def of(cls, parameters: BaseModel, **changes: Any) -> "RunConfig":
-        """Take :data:`FROM_PARAMETERS` from a notebook's parameters; ``changes`` come on top."""
+        """Take :data:`FROM_PARAMETERS` from a notebook's ``parameters``, then apply ``changes``."""
         return cls(**{name: getattr(parameters, name) for name in FROM_PARAMETERS} | changes)
 
     @property
     def run_id(self) -> str:
-        """The run's name in the store: a hash of this configuration and the results' version."""
+        """The run's id in the store: a hash of this configuration and the results version."""
         return self.run_id_at(RESULTS_VERSION)
 
     def run_id_at(self, results_version: int) -> str:
-        """Return the name that the run has, or had, at a results' version."""
+        """Return the id that the run has, or had, at a results version."""
         canonical = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
         return hashlib.sha256(f"{results_version} {canonical}".encode()).hexdigest()[:20]
 
     @property
     def method(self) -> str:
-        """How the study names what is scheduled: ``fixed``, ``learned τ``, ``variance × …``."""
+        """The study's name of the method: ``fixed``, ``learned τ``, ``variance × …``."""
         match self.schedule:
             case ScheduleConfig(signal=signal, actuator=actuator):
                 return f"{signal} × {actuator}"
@@ -227,12 +223,12 @@ class RunConfig(BaseModel):
 
     @property
     def scheduler(self) -> ScheduleConfig | None:
-        """The scheduler, if a signal drives an actuator in this run."""
+        """The scheduler, or None if no signal drives an actuator in this run."""
         return self.schedule if isinstance(self.schedule, ScheduleConfig) else None
 
     @property
     def source(self) -> "RunConfig | None":
-        """The run whose schedule this one replays, if it does."""
+        """The run whose schedule this one replays, or None."""
         if not isinstance(self.schedule, ReplayConfig):
             return None
         seed = self.seed if self.schedule.whose == "own" else self.seed ^ 1
@@ -243,15 +239,15 @@ class RunConfig(BaseModel):
         return self.model_copy(update={"seed": seed})
 
     def with_steps(self, least: int) -> "RunConfig":
-        """Return the same configuration with epochs added until it has ``least`` steps."""
+        """Return the same configuration with enough epochs for ``least`` steps."""
         per_epoch = max(1, self.train_images // self.batch_size)
         return self.model_copy(update={"epochs": max(self.epochs, -(-least // per_epoch))})
 
     def with_steps_like(self, other: "RunConfig") -> "RunConfig":
         """Return the same configuration with about as many steps as another one.
 
-        Fewer batches per epoch get more epochs, up to three times as many as the other's; more
-        batches get fewer, five at least. A begun batch counts.
+        Fewer batches per epoch get more epochs, up to three times the other's; more batches get
+        fewer epochs, but at least five. An incomplete batch counts as one.
         """
         steps = other.epochs * math.ceil(other.train_images / other.batch_size)
         per_epoch = math.ceil(self.train_images / self.batch_size)

@@ -1,8 +1,8 @@
-"""Leases: of several processes that share a folder, one alone does each piece of work.
+"""Leases, by which processes that share a folder do each piece of work only once.
 
-A lease ends with its process, so a killed process blocks no other. One lock per process and a note
-of its names, not one lock per name: a sweep on workers holds thousands of names at once, and each
-lock takes one of the 1,024 files that a process may usually open.
+A lease ends with its process, so a killed process does not block others. A process has one lock and
+a note of its names, not one lock per name: a sweep on workers holds thousands of names at once, and
+each lock takes one of the 1,024 files that a process may usually open.
 """
 
 import json
@@ -26,25 +26,20 @@ class Leases:
 
     @contextmanager
     def take(self, names: Sequence[str]) -> Iterator[set[str]]:
-        """Hold those of ``names`` that nobody else holds, until the context ends.
-
-        Yields:
-            The names that are now held, perhaps none.
-        """
+        """Hold the free ones of ``names`` until the context ends; yield them, perhaps none."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        own = FileLock(self._folder / f"{uuid.uuid4().hex}.lock")
-        note = _note(Path(own.lock_file))
+        path = self._folder / f"{uuid.uuid4().hex}.lock"
+        lock, note = FileLock(path), _note(path)
         with FileLock(self._folder / "mutex"):
-            held = {name for _, others in self._live() for name in others}
-            taken = set(names) - held
-            own.acquire()
+            taken = set(names).difference(*(others for _, others in self._live()))
+            lock.acquire()
             note.write_text(json.dumps(sorted(taken)), encoding="utf-8")
         try:
             yield taken
         finally:
             note.unlink(missing_ok=True)
-            own.release()
-            Path(own.lock_file).unlink(missing_ok=True)
+            lock.release()
+            path.unlink(missing_ok=True)
 
     def wait(self, names: Iterable[str]) -> None:
         """Wait until a holder of one of ``names`` releases it; return at once if there is none."""
@@ -67,7 +62,7 @@ class Leases:
                 try:
                     yield lock, set(json.loads(_note(lock).read_text(encoding="utf-8")))
                 except (OSError, ValueError):
-                    # Its holder is releasing it at this moment.
+                    # The holder is just releasing it.
                     continue
 
 

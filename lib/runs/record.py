@@ -1,4 +1,4 @@
-"""What a finished run leaves, and its file."""
+"""The record of a finished run, and its file."""
 
 import hashlib
 import json
@@ -18,26 +18,26 @@ EPOCH_COLUMNS = ("loss", *(f"{d}_r{k}" for d in ("i2t", "t2i") for k in (1, 5, 1
 
 STEP_COLUMNS = ("loss", "weight_i2t", "weight_t2i", "temperature", "signal_i2t", "signal_t2i")
 """Per-step series. The signals are the mean row and column variance of the batch's similarities,
-recorded for every method, whatever drives it."""
+whatever the method."""
 
 TEST_COLUMNS = (*EPOCH_COLUMNS[1:], "i2t_median_rank", "t2i_median_rank")
-"""Test metrics, read once, at the epoch that validation chose."""
+"""Test metrics, taken once, at the epoch that validation chose."""
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a finished run leaves.
+    """The record of a finished run.
 
     Attributes:
-        config: What determined it.
-        corpus_fingerprint: SHA-256 of the corpus content it was trained on.
+        config: The run's configuration.
+        corpus_fingerprint: SHA-256 of the corpus content that the run was trained on.
         best_epoch: The epoch (from 1) with the greatest validation rSum, the first of equals.
         test: :data:`TEST_COLUMNS` to values, in percent and ranks.
         epochs: (epochs, len(EPOCH_COLUMNS)) float64.
         steps: (steps, len(STEP_COLUMNS)) float32.
         collapsed: Whether the chosen model's test embeddings have all but one direction in common.
         seconds: Wall time of the run's share of its stack; never part of a comparison.
-        made: Versions, of the code too, device and date, for the reader of the record alone.
+        made: Versions of libraries and code, device and date; for information only.
     """
 
     config: RunConfig
@@ -52,43 +52,42 @@ class RunRecord:
 
     @property
     def validation_rsum(self) -> float:
-        """The validation rSum at the chosen epoch, in percent points: the run's greatest."""
+        """The validation rSum at the chosen epoch, the run's greatest, in percent points."""
         return float(self.epochs[self.best_epoch - 1, -1])
 
     @property
     def finite(self) -> bool:
-        """Whether every number of it is finite; only then may it be kept."""
+        """Whether every number is finite; the store keeps no other record."""
         numbers = (self.epochs, self.steps, np.array(list(self.test.values()), dtype=np.float64))
         return all(bool(np.isfinite(array).all()) for array in numbers)
 
     def epoch_table(self) -> pd.DataFrame:
-        """Return the per-epoch series, one row an epoch, counted from 1."""
+        """Return the per-epoch series, one row per epoch, counted from 1."""
         table = pd.DataFrame(self.epochs, columns=list(EPOCH_COLUMNS))
         table.insert(0, "epoch", np.arange(1, len(table) + 1))
         return table
 
     def step_table(self) -> pd.DataFrame:
-        """Return the per-step series, one row a step, counted from 1."""
+        """Return the per-step series, one row per step, counted from 1."""
         table = pd.DataFrame(self.steps, columns=list(STEP_COLUMNS))
         table.insert(0, "step", np.arange(1, len(table) + 1))
         return table
 
     def difference(self, other: "RunRecord") -> str:
-        """Return how another record of the same configuration differs, "" if it is the same.
+        """Return how another record of the same configuration differs, "" if it does not.
 
-        The seconds that a run took and the machine that it ran on do not count.
+        ``seconds`` and ``made`` do not count.
         """
         if self.corpus_fingerprint != other.corpus_fingerprint:
             return "trained on other corpus content"
         if self.epochs.shape != other.epochs.shape or self.steps.shape != other.steps.shape:
             return "of another length"
-        same = (
+        if (
             np.array_equal(self.epochs, other.epochs)
             and np.array_equal(self.steps, other.steps)
             and dict(self.test) == dict(other.test)
             and (self.best_epoch, self.collapsed) == (other.best_epoch, other.collapsed)
-        )
-        if same:
+        ):
             return ""
         gap = max(abs(self.test[name] - other.test[name]) for name in TEST_COLUMNS)
         where = f"{self.made.get('device', '?')} here, {other.made.get('device', '?')} there"
@@ -110,7 +109,7 @@ class RunRecord:
 
 
 def write_record(record: RunRecord, path: Path) -> None:
-    """Write a record with its checksum, a whole file or none."""
+    """Write a record with its checksum, whole or not at all."""
     content = {
         "config": record.config.model_dump(mode="json"),
         "corpus_fingerprint": record.corpus_fingerprint,
@@ -131,8 +130,8 @@ def read_record(path: Path) -> RunRecord:
     """Read a file that :func:`write_record` wrote.
 
     Raises:
-        FileNotFoundError: There is none.
-        ValueError, KeyError, TypeError: It is damaged.
+        FileNotFoundError: There is no such file.
+        ValueError, KeyError, TypeError: The file is damaged.
     """
     text = path.read_text(encoding="utf-8")
     envelope = json.loads(text)

@@ -1,7 +1,7 @@
-"""The store that keeps finished runs and computed tables.
+"""The store of finished runs and computed tables.
 
-A run is found again by the hash of what determines its result: its configuration and
-:data:`RESULTS_VERSION`. The record itself says which corpus content it was trained on.
+A run's id hashes what determines its result: its configuration and :data:`RESULTS_VERSION`. The
+fingerprint of the corpus content is in the record.
 """
 
 import hashlib
@@ -26,14 +26,13 @@ from lib.utils.version import RECORDS_VARIABLE
 class Store:
     """Finished runs and computed tables on disk.
 
-    Look-ups read the published records first, where the study comes with some, so that its figures
-    can be made again without training; then the machine's own folder. Writing goes to the latter
-    alone, a whole file at a time.
+    Look-ups read the published records first, if there are any, so that figures can be reproduced
+    without training; then this machine's folder. Only the latter is written to.
 
     Args:
-        folder: The machine's own records; default ``home() / "runs"``.
-        published: A folder that :func:`export_records` wrote; default ``book/results/records``
-            beside the package. ``$STUDY_RECORDS`` replaces it; empty, it means none.
+        folder: This machine's records; default ``home() / "runs"``.
+        published: A folder of :func:`export_records`; by default ``$STUDY_RECORDS`` (empty: none)
+            or, if that is not set, ``book/results/records`` beside the package.
     """
 
     def __init__(self, folder: Path | None = None, published: Path | None = None) -> None:
@@ -43,33 +42,31 @@ class Store:
 
     @property
     def leases(self) -> Leases:
-        """Who is at work on what in this store."""
+        """The leases on this store's runs and tables."""
         return Leases(self.folder / "leases")
 
     def get(self, config: RunConfig) -> RunRecord | None:
         """Return the finished run of a configuration, or None."""
         run_id = config.run_id
-        record = self._bundled(run_id)
-        if record is None:
-            record = self._read(self._path(run_id))
+        record = self._bundled(run_id) or self._read(self._path(run_id))
         if record is not None:
             _note_use("run", run_id)
         return record
 
     def outdated(self, config: RunConfig) -> bool:
-        """Say whether this machine holds the run as an older version of the code made it."""
+        """Return whether this machine has the run at an older results version."""
         older = range(1, RESULTS_VERSION)
         return any(self._path(config.run_id_at(version)).exists() for version in older)
 
     def is_published(self, config: RunConfig) -> bool:
-        """Say whether the published records hold the run: they are looked up first."""
+        """Return whether the run is among the published records, which look-ups read first."""
         return self._bundled(config.run_id) is not None
 
     def put(self, record: RunRecord) -> None:
         """Keep a finished run.
 
         Raises:
-            ValueError: It holds numbers that are not finite.
+            ValueError: A number of the record is not finite.
         """
         if not record.finite:
             raise ValueError(
@@ -80,7 +77,7 @@ class Store:
         _note_use("run", record.config.run_id)
 
     def records(self) -> list[RunRecord]:
-        """Return every finished run of the current results' version, in order of run id."""
+        """Return every finished run of the current results version, in order of run id."""
         bundled = {name: self._bundled(name) for name in self._published_runs()}
         found = {name: record for name, record in bundled.items() if record is not None}
         for path in self.folder.glob("??/*.json"):
@@ -90,22 +87,22 @@ class Store:
         return [found[run_id] for run_id in sorted(found)]
 
     def unused(self, records: Iterable[RunRecord]) -> int:
-        """Return how many of this machine's files :meth:`records` passed over: damaged ones, and
-        those that the code of another results' version made."""
+        """Return how many of this machine's files :meth:`records` skipped: those that are damaged
+        or of another results version."""
         names = {record.config.run_id for record in records}
         return sum(path.stem not in names for path in self.folder.glob("??/*.json"))
 
     def table(
         self, name: str, key: Mapping[str, Any], compute: Callable[[], pd.DataFrame]
     ) -> pd.DataFrame:
-        """Return a computed table of numbers, computing it where no store holds it.
+        """Return a table of numbers, computed if the store does not have it.
 
-        Of two processes that want it at the same time, one computes it and the other waits.
+        Of two processes that need it at the same time, one computes it and the other waits.
 
         Args:
-            name: What it is, a word for the file name.
-            key: What determines it, values that JSON can hold.
-            compute: Makes the table.
+            name: A word for the file name.
+            key: All that determines the table, as JSON values.
+            compute: Computes the table.
         """
         canonical = json.dumps({"version": RESULTS_VERSION, **key}, sort_keys=True)
         file = f"{name}-{hashlib.sha256(canonical.encode()).hexdigest()[:20]}.parquet"
@@ -116,11 +113,11 @@ class Store:
         found = _first_intact(places, file)
         while found is None:
             with self.leases.take([file]) as taken:
-                # It may have been made between that look and this lease.
+                # Another process may have written it before this one got the lease.
                 found = _first_intact(places[-1:], file) if places[-1].exists() else None
                 if found is None and taken:
                     write_table(places[-1], compute(), file)
-                    # Read back, so that a first and a later reader see the same types.
+                    # Read back, so that the first and later calls return the same types.
                     return read_table(places[-1], file)
             if found is None:
                 self.leases.wait([file])
@@ -139,27 +136,27 @@ class Store:
         except (ValueError, KeyError, TypeError, RecursionError, IsADirectoryError) as error:
             warnings.warn(f"run record {path} is damaged ({error}); not used", stacklevel=3)
             return None
-        # A record of another results' version hashes to another id.
+        # A record of another results version hashes to another id.
         return record if record.config.run_id == path.stem else None
 
     def _bundled(self, run_id: str) -> RunRecord | None:
         record = self._published_runs().get(run_id)
         return record if record is not None and record.config.run_id == run_id else None
 
-    def _published_runs(self) -> "Bundle":
+    def _published_runs(self) -> Bundle:
         if self._bundle is None:
             folder = self._published
-            there = folder is not None and (folder / "runs.parquet").exists()
-            self._bundle = _read_published(folder) if folder is not None and there else Bundle()
+            exists = folder and (folder / "runs.parquet").exists()
+            self._bundle = _read_published(folder) if folder and exists else Bundle()
         return self._bundle
 
 
 def _read_published(folder: Path) -> Bundle:
     try:
-        found = read_bundle(folder)
-        if bad := found.not_finite():
+        bundle = read_bundle(folder)
+        if bad := bundle.not_finite():
             raise DamagedTableError(f"run {bad[0]} holds numbers that are not finite")
-        return found
+        return bundle
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
             f"the published records cannot be read: {error}. Restore {folder}, or set "
@@ -185,8 +182,7 @@ def _published_folder() -> Path | None:
 
 
 def _note_use(kind: str, name: str) -> None:
-    """Append what an execution used to ``$STUDY_RECORDS_LOG``, from which it is published."""
-    log = os.environ.get(RECORDS_VARIABLE)
-    if log:
+    """Append the name of a used run or table to ``$STUDY_RECORDS_LOG``, for its publication."""
+    if log := os.environ.get(RECORDS_VARIABLE):
         with Path(log).open("a", encoding="utf-8") as file:
             file.write(f"{kind} {name}\n")

@@ -1,7 +1,7 @@
-"""Tables of numbers as Parquet files whose damage is found when they are read.
+"""Tables of numbers as Parquet files, with a digest that reveals damage.
 
-The digest is our own: Parquet's page checksums leave out the footer, in which a flipped bit can
-change names, lengths and missing values unseen.
+Parquet's own page checksums leave out the footer, in which a flipped bit can change names, lengths
+and missing values unnoticed.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import pandas as pd
 from lib.utils.files import atomic_path
 
 DIGEST, PURPOSE = b"study.sha256", b"study.purpose"
-"""Keys of a file's schema metadata: the SHA-256 of the content, and the table's purpose."""
+"""Keys of the schema metadata: the SHA-256 of the content, and the table's purpose."""
 
 
 class DamagedTableError(ValueError):
@@ -27,23 +27,21 @@ def write_table(path: Path, table: pd.DataFrame, purpose: str = "") -> None:
 
     Args:
         path: The file.
-        table: Its index is not kept.
-        purpose: What the table is; :func:`read_table` refuses a file of another purpose.
+        table: The table; its index is not kept.
+        purpose: Describes the table; :func:`read_table` refuses a file of another purpose.
     """
     import pyarrow as pa
     from pyarrow import parquet
 
     content = pa.Table.from_pandas(table, preserve_index=False)
-    own = {DIGEST: _digest(content).encode(), PURPOSE: purpose.encode()}
-    content = content.replace_schema_metadata({**(content.schema.metadata or {}), **own})
+    added = {DIGEST: _digest(content).encode(), PURPOSE: purpose.encode()}
+    content = content.replace_schema_metadata({**(content.schema.metadata or {}), **added})
     with atomic_path(path) as partial:
         parquet.write_table(content, partial, compression="zstd")
 
 
 def read_table(path: Path, purpose: str = "") -> pd.DataFrame:
-    """Read what :func:`write_table` wrote.
-
-    A Parquet file without a digest, as an older version of the study wrote it, is not checked.
+    """Read a file of :func:`write_table`; without a digest, as in older versions, it is unchecked.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -54,22 +52,22 @@ def read_table(path: Path, purpose: str = "") -> pd.DataFrame:
     data = path.read_bytes()
     try:
         content = parquet.read_table(io.BytesIO(data))
-        own = content.schema.metadata or {}
-        # The metadata of pandas could rename columns, and the digest leaves metadata out.
+        metadata = content.schema.metadata or {}
+        # pandas's metadata could rename columns, and the digest leaves metadata out.
         table: pd.DataFrame = content.to_pandas(ignore_metadata=True)
-        found = _digest(content).encode() if DIGEST in own else None
+        digest = _digest(content).encode() if DIGEST in metadata else None
     except Exception as error:  # for damaged bytes pyarrow raises errors of any kind
         reason = " ".join(str(error).split())[:200]
         raise DamagedTableError(f"{path} is damaged ({type(error).__name__}: {reason})") from error
-    if found != own.get(DIGEST):
+    if digest != metadata.get(DIGEST):
         raise DamagedTableError(f"{path} is damaged (its checksum does not fit)")
-    if found is not None and own.get(PURPOSE, b"").decode(errors="replace") != purpose:
+    if digest is not None and metadata.get(PURPOSE, b"").decode(errors="replace") != purpose:
         raise DamagedTableError(f"{path} is damaged (it was written as another table)")
     return table
 
 
 def table_purpose(path: Path) -> str:
-    """Return the purpose that a file was written for; "" if it holds none.
+    """Return the purpose that a file was written for, "" if it has none.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -79,8 +77,8 @@ def table_purpose(path: Path) -> str:
 
     data = path.read_bytes()
     try:
-        own = parquet.read_schema(io.BytesIO(data)).metadata or {}
-        return str(own.get(PURPOSE, b"").decode())
+        metadata = parquet.read_schema(io.BytesIO(data)).metadata or {}
+        return str(metadata.get(PURPOSE, b"").decode())
     except Exception as error:  # for damaged bytes pyarrow raises errors of any kind
         raise DamagedTableError(f"{path} is damaged ({type(error).__name__})") from error
 

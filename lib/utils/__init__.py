@@ -1,1 +1,1 @@
-"""Files, progress, seeds, text, versions and names, for every room above."""
+"""Files, progress, seeds, text, versions and names, for all other parts of the package."""

@@ -1,6 +1,6 @@
-"""Where the study keeps what it computes, and how a file is written whole or not at all.
+"""The study's folder for computed files, and atomic writes.
 
-The locks on partial files are our own: filelock needs a second file, which a kill would leave.
+Partial files have locks without filelock, which needs a second file that a kill would leave behind.
 """
 
 import glob
@@ -18,13 +18,12 @@ if os.name == "posix":
 
 
 def home() -> Path:
-    """Return the folder of everything computed on this machine: features, runs, downloads.
+    """Return the folder of this machine's features, runs, tables and downloads.
 
-    It is ``$STUDY_HOME`` if that is set, else the user's cache folder, so that a second clone of
-    the study finds what the first one computed.
+    It is ``$STUDY_HOME`` if that is set, else the user's cache folder, which all clones of the
+    study share.
     """
-    configured = os.environ.get("STUDY_HOME")
-    if configured:
+    if configured := os.environ.get("STUDY_HOME"):
         return Path(configured).expanduser().absolute()
     return platformdirs.user_cache_path("variance-study")
 
@@ -33,9 +32,9 @@ def home() -> Path:
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a path beside ``target`` to write to, and move it onto ``target`` on success.
 
-    A reader sees the old file or the whole new one, never a part: the data reach the disk before
-    the rename does. On an exception the partial file is removed and ``target`` left as it was. The
-    next writer of ``target`` removes what a killed process left.
+    A reader sees the old file or the whole new one: the data reach the disk before the rename does.
+    On an exception the partial file is removed and ``target`` does not change. The next writer of
+    ``target`` removes the partial file of a killed process.
     """
     with _partial(target) as partial:
         yield partial
@@ -53,7 +52,7 @@ def write_atomic(target: Path, data: bytes | str) -> None:
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Yield a folder beside ``target`` to fill, and move it there on success.
 
-    On an exception it is removed. ``target`` must not exist, or be empty.
+    On an exception the folder is removed. ``target`` must be missing or empty.
     """
     with _partial(target, folder=True) as partial:
         yield partial
@@ -63,7 +62,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 def _partial(target: Path, *, folder: bool = False) -> Iterator[Path]:
     """Yield a new file or folder beside ``target``, and move it there on success.
 
-    A living writer holds a lock on its partial; a killed one's is free, and marks what to remove.
+    A running writer locks its partial file; one that is not locked is abandoned and removed.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     for abandoned in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
@@ -71,7 +70,7 @@ def _partial(target: Path, *, folder: bool = False) -> Iterator[Path]:
             _remove(abandoned)
             os.close(lock)
     partial, lock = _new_partial(target, folder)
-    os.umask(mask := os.umask(0))  # The only way to read it is to set it.
+    os.umask(mask := os.umask(0))  # Reading the umask requires setting it.
     try:
         yield partial
         partial.chmod((0o777 if folder else 0o666) & ~mask)
@@ -93,7 +92,7 @@ def _new_partial(target: Path, folder: bool) -> tuple[Path, int | None]:
             os.close(handle)
             partial = Path(name)
         lock = _lock(partial, wait=True)
-        # Another writer may have removed it as abandoned before it was locked.
+        # Another writer may have removed the file as abandoned before it was locked.
         if lock is not None or partial.exists():
             return partial, lock
 
@@ -101,7 +100,7 @@ def _new_partial(target: Path, folder: bool) -> tuple[Path, int | None]:
 def _lock(path: Path, *, wait: bool) -> int | None:
     """Lock a file or folder until the returned handle is closed.
 
-    None if another process holds it, it is gone, or the system has no such locks.
+    None if another process holds the lock, the path is gone, or the system has no such locks.
     """
     if os.name != "posix":
         return None
@@ -109,7 +108,7 @@ def _lock(path: Path, *, wait: bool) -> int | None:
         handle = os.open(path, os.O_RDONLY)
         stack.callback(os.close, handle)
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        path.stat()  # It may have been removed, or moved to its target, before it was locked.
+        path.stat()  # Fails if the path was removed or moved to its target before the lock.
         stack.pop_all()
         return handle
     return None

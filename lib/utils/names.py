@@ -1,4 +1,4 @@
-"""Text that must be a name in a registry."""
+"""The type of a text that must be a name in a registry."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from lib.utils.text import did_you_mean
 class OneOf:
     """In ``Annotated[str, OneOf("lib.datasets:CORPORA")]``: the text must be a key of the registry.
 
-    The registry is imported when a value is checked or described, not before. So a model that uses
-    it is quick to import, and an entry that is added later is known.
+    The registry is imported only when a value is checked or described. So a model that uses this is
+    quick to import, and entries that are added later are known.
 
     Attributes:
         registry: ``"module:name"`` of the names, or of a function that returns them.
-        but: Names in it that are refused.
+        but: Names of the registry that are refused.
     """
 
     registry: str
@@ -27,30 +27,27 @@ class OneOf:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The known names, in the registry's order.
+        """The accepted names, in the registry's order.
 
         >>> OneOf("lib.datasets:CORPORA").names
         ('scenes', 'flickr8k')
         """
-        found = resolve_name(self.registry)
-        return tuple(n for n in (found() if callable(found) else found) if n not in self.but)
+        names = resolve_name(self.registry)
+        return tuple(n for n in (names() if callable(names) else names) if n not in self.but)
 
     def check(self, name: str) -> str:
-        """Return ``name`` if it is known; else raise pydantic's error."""
+        """Return ``name`` if it is accepted; else raise pydantic's error."""
         if name in self.names:
             return name
+        hint, known = did_you_mean(name, self.names), ", ".join(self.names)
         raise PydanticCustomError(
             "unknown_name",
             "{name} is unknown{hint}; use one of {known}",
-            {
-                "name": repr(name),
-                "hint": did_you_mean(name, self.names),
-                "known": ", ".join(self.names),
-            },
+            {"name": repr(name), "hint": hint, "known": known},
         )
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: Callable[[Any], core_schema.CoreSchema]
     ) -> core_schema.CoreSchema:
-        """Check after pydantic has checked that it is text."""
+        """Return the schema that checks the name after pydantic has checked the type."""
         return core_schema.no_info_after_validator_function(self.check, handler(source))

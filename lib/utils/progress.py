@@ -1,7 +1,7 @@
 """Progress of long work: a bar in a terminal, plain lines elsewhere, a log under ``study``.
 
-A notebook that is executed for the book must carry no progress output, so the ``study`` command
-names a file in ``$STUDY_PROGRESS_LOG``; the lines go there and into its own terminal instead.
+A notebook that is executed for the book must not contain progress output, so the ``study`` command
+sets ``$STUDY_PROGRESS_LOG`` to a file, and shows the lines that are written to it in its terminal.
 """
 
 import os
@@ -24,12 +24,12 @@ T = TypeVar("T")
 
 
 def track(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Yield the items of ``iterable`` and show how many have been worked on.
+    """Yield the items of ``iterable`` and show how many are done.
 
     Args:
-        iterable: What to work on.
-        description: What the work is, a few words.
-        total: The number of items; by default ``len(iterable)`` where it has one.
+        iterable: The items.
+        description: The work, in a few words.
+        total: The number of items; by default ``len(iterable)`` if it has one.
 
     >>> list(track("ab", "letters"))
     ['a', 'b']
@@ -44,20 +44,17 @@ def track(iterable: Iterable[T], description: str, total: int | None = None) -> 
 
 
 def say(text: str) -> None:
-    """Tell the person who waits one thing: a line in the log, the notebook or the terminal.
-
-    Like progress, it never reaches a notebook that is executed for the book.
-    """
+    """Write a line to the log, if there is one, else to the notebook or terminal."""
     log = os.environ.get(LOG_VARIABLE)
     _write_line(text, Path(log) if log else None)
 
 
 class Progress:
-    """A piece of work that advances; use it as a context manager. Threads may share one.
+    """A context manager that shows the progress of some work. Threads may share one.
 
     Args:
-        description: What the work is, a few words.
-        total: How many steps it has, or None where that is not known.
+        description: The work, in a few words.
+        total: The number of steps, or None if it is unknown.
 
     >>> with Progress("train", total=2) as progress:
     ...     progress.advance(note="loss 0.71")
@@ -78,7 +75,7 @@ class Progress:
         return self
 
     def advance(self, n: int = 1, note: str = "") -> None:
-        """Count ``n`` more steps as done; ``note`` says something short about the newest one."""
+        """Count ``n`` more steps as done; ``note`` is a short text on the newest one."""
         with self._lock:
             self.done += n
             self._note = note or self._note
@@ -103,7 +100,7 @@ class Progress:
 
 
 class _View(Protocol):
-    """One way to show progress; called under the lock of the progress it shows."""
+    """A way to show progress; called under the lock of its ``progress``."""
 
     def start(self, progress: Progress) -> None: ...
     def update(self, progress: Progress) -> None: ...
@@ -111,8 +108,7 @@ class _View(Protocol):
 
 
 def _choose_view() -> _View:
-    log = os.environ.get(LOG_VARIABLE)
-    if log:
+    if log := os.environ.get(LOG_VARIABLE):
         return _Lines(SECONDS_BETWEEN_LOG_LINES, log=Path(log))
     if sys.stderr.isatty():
         return _Bar()
@@ -175,7 +171,7 @@ class _Bar:
 
 def _write_line(line: str, log: Path | None) -> None:
     line = printable(line)
-    # Showing progress must never be the reason why the work itself fails.
+    # The work must not fail because its progress cannot be shown.
     with suppress(OSError):
         if log is not None:
             with log.open("a", encoding="utf-8") as stream:
@@ -202,16 +198,16 @@ def _line(progress: Progress, seconds: float, ending: str = "") -> str:
 
 
 def _rate(done: int, seconds: float) -> str:
-    """Return a rate in the unit in which it is a readable number.
+    """Return a rate per second, or per minute if it is small.
 
     >>> _rate(23, 10.0), _rate(3, 60.0)
     ('2.3 a second', '3.0 a minute')
     """
-    a_second = done / max(seconds, 1e-3)
-    return f"{a_second:.1f} a second" if a_second >= 1 else f"{60 * a_second:.1f} a minute"
+    rate = done / max(seconds, 1e-3)
+    return f"{rate:.1f} a second" if rate >= 1 else f"{60 * rate:.1f} a minute"
 
 
 def _plain_stream() -> TextIO:
-    # A notebook paints standard error red, as if something had gone wrong.
+    # A notebook shows standard error in red, like an error.
     in_notebook = type(sys.stdout).__module__.startswith("ipykernel")
     return sys.stdout if in_notebook else sys.stderr

@@ -1,6 +1,6 @@
-"""Random generators derived per purpose from one root seed.
+"""Random generators per purpose, derived from one root seed.
 
-A draw added for one purpose changes no other purpose's numbers.
+A new draw for one purpose does not change the numbers of another.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ def generator(seed: int, *purpose: str | int) -> np.random.Generator:
 
     Args:
         seed: The root seed.
-        purpose: What the draws are for, such as ``"batch order", epoch``.
+        purpose: Names the draws, such as ``"batch order", epoch``.
 
     >>> int(generator(0, "order", 1).integers(10)) == int(generator(0, "order", 1).integers(10))
     True
@@ -23,7 +23,7 @@ def generator(seed: int, *purpose: str | int) -> np.random.Generator:
 
 
 def torch_generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """Return the torch CPU generator of a purpose: the same draws whatever device trains."""
+    """Return the torch CPU generator of a purpose; its draws do not depend on the device."""
     state = np.random.SeedSequence(_entropy(seed, purpose)).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 

@@ -8,15 +8,14 @@ _KEPT = frozenset("\n\u00ad\u200c\u200d")
 """New lines, and the marks within words and emoji that some scripts need."""
 
 _UNPRINTABLE = frozenset(["Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"])
-"""Unicode's categories of controls, formats, and what is no character or no space in a line."""
+"""Unicode's categories of controls, formats, non-characters and line separators."""
 
 
 def printable(text: str) -> str:
-    r"""Return text with each character that does something else than be read as its escape.
+    r"""Return text with each unprintable character as its escape; new lines stay.
 
-    The name of a file and a caption may hold anything: an escape sequence that recolours or clears
-    a terminal, a mark that turns the order of what follows, a control at which a drawing library
-    aborts, a byte that is no text at all. New lines stay.
+    File names and captions may contain escape sequences that clear a terminal, marks that reverse
+    text, controls that abort a drawing library, and bytes that are not text.
 
     >>> print(printable("\x1b[2Jdog\u202egpj.jpg"))
     \x1b[2Jdog\u202egpj.jpg
@@ -32,7 +31,7 @@ def printable(text: str) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """Return the one of ``names`` that is most like ``name``, or None if none is much like it.
+    """Return the name in ``names`` that is most similar to ``name``, or None if none is similar.
 
     >>> nearest("epohcs", ["seeds", "epochs"]), nearest("x", ["seeds", "epochs"])
     ('epochs', None)
@@ -46,5 +45,5 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     >>> did_you_mean("epohcs", ["seeds", "epochs"])
     " (did you mean 'epochs'?)"
     """
-    found = nearest(name, names)
-    return f" (did you mean {found!r}?)" if found else ""
+    known = nearest(name, names)
+    return f" (did you mean {known!r}?)" if known else ""

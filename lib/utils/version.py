@@ -1,4 +1,4 @@
-"""Environment variables by which the ``study`` command speaks to the notebooks' processes."""
+"""The package's version, and the variables that the ``study`` command sets for notebooks."""
 
 import hashlib
 from functools import cache
@@ -6,10 +6,9 @@ from importlib import metadata
 from pathlib import Path
 
 EXECUTOR_VARIABLE = "STUDY_EXECUTOR"
-"""Names the executor of sweeps that are given none; :mod:`lib.training.executors` knows them."""
-
+"""The executor of sweeps that get none, as in :mod:`lib.training.executors`."""
 RECORDS_VARIABLE = "STUDY_RECORDS_LOG"
-"""Names the file to which an execution adds what it used of the store, to be published with it."""
+"""The file to which an execution adds the names of the runs and tables that it used."""
 
 PACKAGE = "variance-study"
 
@@ -26,9 +25,8 @@ def release() -> str:
 def code_version() -> str:
     """Return the release and a digest of the package's source files, such as ``0.1.0+4be0a1c27d``.
 
-    It says more than a commit does: an edited file changes it, and an installed wheel has it too.
-    It tells a record's reader what made it; what makes a record unusable is
-    :data:`lib.runs.RESULTS_VERSION`, since most edits change no number.
+    Unlike a commit, it changes with an edited file, and an installed wheel has it. It is only for
+    information in a record; a new :data:`lib.runs.RESULTS_VERSION` is what makes a record unusable.
 
     >>> code_version() == code_version()
     True

@@ -1,4 +1,4 @@
-"""The embedded corpus: procedural photographs-in-miniature with captions, from a seed."""
+"""The built-in corpus: small procedural pictures with captions, from a seed."""
 
 from lib.datasets.scenes.corpus import GENERATOR_VERSION, Scenes
 from lib.datasets.scenes.layout import Scene, SceneObject

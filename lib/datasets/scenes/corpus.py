@@ -17,16 +17,16 @@ GENERATOR_VERSION = 1
 class Scenes(Corpus):
     """Drawn pictures of a few objects on a background, with five captions each. No files.
 
-    An image is a function of the seed, its split and its number: it is drawn when it is asked for,
-    the same on every machine, and a longer split leaves its first images as they were. Shapes,
-    colours, textures, backgrounds and synonyms are long-tailed: the k-th most frequent comes about
-    1/k as often as the first.
+    An image depends on the seed, its split and its number alone: it is drawn on demand, the same on
+    every machine, and a longer split begins with the same images. Shapes, colours, textures,
+    backgrounds and synonyms are long-tailed: the k-th most frequent comes about 1/k as often as the
+    first.
 
     Args:
-        seed: Of the whole corpus.
-        train: Images in the train split.
-        val: Images in the validation split.
-        test: Images in the test split.
+        seed: Seed of the whole corpus.
+        train: Number of images in the train split.
+        val: Number of images in the validation split.
+        test: Number of images in the test split.
         image_size: Side of a picture in pixels.
 
     Raises:
@@ -87,20 +87,20 @@ class Scenes(Corpus):
         """Draw a picture.
 
         Args:
-            sample: One of this corpus.
+            sample: A sample of this corpus.
 
         Returns:
-            An image of Pillow, mode RGB, ``image_size`` pixels square.
+            A Pillow image, mode RGB, ``image_size`` pixels square.
 
         Raises:
-            CorpusError: The sample is none of this corpus.
+            CorpusError: The corpus has no such sample.
         """
         split, index, scene = self._find(sample)
         rng = scene_generator(self.seed, split, index, "pixels")
         return Image.fromarray(paint(scene, self.image_size, rng))
 
     def scene(self, sample: Sample) -> Scene:
-        """Return all that is in a picture: its objects with their places, background and light."""
+        """Return the scene in a picture: its objects, background and light."""
         return self._find(sample)[2]
 
     def _find(self, sample: Sample) -> tuple[str, int, Scene]:

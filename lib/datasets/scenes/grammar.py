@@ -1,7 +1,6 @@
-"""From a scene to captions: a small grammar of English, from vague to precise.
+"""A small English grammar that makes captions of a scene, from vague to precise.
 
-Whatever a caption says is true of its scene; what it leaves out, and in which order it says the
-rest, is drawn.
+A caption is true of its scene; its choice and order of details are random.
 """
 
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from lib.datasets.scenes.vocabulary import COUNT_WORDS, THING_WORDS, Term, draw,
 
 CAPTIONS_PER_SCENE = 5
 NEAR = 0.45
-"""Centres closer than this share of the picture's side are near each other."""
+"""Centres within this share of the picture's side are near each other."""
 
 Rng = np.random.Generator
 
@@ -21,10 +20,9 @@ Rng = np.random.Generator
 def describe(scene: Scene, rng: Rng) -> tuple[str, ...]:
     """Return five captions of a scene, no two of the same kind or wording.
 
-    One is always precise and one vague; the kinds of the others are drawn.
+    One is always precise and one vague; the kinds of the others are random.
     """
-    kinds: list[Callable[[Scene, Rng], str]] = [_listing, _counting, _notes, _place_first]
-    kinds += [_behind_first, _with_light]
+    kinds = [_listing, _counting, _notes, _place_first, _behind_first, _with_light]
     if len(scene.objects) > 1:
         kinds += [_relation, _relation_from_the_other, _pair]
     chosen: list[Callable[[Scene, Rng], str]] = [_precise, _vague]
@@ -77,8 +75,7 @@ def _counting(scene: Scene, rng: Rng) -> str:
     count = len(scene.objects)
     things = f"{COUNT_WORDS[count]} {draw(rng, THING_WORDS)}{'s' if count > 1 else ''}"
     named = _brief(_any(scene, rng), rng)
-    told = f", one of them {named}" if count > 1 else f", {named}"
-    return f"{things} {_behind(scene, rng)}{told}"
+    return f"{things} {_behind(scene, rng)}, {'one of them ' if count > 1 else ''}{named}"
 
 
 def _notes(scene: Scene, rng: Rng) -> str:
@@ -99,9 +96,8 @@ def _place_first(scene: Scene, rng: Rng) -> str:
 
 def _behind_first(scene: Scene, rng: Rng) -> str:
     things = [_brief(thing, rng) for thing in scene.objects[:2]]
-    return f"{_behind(scene, rng)} there {'are' if len(things) > 1 else 'is'} " + " and ".join(
-        things
-    )
+    verb = "are" if len(things) > 1 else "is"
+    return f"{_behind(scene, rng)} there {verb} {' and '.join(things)}"
 
 
 def _with_light(scene: Scene, rng: Rng) -> str:
@@ -139,9 +135,8 @@ def _behind(scene: Scene, rng: Rng) -> str:
 
 
 def _full(thing: SceneObject, rng: Rng) -> str:
-    """Name an object by all its attributes that are worth a word, in one of two orders."""
+    """Name an object by its attributes in one of two orders; usual ones are mostly left out."""
     colour, shape = _word(thing.colour, rng), _word(thing.shape, rng)
-    # What is usual is seldom said.
     size = "" if thing.size.name == "medium" and rng.random() < 0.8 else _word(thing.size, rng)
     texture = "" if thing.texture.name == "plain" else _word(thing.texture, rng)
     if texture and rng.random() < 0.3:
@@ -162,7 +157,7 @@ def _brief(thing: SceneObject, rng: Rng) -> str:
 
 
 def _relative(thing: SceneObject, other: SceneObject, rng: Rng) -> str:
-    """Say where ``thing`` is, seen from ``other``."""
+    """Return the direction of ``thing`` from ``other``."""
     across, down = thing.x - other.x, thing.y - other.y
     if across**2 + down**2 < NEAR**2 and rng.random() < 0.35:
         return pick(rng, ("near", "next to", "close to"))

@@ -1,4 +1,4 @@
-"""A scene as a value: which objects there are, what they look like and where they lie."""
+"""A scene as a value: its objects, with looks and positions, its background and its light."""
 
 import math
 from collections.abc import Mapping
@@ -23,20 +23,14 @@ from lib.datasets.scenes.vocabulary import (
 )
 
 COUNTS = (2, 3, 4, 1)
-"""Objects a scene, from the most to the least frequent."""
+"""Objects per scene, from the most to the least frequent."""
 RADII = {"small": 0.07, "medium": 0.11, "large": 0.17}
-"""Middle radius of an object by its size, as a share of the picture's side."""
+"""Mean radius of an object by its size, as a share of the picture's side."""
 LEAST_CONTRAST = 90.0
-"""Least distance in 8-bit RGB between an object and what lies behind it."""
-
-
-def _contrast(colour: Colour, background: Background) -> float:
-    return math.dist(colour.rgb, background.rgb)
-
-
+"""Least distance in 8-bit RGB between an object and the background."""
 VISIBLE: Mapping[str, tuple[Colour, ...]] = {
-    background.name: tuple(c for c in COLOURS if _contrast(c, background) >= LEAST_CONTRAST)
-    for background in BACKGROUNDS
+    ground.name: tuple(c for c in COLOURS if math.dist(c.rgb, ground.rgb) >= LEAST_CONTRAST)
+    for ground in BACKGROUNDS
 }
 """The colours that stand out from each background."""
 
@@ -63,13 +57,13 @@ class SceneObject:
 
     @property
     def place(self) -> Term:
-        """The ninth of the picture that the centre lies in."""
+        """The ninth of the picture with the centre."""
         return PLACES[min(int(self.y * 3), 2)][min(int(self.x * 3), 2)]
 
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a picture shows; the main object comes first and lies in front of the others."""
+    """The content of a picture; the main object comes first and is in front of the others."""
 
     objects: tuple[SceneObject, ...]
     background: Background
@@ -94,7 +88,7 @@ class Scene:
 def scene_generator(seed: int, split: str, index: int, purpose: str) -> np.random.Generator:
     """Return the generator of one purpose (layout, captions, pixels) of one scene.
 
-    A longer split, another split or another purpose's draws change none of its numbers.
+    Its numbers do not depend on the length of the split, or on other splits and purposes.
     """
     return np.random.default_rng([crc32(f"scenes {split} {purpose}".encode()), seed, index])
 
@@ -114,7 +108,7 @@ def _place(
 ) -> SceneObject:
     shape, texture = draw(rng, SHAPES), draw(rng, TEXTURES)
     colour = draw(rng, VISIBLE[background.name])
-    # The main object isn't a small one: it has to be what the picture is of.
+    # The main object must stand out, so it is not small.
     size = draw(rng, SIZES if others else [s for s in SIZES if s.name != "small"])
     radius = RADII[size.name] * (0.9 + 0.2 * rng.random())
     best: tuple[float, float, float] = (-2.0, 0.5, 0.5)
@@ -124,16 +118,16 @@ def _place(
         best = max(best, (min(gap, 0.0), x, y))
         if gap >= 0:
             break
-    quarter = pick(rng, _TURNS)
-    return SceneObject(shape, colour, texture, size, best[1], best[2], radius, quarter)
+    turn = pick(rng, _TURNS)
+    return SceneObject(shape, colour, texture, size, best[1], best[2], radius, turn)
 
 
 def _distance(x: float, y: float, other: SceneObject) -> float:
     return math.sqrt((x - other.x) ** 2 + (y - other.y) ** 2)
 
 
-# Small turns, since a box on its corner would be a diamond. Written out as numbers, not computed:
-# the last bit of a sine differs between machines.
+# Small turns, since a box on its corner would be a diamond. The numbers are not computed, since the
+# last bit of a sine differs between machines.
 _TURNS = (
     (1.0, 0.0),
     (0.9962, 0.0872),

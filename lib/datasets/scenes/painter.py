@@ -1,7 +1,7 @@
-"""From a scene to pixels.
+"""The drawing of a scene.
 
-Only additions, products, quotients, square roots and comparisons of 32-bit numbers are used, an
-operation at a time; IEEE 754 fixes their every bit, so a picture is the same on every machine.
+It uses only single additions, products, quotients, square roots and comparisons of 32-bit numbers.
+IEEE 754 fixes every bit of their results, so a picture is the same on every machine.
 """
 
 import numpy as np
@@ -17,9 +17,9 @@ def paint(scene: Scene, size: int, rng: np.random.Generator) -> NDArray[np.uint8
     """Draw a scene.
 
     Args:
-        scene: What to show.
+        scene: The scene.
         size: Side of the picture in pixels.
-        rng: Draws what no caption tells: shades, grain, clutter, the direction of the light.
+        rng: Draws what no caption mentions: shades, grain, clutter, the direction of the light.
 
     Returns:
         (size, size, 3) 8-bit sRGB.
