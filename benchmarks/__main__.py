@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure on an idle machine, and write what was measured."""
+"""``python -m benchmarks``: measure on an idle machine, and write the results."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -16,7 +16,7 @@ from lib.utils.progress import say, track
 
 
 class Case(StrEnum):
-    """What can be measured."""
+    """A group of measurements."""
 
     STEP = "step"
     TRAINING = "training"
@@ -32,10 +32,10 @@ MEASURED: dict[Case, Callable[[bool], Iterable[Row]]] = {
 
 def main(
     only: Annotated[
-        list[Case] | None, typer.Option(help="Measure this alone; may be repeated.")
+        list[Case] | None, typer.Option(help="Measure only this; may be repeated.")
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Small sizes and few rounds: to see that it works.")
+        bool, typer.Option("--quick", help="Small sizes and few rounds, to see that it works.")
     ] = False,
     output: Annotated[
         Path | None,
@@ -47,8 +47,8 @@ def main(
 ) -> None:
     """Measure speed and memory against other libraries, in most of an hour on two idle cores.
 
-    Every time is a ratio to something that was measured in turns with it, in one run. Each case is
-    written as soon as it is measured. Peers that are not installed are named as absent:
+    Every time is a ratio to another one, measured in turns with it in one run. Each case is written
+    as soon as it is measured. Peers that are not installed are listed as absent:
     pip install '.\\[bench]' installs them all.
     """
     folder = output or (Path(__file__).parent.parent / "_build" / "benchmarks" if quick else FOLDER)

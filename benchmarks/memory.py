@@ -1,4 +1,4 @@
-"""The memory that a piece of code takes, in a process of its own."""
+"""The memory that code takes, measured in a separate process."""
 
 import json
 import subprocess
@@ -33,7 +33,7 @@ def later():
     {after}
 
 if sys.platform == "linux":
-    # A peer that wants more must not take the machine's memory from everything else.
+    # A peer must not exhaust the machine's memory.
     resource.setrlimit(resource.RLIMIT_DATA, (int({most}), int({most})))
 {before}
 imports = held("VmRSS")
@@ -42,7 +42,7 @@ watcher.start()
 said = work()
 done.set()
 watcher.join()
-# Linux's ru_maxrss begins with what the parent held when it started this process.
+# Linux's ru_maxrss starts at the parent's memory, so VmHWM is used if there is one.
 peak = held("VmHWM")
 if peak is None:
     unit = 2**20 if sys.platform == "darwin" else 2**10
@@ -57,10 +57,10 @@ class Peak:
 
     Attributes:
         peak: Everything: imports, and the pages of mapped files that were in memory.
-        own: Without pages of files, which the system can drop at any time; None where it can't say.
-        imports: What it held before the work.
-        said: What the code returned, a JSON value.
-        after: What was returned by the code that ran when the peak had been taken.
+        own: Without pages of files, which the system can drop at any time; None if unknown.
+        imports: Memory before the work.
+        said: The JSON value that the code returned.
+        after: The value of the code that ran after the peak was taken.
     """
 
     peak: float
@@ -71,16 +71,13 @@ class Peak:
 
 
 def peak(before: str, code: str, after: str, seconds: float) -> Peak | str:
-    """Run ``code``, the body of a function, after ``before``; return what it held at most.
+    """Run ``code``, the body of a function; return its peak of memory, or why it failed.
 
     Args:
-        before: What makes its inputs.
-        code: What is measured.
-        after: The body of a function that runs when the peak has been taken.
-        seconds: After which it is stopped.
-
-    Returns:
-        The peak; or, where it did not end well, why in a few words.
+        before: Code that makes the inputs.
+        code: The body of the measured function.
+        after: The body of a function that runs after the peak was taken.
+        seconds: Time after which the process is stopped.
     """
     bodies = {"code": code, "after": after}
     indented = {name: body.strip().replace("\n", "\n    ") for name, body in bodies.items()}

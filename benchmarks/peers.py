@@ -1,4 +1,4 @@
-"""The libraries that are compared with, each of them optional."""
+"""The libraries in the comparisons, all of them optional."""
 
 from importlib.metadata import PackageNotFoundError, version
 
@@ -11,11 +11,11 @@ PEERS = (
     "ranx",
     "torchmetrics",
 )
-"""All of them, as `pip install` names them; `pip install '.[bench]'` installs them."""
+"""Their names for `pip install`; `pip install '.[bench]'` installs all of them."""
 
 
 def installed(package: str) -> str | None:
-    """Return a package's version, or None where it is not installed."""
+    """Return a package's version, or None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""A run of the study as one would write it without this package: the peers of batched training."""
+"""Runs of the study written without this package: the peers of batched training."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ SIDES = ("image", "text")
 
 
 def synthetic_features(sizes: dict[str, int], widths: tuple[int, int], captions: int) -> Features:
-    """Return random features of a corpus: ``sizes`` images a split, each with so many captions."""
+    """Return random features: ``sizes`` images per split, ``captions`` captions per image."""
     rng = np.random.default_rng(0)
     count = sum(sizes.values())
     owner = np.repeat(np.arange(count), captions)
@@ -39,7 +39,7 @@ def synthetic_features(sizes: dict[str, int], widths: tuple[int, int], captions:
 
 
 class Standardised:
-    """A run's features, standardised on its training pairs once, with its draws."""
+    """A run's features, standardised once on its training pairs, and its batches."""
 
     def __init__(self, config: RunConfig, data: TrainingData) -> None:
         self._config, self._data = config, data
@@ -68,7 +68,7 @@ def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def start(config: RunConfig, widths: tuple[int, int]) -> list[Tensor]:
-    """Return the weights of both heads as a run of the study begins with them."""
+    """Return the initial weights of both heads in a run of the study."""
     weights = []
     for name, width in zip(SIDES, widths, strict=True):
         draws = torch_generator(config.seed, "initialisation", name)
@@ -106,7 +106,7 @@ def train_one(config: RunConfig, data: TrainingData) -> tuple[float, list[float]
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-            # A log of the losses, as the study's records keep one.
+            # The study's records have every loss, so read it here too.
             last = loss.item()
         with torch.no_grad():
             recall(heads[0], heads[1], own.galleries[0])
@@ -115,12 +115,9 @@ def train_one(config: RunConfig, data: TrainingData) -> tuple[float, list[float]
 
 
 def recall(image_head: Any, text_head: Any, gallery: tuple[Tensor, Tensor, Tensor]) -> list[float]:
-    """Return the recalls of both directions in percent, by ``topk``; ties fall as they do."""
-    image, text = (
-        F.normalize(image_head(gallery[0]), dim=-1),
-        F.normalize(text_head(gallery[1]), dim=-1),
-    )
-    owner = gallery[2]
+    """Return the recalls of both directions in percent, by ``topk``, without a rule for ties."""
+    image, text, owner = gallery
+    image, text = (F.normalize(image_head(image), dim=-1), F.normalize(text_head(text), dim=-1))
     similarity = image @ text.T
     most = min(max(KS), *similarity.shape)
     top = owner[similarity.topk(most, dim=1).indices] == torch.arange(len(image))[:, None]
@@ -184,10 +181,10 @@ def _recall_of(
 
 
 class Products:
-    """The matrix products of runs and nothing else, run by run, into memory that is there.
+    """Only the matrix products of runs, one run after the other, into allocated memory.
 
-    Where asked for, a step of PyTorch's fused AdamW over both heads' weights comes after those of a
-    step, which no way to train can do without either.
+    With ``updates``, a step of PyTorch's fused AdamW over both heads' weights follows the products
+    of each step; every way to train needs one.
     """
 
     def __init__(self, config: RunConfig, data: TrainingData) -> None:
@@ -227,7 +224,7 @@ class Products:
         ]
 
     def __call__(self, runs: int, *, updates: bool = False) -> None:
-        """Compute the products of so many runs, perhaps with their updates."""
+        """Compute the products of ``runs`` runs, with ``updates`` also the optimiser's steps."""
         for _ in range(runs):
             for _ in range(self._epochs):
                 for size in self._sizes:

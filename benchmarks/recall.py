@@ -1,4 +1,4 @@
-"""Recall over galleries, against other libraries, a plain sort and the matrix product alone."""
+"""Recall over galleries, compared with other libraries, a plain sort and the matrix product."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -23,8 +23,7 @@ ROWS = 1024
 LIMIT = 240.0
 """Seconds after which a process that measures memory is stopped."""
 
-# What the ways that are slow or large do, each in a process of its own. The cheapest that a peer
-# offers is asked of it: R@10 alone, and rankings that are given to it sorted.
+# The code of each way. Peers get their cheapest task: R@10 alone, and rankings that are sorted.
 WAYS = {
     "recall_at_k": """
 from lib.metrics import recall_at_k
@@ -76,7 +75,7 @@ PACKAGE = {
     "faiss, exact search": "faiss-cpu", "torchmetrics": "torchmetrics", "ranx": "ranx",
 }  # fmt: skip
 TURNED = ("recall_at_k", "plain sort", "faiss, exact search")
-"""Ways that are quick enough to be timed in turns; the others are timed once, in their process."""
+"""Ways that are quick enough to time in turns; others are timed once, in a separate process."""
 
 
 def measure(quick: bool) -> Iterator[Row]:
@@ -95,8 +94,8 @@ def measure(quick: bool) -> Iterator[Row]:
 def drawn(images: int, captions: int) -> Iterator[torch.Tensor]:
     """Yield unit embeddings of images, then of captions in parts, caption j near image j mod N.
 
-    As near as in a model that has learned something: most captions find their image among the
-    first few of thousands.
+    They are as near as in a trained model: most captions rank their image among the first few of
+    thousands.
     """
     draws = torch.Generator().manual_seed(0)
     image = F.normalize(torch.randn(images, WIDTH, generator=draws), dim=-1)
@@ -145,7 +144,7 @@ return time.perf_counter() - begun
 
 
 def _peaks(part: str, size: tuple[int, int], folder: Path, ways: Sequence[str]) -> Iterator[Row]:
-    """Yield each way's peak: ours reads memory maps, the others are given tensors."""
+    """Yield the peak of each way: ours reads memory maps, the others get tensors."""
     _write_maps(folder, *size)
     mapped = (size[0] + size[1]) * WIDTH * 4 / 2**20
     for way in filter(_at_hand, ways):
@@ -162,7 +161,7 @@ def _peaks(part: str, size: tuple[int, int], folder: Path, ways: Sequence[str]) 
         }  # fmt: skip
         if isinstance(found, Peak):
             row |= {"peak_mib": found.peak, "own_mib": found.own, "imports_mib": found.imports}
-            # Once, cold, and reading its embeddings: no more than a first look at its time.
+            # A rough time: one cold run, which also reads the embeddings.
             row |= {"once": found.said / found.after}
         else:
             row["failed"] = found

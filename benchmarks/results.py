@@ -1,4 +1,4 @@
-"""What a case measured, with all that one must know to read it, as a file."""
+"""The file of a case's results, with the machine and the versions behind them."""
 
 import datetime
 import json
@@ -17,7 +17,7 @@ Row = Mapping[str, str | float | int | None]
 
 
 def write(folder: Path, case: str, rows: Sequence[Row], *, quick: bool) -> Path:
-    """Write a case's rows, whole or not at all; return the file."""
+    """Write a case's rows to ``folder``, whole or not at all; return the file."""
     content = {
         "case": case,
         "date": datetime.date.today().isoformat(),
@@ -33,20 +33,19 @@ def write(folder: Path, case: str, rows: Sequence[Row], *, quick: bool) -> Path:
 
 
 def machine() -> dict[str, str | int | float]:
-    """Return what a ratio may depend on: processor, cores, memory, threads."""
+    """Return the processor, cores, memory and threads, on which a ratio may depend."""
+    affine = hasattr(os, "sched_getaffinity")
     return {
         "processor": _processor(),
         "system": f"{platform.system()} {platform.machine()}",
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1,
+        "cores": len(os.sched_getaffinity(0)) if affine else os.cpu_count() or 1,
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "threads": torch.get_num_threads(),
     }
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the language, of torch and of the peers that are there."""
+    """Return the versions of Python, torch, numpy, this package and the installed peers."""
     found = {name: installed(name) for name in ("variance-study", "torch", "numpy", *PEERS)}
     return {"python": platform.python_version()} | {k: v for k, v in found.items() if v}
 

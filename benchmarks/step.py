@@ -1,4 +1,4 @@
-"""A step of the loss, forward and backward from embeddings, against other libraries' losses."""
+"""A step of the loss, forward and backward from embeddings, compared with other libraries."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,17 +20,17 @@ WIDTH = 256
 TEMPERATURE = 0.1
 METRIC_LEARNING = "pytorch-metric-learning NTXentLoss, one direction"
 CUBIC = (METRIC_LEARNING,)
-"""Losses that hold B³ numbers, each positive beside all negatives: 4 GiB a matrix at B = 1,024."""
+"""Losses of B³ numbers, every positive beside all negatives: 4 GiB per matrix at B = 1,024."""
 CUBIC_UP_TO = 256
 LIMIT = 240.0
-"""Seconds after which a process of its own is stopped."""
+"""Seconds after which a separate process is stopped."""
 
 
 def measure(quick: bool) -> Iterator[Row]:
     """Yield each loss's time at two sizes of batch, then the scheduler's own over many sizes."""
     for size in SIZES:
         steps = competitors(size)
-        # What would not fit into this process's memory is timed once, in a process of its own.
+        # Steps that may not fit into memory are timed once, in a separate process.
         large = [name for name in steps if name in CUBIC and size > CUBIC_UP_TO]
         fitting = {name: step for name, step in steps.items() if name not in large}
         yield from _rows("against peers", size, fitting, 1 if quick else 25)
@@ -63,7 +63,7 @@ def _rows(part: str, size: int, steps: dict[str, Step], seconds: float) -> Itera
 
 
 def competitors(size: int) -> dict[str, Step]:
-    """Return a step of each loss on the same batch of random embeddings, by name."""
+    """Return one step per loss, by name, on the same batch of random embeddings."""
     draws = torch.Generator().manual_seed(0)
     image, text = (
         F.normalize(torch.randn(size, WIDTH, generator=draws), dim=-1).requires_grad_()
@@ -87,7 +87,7 @@ def competitors(size: int) -> dict[str, Step]:
 
 
 def _losses(image: Tensor, text: Tensor, scale: Tensor) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Yield the losses; where a library's scale can't be learned, it has one thing less to do."""
+    """Yield the losses by name; libraries without a learned scale have less to compute."""
     labels = torch.arange(len(image))
 
     def plain() -> Tensor:
@@ -107,7 +107,7 @@ def _losses(image: Tensor, text: Tensor, scale: Tensor) -> Iterator[tuple[str, C
     if installed("pytorch-metric-learning"):
         from pytorch_metric_learning.losses import NTXentLoss
 
-        # One direction as the library has it; the same labels twice would mean one set.
+        # The library computes one direction; the same labels object twice would mean one set.
         ntxent, copied = NTXentLoss(TEMPERATURE), labels.clone()
         yield METRIC_LEARNING, lambda: ntxent(image, labels, ref_emb=text, ref_labels=copied)
     if installed("lightly"):

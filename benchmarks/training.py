@@ -1,4 +1,4 @@
-"""Many seeds of a run as one batched model, against loops, processes and ``vmap``."""
+"""Many seeds of a run as one batched model, compared with loops, processes and ``vmap``."""
 
 import os
 import tempfile
@@ -20,10 +20,10 @@ from lib.training.data import TrainingData
 from lib.training.executors import open_executor
 
 FLOOR = "matrix products and AdamW, fused"
-"""What no way to train can do without."""
+"""The work that every way to train must do."""
 SEEDS = 20
 ROUNDS = 6
-"""Turns that each way gets at least: a loop on small batches can take twice its shortest."""
+"""Least number of turns: a loop on small batches can take twice its shortest time."""
 VMAP_AT_ONCE = 8
 """Runs in one call of ``torch.func.vmap``, about as many as a stack of the study holds."""
 COUNTS = (1, 2, 4, 8, 20)
@@ -33,13 +33,13 @@ GALLERY = 1000
 
 @dataclass(frozen=True)
 class Shape:
-    """What runs are like.
+    """The sizes of runs.
 
     Attributes:
-        batch: Pairs in a batch.
+        batch: Pairs per batch.
+        epochs: Number of epochs.
         widths: Lengths of an image's and a caption's feature.
         embedding: Length of an embedding.
-        epochs: How often each training image comes.
     """
 
     batch: int
@@ -61,8 +61,8 @@ SMALL_HEADS = Shape(batch=16, epochs=4, widths=(64, 64), embedding=32)
 def measure(quick: bool) -> Iterator[Row]:
     """Yield whole runs, then training alone by shape, then a curve over counts of runs.
 
-    What a run does once weighs as it does in the study where it trains for as many epochs; on
-    small batches fewer give as many steps.
+    The epochs are the study's, so that the work that a run does once has its usual share; on small
+    batches fewer epochs give as many steps.
     """
     seeds = 3 if quick else SEEDS
     seconds, rounds = (1.0, 1) if quick else (10.0, ROUNDS)
@@ -92,13 +92,13 @@ def _rows(
 
 
 def sized(shape: Shape, gallery: int) -> Features:
-    """Return random features with 1,000 training images and galleries of a size."""
+    """Return random features with 1,000 training images and ``gallery`` images per gallery."""
     sizes = {"train": 1000, "val": gallery, "test": gallery}
     return synthetic_features(sizes, shape.widths, captions=5)
 
 
 def configs(shape: Shape, seeds: int, epochs: int) -> list[RunConfig]:
-    """Return scheduled runs of a shape, by seed."""
+    """Return one scheduled run per seed."""
     schedule = ScheduleConfig(signal="variance", actuator="direction", gamma=10.0)
     return [
         RunConfig(
@@ -122,7 +122,7 @@ def competitors(
 ) -> dict[str, Step]:
     """Return each way to train the runs, by name; all but ours train the plain loss.
 
-    ``workers`` are the package's processes, one a core; they stay between turns, as joblib's do.
+    ``workers`` are the package's processes, one per core; like joblib's, they stay between turns.
     """
     data = TrainingData.of(features, torch.device("cpu"))
     products = Products(made[0], data)
@@ -152,8 +152,7 @@ def competitors(
     if installed("joblib"):
         from joblib import Parallel, delayed, dump, load
 
-        # The processes stay between turns, so that their start is not counted, and read the
-        # features off one file.
+        # The processes stay between turns, so their start does not count; they map one file.
         file = folder / f"{features.fingerprint}.joblib"
         dump(features, file)
         mapped = load(file, mmap_mode="r")
