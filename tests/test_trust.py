@@ -316,7 +316,7 @@ def test_a_parameter_is_data(tmp_path, monkeypatch, name, value):
 )
 def test_a_yaml_tag_is_refused(tmp_path, monkeypatch, document):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(StudyError, match="is no YAML"):
+    with pytest.raises(StudyError, match="is not YAML"):
         parse_pairs([], [document])
     assert list(tmp_path.iterdir()) == []
 

@@ -160,7 +160,7 @@ def _recognise(path: Path, first: str) -> tuple[_Parser, bool]:
     if "\t" in first and "#" in key:
         return _each(_token_entry), False
     raise CorpusError(
-        f"{path} is no caption file known here: its first line {first[:60]!r} is neither "
+        f"{path} is not a known caption file: its first line {first[:60]!r} is neither "
         "'name.jpg#0<TAB>caption' nor the header 'image,caption' nor "
         "'image_name| comment_number| comment'"
     )

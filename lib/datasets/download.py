@@ -58,7 +58,7 @@ def fetch(
             expected one.
     """
     if not re.match(r"https?://", url):
-        raise DownloadError(f"{url!r} is no http or https address")
+        raise DownloadError(f"{url!r} is not an http or https address")
     target.parent.mkdir(parents=True, exist_ok=True)
     part, state = target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.json")
     failures = furthest = 0

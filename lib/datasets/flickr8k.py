@@ -106,7 +106,7 @@ class Flickr8k(Corpus):
         """
         path = self._files.get(sample.id)
         if path is None:
-            raise CorpusError(f"{sample.id!r} is no image of {self!r}")
+            raise CorpusError(f"{sample.id!r} is not an image of {self!r}")
         try:
             data = path.read_bytes()
             # Most decoders accept a flipped bit, and the wrong image would be cached under this id.
@@ -177,7 +177,7 @@ def _folder(path: Path, named_by: str) -> Path:
     path = path.expanduser()
     if not path.is_dir():
         raise CorpusError(
-            f"{named_by} = {str(path)!r} is {'no folder' if path.exists() else 'not there'}; "
+            f"{named_by} = {str(path)!r} is {'not a folder' if path.exists() else 'not there'}; "
             "name the folder that holds Flickr8k's images folder and caption file"
         )
     return path

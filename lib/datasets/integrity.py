@@ -139,17 +139,17 @@ def _faults(
     return faults
 
 
-def _refuse_unusable(place: str, report: IntegrityReport, on_bad_sample: str) -> None:
+def _refuse_unusable(corpus: str, report: IntegrityReport, on_bad_sample: str) -> None:
     if report.fatal and on_bad_sample == "error":
         raise IntegrityError(
-            f"{place} cannot be used as it is: {list_problems(report.fatal)}\n"
+            f"{corpus} cannot be used as it is: {list_problems(report.fatal)}\n"
             "Repair the files, or go on without what is bad by on_bad_sample='skip' "
             f"(it would keep {report.images_kept} images and {report.captions_kept} captions).",
             report,
         )
     if not report.images_kept:
         raise IntegrityError(
-            f"{place}: no image with a caption is left. "
+            f"{corpus}: no image with a caption is left. "
             f"{list_problems(report.problems)}\nCheck that the captions belong to these images.",
             report,
         )
@@ -166,30 +166,30 @@ def match_files(
         files: The existing files by name.
         names: The images.
 
-    >>> found, missing = match_files({"P4.JPG": Path("P4.JPG")}, ["p4.jpg", "p4.jpg.1"])
-    >>> found["p4.jpg"].name, missing
+    >>> matched, missing = match_files({"P4.JPG": Path("P4.JPG")}, ["p4.jpg", "p4.jpg.1"])
+    >>> matched["p4.jpg"].name, missing
     ('P4.JPG', {'p4.jpg.1': 'there is no such file'})
     """
-    found = {name: files[name] for name in names if name in files}
+    matched = {name: files[name] for name in names if name in files}
     loose: dict[str, list[str]] = defaultdict(list)
-    for file in files.keys() - found.keys():
+    for file in files.keys() - matched.keys():
         loose[_fold(file)].append(file)
     claims: dict[str, list[str]] = defaultdict(list)
     missing: dict[str, str] = {}
     for name in names:
-        if name not in found:
+        if name not in matched:
             claims[_fold(name)].append(name)
     for folded, claimants in claims.items():
         fitting = sorted(loose.get(folded, []))
         if len(fitting) == len(claimants) == 1:
-            found[claimants[0]] = files[fitting[0]]
+            matched[claimants[0]] = files[fitting[0]]
             continue
         reason = "there is no such file"
         if fitting:
             others = sorted(set(fitting + claimants))
             reason += f", and names that differ in case are ambiguous: {', '.join(others)}"
         missing |= dict.fromkeys(claimants, reason)
-    return found, missing
+    return matched, missing
 
 
 def inspect_images(folder: Path, paths: Sequence[Path]) -> dict[Path, Inspection]:

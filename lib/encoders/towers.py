@@ -248,8 +248,8 @@ def load_text_tower(name: str) -> TextTower:
     2
     """
     base, layer_text = name, ""
-    if (found := re.fullmatch(r"(.+)@(\d+)", name)) is not None:
-        base, layer_text = found.groups()
+    if (match := re.fullmatch(r"(.+)@(\d+)", name)) is not None:
+        base, layer_text = match.groups()
     source = TEXT_TOWERS[base]() if base in TEXT_TOWERS else base
     logging.getLogger("transformers").setLevel(logging.ERROR)
     # A hub's progress bars would end up in the executed notebooks.
@@ -291,7 +291,7 @@ def _fetch(name: str, library: str, load: Callable[[], Any]) -> Any:
         presets = IMAGE_TOWERS if library == "timm" else TEXT_TOWERS
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise TowerError(
-            f"tower {name!r} is no preset ({', '.join(presets)}) and {library} cannot load it: "
+            f"tower {name!r} is not a preset ({', '.join(presets)}) and {library} cannot load it: "
             f"{reason} Check the name and that the model hub can be reached"
             + ("." if library == "timm" or not Path(name).exists() else ", or the folder's files.")
         ) from error

@@ -66,13 +66,13 @@ def corrupt_caption(
     """
     check_noise(kind, severity, CAPTION_KINDS)
     pieces = caption.split()
-    places = [place for place, piece in enumerate(pieces) if _is_word(piece)]
-    if not places:
+    indices = [index for index, piece in enumerate(pieces) if _is_word(piece)]
+    if not indices:
         return caption
-    words = [pieces[place] for place in places]
+    words = [pieces[index] for index in indices]
     changed = CAPTION_KINDS[kind](words, severity, draws, vocabulary)
-    for place, word in zip(places, changed, strict=True):
-        pieces[place] = word
+    for index, word in zip(indices, changed, strict=True):
+        pieces[index] = word
     return " ".join(piece for piece in pieces if piece)
 
 
@@ -89,13 +89,13 @@ def _drop(words: Words, severity: int, draws: Draws, _vocabulary: Sequence[str])
     """Leave words out, but keep at least one."""
     count = min(affected(len(words), severity), len(words) - 1)
     gone = set(draws.choice(len(words), count, replace=False).tolist())
-    return ["" if place in gone else word for place, word in enumerate(words)]
+    return ["" if index in gone else word for index, word in enumerate(words)]
 
 
 def _swap(words: Words, severity: int, draws: Draws, _vocabulary: Sequence[str]) -> Words:
     """Exchange neighbours in disjoint pairs: half as many pairs as words are changed."""
     count = min(affected(len(words), severity, 20), len(words) // 2)
-    # Draw with each pair as a single place, so that all sets of disjoint pairs are equally likely.
+    # Draw with each pair as one item, so that all sets of disjoint pairs are equally likely.
     chosen = np.sort(draws.choice(len(words) - count, count, replace=False)) + np.arange(count)
     swapped = list(words)
     for first in chosen.tolist():
@@ -106,23 +106,23 @@ def _swap(words: Words, severity: int, draws: Draws, _vocabulary: Sequence[str])
 def _substitute(words: Words, severity: int, draws: Draws, vocabulary: Sequence[str]) -> Words:
     """Replace words by others, all words of the vocabulary being equally likely."""
     replaced = list(words)
-    for place in draws.choice(len(words), affected(len(words), severity), replace=False).tolist():
-        core = _core(words[place])
+    for index in draws.choice(len(words), affected(len(words), severity), replace=False).tolist():
+        core = _core(words[index])
         rank = bisect_left(vocabulary, core.lower())
         is_in = rank < len(vocabulary) and vocabulary[rank] == core.lower()
         others = len(vocabulary) - is_in
         if others:
             drawn = int(draws.integers(others))
             other = vocabulary[drawn + (is_in and drawn >= rank)]
-            replaced[place] = words[place].replace(core, other, 1)
+            replaced[index] = words[index].replace(core, other, 1)
     return replaced
 
 
 def _mistype(words: Words, severity: int, draws: Draws, _vocabulary: Sequence[str]) -> Words:
     """Make one typing error per changed word."""
     typed = list(words)
-    for place in draws.choice(len(words), affected(len(words), severity), replace=False).tolist():
-        typed[place] = _typing_error(words[place], draws)
+    for index in draws.choice(len(words), affected(len(words), severity), replace=False).tolist():
+        typed[index] = _typing_error(words[index], draws)
     return typed
 
 
@@ -131,8 +131,8 @@ def _shuffle(words: Words, severity: int, draws: Draws, _vocabulary: Sequence[st
     count = min(max(2, affected(len(words), severity, 5)), len(words))
     order = draws.permutation(len(words))[:count]
     shuffled = list(words)
-    for place, source in zip(order.tolist(), np.roll(order, 1).tolist(), strict=True):
-        shuffled[place] = words[source]
+    for index, source in zip(order.tolist(), np.roll(order, 1).tolist(), strict=True):
+        shuffled[index] = words[source]
     return shuffled
 
 
@@ -154,8 +154,8 @@ words that are left out are empty.
 def _typing_error(word: str, draws: Draws) -> str:
     """Replace a character by a neighbouring key, insert one, delete the character, or swap it with
     the next. The word changes and is not emptied."""
-    letters = [place for place, character in enumerate(word) if character.isalnum()]
-    transposable = [place for place in letters[:-1] if word[place] != word[place + 1]]
+    letters = [index for index, character in enumerate(word) if character.isalnum()]
+    transposable = [index for index in letters[:-1] if word[index] != word[index + 1]]
     errors = ["replace", "insert"]
     if len(letters) > 1:
         errors.append("delete")
@@ -163,8 +163,8 @@ def _typing_error(word: str, draws: Draws) -> str:
         errors.append("transpose")
     error = errors[int(draws.integers(len(errors)))]
     candidates = transposable if error == "transpose" else letters
-    place = candidates[int(draws.integers(len(candidates)))]
-    before, typed, after = word[:place], word[place], word[place + 1 :]
+    index = candidates[int(draws.integers(len(candidates)))]
+    before, typed, after = word[:index], word[index], word[index + 1 :]
     if error == "transpose":
         return before + after[0] + typed + after[1:]
     if error == "delete":

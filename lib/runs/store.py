@@ -79,12 +79,12 @@ class Store:
     def records(self) -> list[RunRecord]:
         """Return every finished run of the current results version, in order of run id."""
         bundled = {name: self._bundled(name) for name in self._published_runs()}
-        found = {name: record for name, record in bundled.items() if record is not None}
+        finished = {name: record for name, record in bundled.items() if record is not None}
         for path in self.folder.glob("??/*.json"):
             record = self._read(path)
             if record is not None:
-                found.setdefault(record.config.run_id, record)
-        return [found[run_id] for run_id in sorted(found)]
+                finished.setdefault(record.config.run_id, record)
+        return [finished[run_id] for run_id in sorted(finished)]
 
     def unused(self, records: Iterable[RunRecord]) -> int:
         """Return how many of this machine's files :meth:`records` skipped: those that are damaged
@@ -107,21 +107,21 @@ class Store:
         canonical = json.dumps({"version": RESULTS_VERSION, **key}, sort_keys=True)
         file = f"{name}-{hashlib.sha256(canonical.encode()).hexdigest()[:20]}.parquet"
         _note_use("table", file)
-        places = [self.folder.parent / "tables" / file]
+        paths = [self.folder.parent / "tables" / file]
         if self._published is not None:
-            places.insert(0, self._published / "tables" / file)
-        found = _first_intact(places, file)
-        while found is None:
+            paths.insert(0, self._published / "tables" / file)
+        table = _first_intact(paths, file)
+        while table is None:
             with self.leases.take([file]) as taken:
                 # Another process may have written it before this one got the lease.
-                found = _first_intact(places[-1:], file) if places[-1].exists() else None
-                if found is None and taken:
-                    write_table(places[-1], compute(), file)
+                table = _first_intact(paths[-1:], file) if paths[-1].exists() else None
+                if table is None and taken:
+                    write_table(paths[-1], compute(), file)
                     # Read back, so that the first and later calls return the same types.
-                    return read_table(places[-1], file)
-            if found is None:
+                    return read_table(paths[-1], file)
+            if table is None:
                 self.leases.wait([file])
-        return found
+        return table
 
     def _path(self, run_id: str) -> Path:
         return self.folder / run_id[:2] / f"{run_id}.json"
@@ -164,11 +164,11 @@ def _read_published(folder: Path) -> Bundle:
         ) from error
 
 
-def _first_intact(places: Iterable[Path], purpose: str) -> pd.DataFrame | None:
-    for place in places:
-        if place.exists():
+def _first_intact(paths: Iterable[Path], purpose: str) -> pd.DataFrame | None:
+    for path in paths:
+        if path.exists():
             try:
-                return read_table(place, purpose)
+                return read_table(path, purpose)
             except (OSError, DamagedTableError) as error:
                 warnings.warn(f"{error}; made again", stacklevel=3)
     return None

@@ -79,13 +79,13 @@ def read_address(root: Path) -> Address | None:
     address = project.get("urls", {}).get("Repository")
     if not address:
         return None
-    found = re.fullmatch(r"(https://github\.com/[\w.-]+/[\w.-]+?)(\.git)?/?", address)
-    if found is None:
+    match = re.fullmatch(r"(https://github\.com/[\w.-]+/[\w.-]+?)(\.git)?/?", address)
+    if match is None:
         raise AddressError(
             f"{path}: Repository is {address!r}; write https://github.com/OWNER/NAME, which is "
             "where Colab and Binder open notebooks from"
         )
-    return Address(found[1], f"v{project['version']}")
+    return Address(match[1], f"v{project['version']}")
 
 
 def setup_cell(address: Address | None) -> str:
@@ -165,7 +165,7 @@ def write_links(root: Path, notebooks: list[str]) -> list[Path]:
     if not README_BLOCK.search(before):
         raise AddressError(f"{readme} has no <!-- study links --> and <!-- /study links --> lines")
     links = readme_links(address, notebooks)
-    after = README_BLOCK.sub(lambda found: found[1] + links + found[2], before)
+    after = README_BLOCK.sub(lambda match: match[1] + links + match[2], before)
     if after != before:
         write_atomic(readme, after)
         changed.append(readme)

@@ -130,9 +130,9 @@ def notebook_paths(root: Path) -> dict[str, Path]:
     Raises:
         StudyError: The table of contents can't be read.
     """
-    found = {path.stem: path for path in sorted((root / "notebooks").glob("*.ipynb"))}
-    in_book = [name for name in _toc_names(root / "_toc.yml") if name in found]
-    return {name: found[name] for name in dict.fromkeys([*in_book, *found])}
+    paths = {path.stem: path for path in sorted((root / "notebooks").glob("*.ipynb"))}
+    in_book = [name for name in _toc_names(root / "_toc.yml") if name in paths]
+    return {name: paths[name] for name in dict.fromkeys([*in_book, *paths])}
 
 
 def profile_names(root: Path) -> list[str]:
@@ -182,7 +182,7 @@ def read_notebook(path: Path) -> Notebook:
         sources = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
         tags = [tag for cell in cells for tag in cell.get("metadata", {}).get("tags", [])]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StudyError(f"{path} is no readable notebook: {error}") from error
+        raise StudyError(f"{path} is not a readable notebook: {error}") from error
     if tags.count("parameters") != 1:
         raise StudyError(
             f"{path} has {tags.count('parameters')} cells tagged 'parameters'; it needs exactly one"
@@ -207,7 +207,7 @@ def parse_pairs(pairs: Iterable[str], documents: Iterable[str]) -> Values:
         try:
             mapping = yaml.safe_load(document)
         except yaml.YAMLError as error:
-            raise StudyError(f"-y {document!r} is no YAML: {error}") from error
+            raise StudyError(f"-y {document!r} is not YAML: {error}") from error
         given.update(_mapping(mapping, f"-y {document!r}"))
     for pair in pairs:
         name, equals, value = pair.partition("=")

@@ -189,32 +189,32 @@ def book(
 def quick(root: Root = None) -> None:
     """Run everything at the quick profile, build the quick edition and print its address."""
     with explained():
-        found = find_root(root or Path.cwd())
-        _make(found, "quick", found / "_build" / "quick" / "results", "quick")
-        _build(found, "quick")
+        folder = find_root(root or Path.cwd())
+        _make(folder, "quick", folder / "_build" / "quick" / "results", "quick")
+        _build(folder, "quick")
 
 
 @app.command()
 def full(root: Root = None) -> None:
     """Run everything at the full profile, build the published edition and print its address."""
     with explained():
-        found = find_root(root or Path.cwd())
-        results = found / "book" / "results"
+        folder = find_root(root or Path.cwd())
+        results = folder / "book" / "results"
         with tempfile.TemporaryDirectory(prefix="study-") as scratch:
             log = Path(scratch) / "records.log"
-            _make(found, "full", results, "published", {RECORDS_VARIABLE: str(log)})
+            _make(folder, "full", results, "published", {RECORDS_VARIABLE: str(log)})
             publish_records(log, results / "records")
         publish_picture(results / "main-comparison.ipynb", results / "main-comparison.svg")
-        _build(found, "published")
+        _build(folder, "published")
 
 
 @app.command()
 def links(root: Root = None) -> None:
     """Rewrite the notebooks' generated cells and the README's links; print the changed files."""
     with explained():
-        found = find_root(root or Path.cwd())
+        folder = find_root(root or Path.cwd())
         try:
-            changed = write_links(found, list(load_catalogue(found).notebooks))
+            changed = write_links(folder, list(load_catalogue(folder).notebooks))
         except AddressError as error:
             raise StudyError(str(error)) from error
         for path in changed:

@@ -128,9 +128,9 @@ def _open(source: Path) -> tuple[list[tuple[str, Incoming]], list[Path]]:
         except (OSError, ValueError, KeyError) as error:
             raise ExchangeError(f"{folder} holds damaged records: {error}") from error
     for runs in (source / "runs", source):
-        if found := sorted(runs.glob("??/*.json")):
+        if files := sorted(runs.glob("??/*.json")):
             tables = sorted((runs.parent / "tables").glob("*.parquet"))
-            return [(path.stem, _read(path)) for path in found], tables
+            return [(path.stem, _read(path)) for path in files], tables
     raise ExchangeError(
         f"{source} holds no run records: name a folder that `study export` wrote, its "
         "runs.parquet, or another machine's $STUDY_HOME"

@@ -103,10 +103,10 @@ def settings(records: Iterable[RunRecord]) -> list[Setting]:
     return sorted(every, key=lambda s: (-len(s.records), s.config.method, s.config.run_id))
 
 
-def settings_table(found: Sequence[Setting]) -> pd.DataFrame:
+def settings_table(chosen: Sequence[Setting]) -> pd.DataFrame:
     """Return one row per setting: the id of its first run, its constants and its mean results."""
     rows = []
-    for setting in found:
+    for setting in chosen:
         tests = pd.DataFrame([dict(record.test) for record in setting.records.values()])
         first = next(iter(setting.records.values())).config
         rows.append(
@@ -143,27 +143,27 @@ def find_setting(records: Sequence[RunRecord], text: str, *, best: bool = False)
         chosen = [record for record in records if record.config.with_seed(0) in configs]
     else:
         chosen = select(records, [part for part in text.split(",") if part.strip()])
-    found = settings(chosen)
-    if not found:
+    fitting = settings(chosen)
+    if not fitting:
         methods = sorted({record.config.method for record in records})
         raise LedgerError(
             f"no finished run fits {text!r}{did_you_mean(text.split(',')[0], methods)}; "
             f"there are runs of: {', '.join(methods) or 'nothing'}"
         )
-    if len(found) == 1:
-        return found[0]
+    if len(fitting) == 1:
+        return fitting[0]
     if best:
-        shared = set.intersection(*(set(setting.records) for setting in found))
+        shared = set.intersection(*(set(setting.records) for setting in fitting))
         if shared:
-            return max(found, key=lambda setting: setting.validation(sorted(shared)))
+            return max(fitting, key=lambda setting: setting.validation(sorted(shared)))
     shown = "\n".join(
         f"  {next(iter(s.records.values())).config.run_id[:SHORT_ID]}  {len(s.records)} seeds  "
         f"{s.config.corpus}, {s.config.train_images} images  {s.name}"
-        for s in found[:10]
+        for s in fitting[:10]
     )
-    more = f"\n  and {len(found) - 10} more" if len(found) > 10 else ""
+    more = f"\n  and {len(fitting) - 10} more" if len(fitting) > 10 else ""
     raise LedgerError(
-        f"{text!r} fits {len(found)} settings; name one by its id, add terms such as "
+        f"{text!r} fits {len(fitting)} settings; name one by its id, add terms such as "
         f"{text!r} + ',temperature=0.1' or --where, or take --best on validation"
         f"{' (they share no seed)' if best else ''}:\n{shown}{more}"
     )
@@ -260,7 +260,7 @@ def _parse(term: str) -> tuple[str, list[Any]]:
         # Keyboards have no multiplication sign and few have a τ.
         name, values = "method", name.replace(" x ", " × ").replace("tau", "τ")
     if not name.strip() or not values.strip():
-        raise LedgerError(f"{term!r} is no term: write NAME=VALUE, or a method alone")
+        raise LedgerError(f"{term!r} is not a term: write NAME=VALUE, or a method alone")
     return name.strip(), [_value(text.strip()) for text in values.split("|")]
 
 

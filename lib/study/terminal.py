@@ -36,16 +36,16 @@ class Board:
     def notebook(self, name: str) -> Iterator[Path]:
         """Show ``name`` as running; yield the file whose appended lines are shown as they come."""
         started = time.monotonic()
-        place = f"[{self.done + 1}/{self.total}] {name}"
+        title = f"[{self.done + 1}/{self.total}] {name}"
         with (
             tempfile.TemporaryDirectory(prefix="study-") as scratch,
-            self._view(place) as show,
+            self._view(title) as show,
             follow(Path(scratch) / "progress.log", self._kept(name, show)),
         ):
             yield Path(scratch) / "progress.log"
         self.done += 1
         ended = f"done in {time.monotonic() - started:.0f} s"
-        typer.echo(f"{place}: {ended}", err=True)
+        typer.echo(f"{title}: {ended}", err=True)
         self._kept(name, lambda line: None)(ended)
 
     def _kept(self, name: str, show: Callable[[str], None]) -> Callable[[str], None]:
@@ -63,9 +63,9 @@ class Board:
         return show_and_keep
 
     @contextmanager
-    def _view(self, place: str) -> Iterator[Callable[[str], None]]:
+    def _view(self, title: str) -> Iterator[Callable[[str], None]]:
         if not sys.stderr.isatty():
-            typer.echo(f"{place}: running", err=True)
+            typer.echo(f"{title}: running", err=True)
             yield _thinned(lambda line: typer.echo(f"  {line}", err=True))
             return
         columns = (
@@ -75,7 +75,7 @@ class Board:
             TextColumn("{task.fields[line]}", markup=False),
         )
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task(place, total=self.total, completed=self.done, line="")
+            task = progress.add_task(title, total=self.total, completed=self.done, line="")
             yield lambda line: progress.update(task, line=line)
 
 

@@ -173,8 +173,8 @@ def test_bytes_that_are_no_utf8_are_named_and_stop_nothing():
         (b"", "no line of text"),
         (b" \r\n\n", "no line of text"),
         ("p1.jpg#0\tA kite .".encode("utf-16"), "UTF-16"),
-        (b"<html>Not Found</html>", "no caption file known"),
-        (b"p1.jpg A kite .", "no caption file known"),
+        (b"<html>Not Found</html>", "not a known caption file"),
+        (b"p1.jpg A kite .", "not a known caption file"),
     ],
 )
 def test_files_of_another_kind_are_refused(data, reason):

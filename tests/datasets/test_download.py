@@ -142,7 +142,7 @@ class TestFetch:
     def test_no_server_is_a_clear_error(self, tmp_path):
         with pytest.raises(DownloadError, match="2 attempts brought nothing more"):
             fetch("http://127.0.0.1:9/file", tmp_path / "a", attempts=2, pause=0.0)
-        with pytest.raises(DownloadError, match="no http or https address"):
+        with pytest.raises(DownloadError, match="not an http or https address"):
             fetch("file:///etc/passwd", tmp_path / "a")
 
 

@@ -92,7 +92,7 @@ def test_an_image_that_is_gone_since_the_check_is_named(tmp_path):
 
 def test_a_sample_of_another_corpus_is_refused(tmp_path):
     corpus = Flickr8k(write_official(tmp_path, pictures(*NAMES), TEXT, SPLITS))
-    with pytest.raises(CorpusError, match="'train-00000' is no image of"):
+    with pytest.raises(CorpusError, match="'train-00000' is not an image of"):
         corpus.load_image(load_corpus("scenes", train=1, val=0, test=0).samples[0])
 
 
@@ -127,7 +127,7 @@ class TestWhereItIsLookedFor:
         monkeypatch.setenv("FLICKR8K_ROOT", str(tmp_path / "typo"))
         with pytest.raises(CorpusError, match=r"\$FLICKR8K_ROOT = '.*typo' is not there"):
             Flickr8k()
-        with pytest.raises(CorpusError, match="is no folder"):
+        with pytest.raises(CorpusError, match="is not a folder"):
             Flickr8k(write_text(tmp_path / "file", ""))
 
     def test_a_folder_of_neither_layout_is_an_error(self, tmp_path):

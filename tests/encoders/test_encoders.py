@@ -213,10 +213,10 @@ def test_images_are_squashed_and_not_cropped():
 @pytest.mark.parametrize(
     ("load", "name", "message"),
     [
-        (load_image_tower, "efficientnet-lite", "efficientnet-lite' is no preset"),
+        (load_image_tower, "efficientnet-lite", "efficientnet-lite' is not a preset"),
         (load_image_tower, "efficientnet-lite0@12", "32 to 1024"),
         (load_image_tower, "efficientnet-lite0@big", "32 to 1024"),
-        (load_text_tower, "no-such-tower/at-all", "is no preset"),
+        (load_text_tower, "no-such-tower/at-all", "is not a preset"),
         (load_text_tower, "minilm@7", "minilm has 6 layers"),
     ],
 )

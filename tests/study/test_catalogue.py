@@ -44,7 +44,7 @@ def test_a_notebook_needs_exactly_one_parameters_cell(tmp_path):
     with pytest.raises(StudyError, match="has 0 cells tagged 'parameters'"):
         read_notebook(path)
     path.write_text("{")
-    with pytest.raises(StudyError, match=r"corpus\.ipynb is no readable notebook"):
+    with pytest.raises(StudyError, match=r"corpus\.ipynb is not a readable notebook"):
         read_notebook(path)
 
 
@@ -131,7 +131,7 @@ def test_pairs_and_documents():
         parse_pairs(["epochs"], [])
     with pytest.raises(StudyError, match="expected a mapping"):
         parse_pairs([], ["[1, 2]"])
-    with pytest.raises(StudyError, match="is no YAML"):
+    with pytest.raises(StudyError, match="is not YAML"):
         parse_pairs([], ["{a: "])
-    with pytest.raises(StudyError, match="is no YAML"):
+    with pytest.raises(StudyError, match="is not YAML"):
         parse_pairs([], ["!!python/object/apply:os.system ['false']"])

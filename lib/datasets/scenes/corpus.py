@@ -107,4 +107,4 @@ class Scenes(Corpus):
         try:
             return self._scenes[sample.id]
         except KeyError:
-            raise CorpusError(f"{sample.id!r} is no image of {self!r}") from None
+            raise CorpusError(f"{sample.id!r} is not an image of {self!r}") from None

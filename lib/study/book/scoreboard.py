@@ -44,7 +44,7 @@ class VerdictRole(SphinxRole):
             if self.text == verdict:
                 return [badge(verdict)], []
         raise FindingsError(
-            f"{self.env.docname}, line {self.lineno}: {self.text!r} is no verdict; "
+            f"{self.env.docname}, line {self.lineno}: {self.text!r} is not a verdict; "
             f"there are {', '.join(SYMBOLS)}"
         )
 

@@ -109,7 +109,7 @@ def _check_page(path: Path) -> Iterator[str]:
             )
             yield from _check_notebook(path, cells)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            yield f"{path} is no readable notebook: {type(error).__name__} {error}"
+            yield f"{path} is not a readable notebook: {type(error).__name__} {error}"
             return
     headings = [token.tag for token in MarkdownIt().parse(prose) if token.type == "heading_open"]
     if headings[:1] != ["h1"]:

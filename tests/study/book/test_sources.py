@@ -124,7 +124,7 @@ def test_title_in_a_code_cell_is_none(root):
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"cells": 1}', '{"cells": [{}]}'])
 def test_unreadable_notebook(root, text):
     (root / "book" / "results" / "corpus.ipynb").write_text(text)
-    refuse(root, "corpus.ipynb is no readable notebook")
+    refuse(root, "corpus.ipynb is not a readable notebook")
 
 
 def test_failed_notebook(root):
