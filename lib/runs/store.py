@@ -114,7 +114,7 @@ class Store:
         while table is None:
             with self.leases.take([file]) as taken:
                 # Another process may have written it before this one got the lease.
-                table = _first_intact(paths[-1:], file) if paths[-1].exists() else None
+                table = _first_intact(paths[-1:], file)
                 if table is None and taken:
                     write_table(paths[-1], compute(), file)
                     # Read back, so that the first and later calls return the same types.

@@ -65,7 +65,7 @@ def test_terms_choose_runs(terms, places):
 def test_a_wrong_term_is_refused_with_the_nearest_name():
     with pytest.raises(LedgerError, match=r"no column 'temprature' \(did you mean 'temperature'"):
         select(RUNS, ["temprature=0.1"])
-    with pytest.raises(LedgerError, match="no term"):
+    with pytest.raises(LedgerError, match="not a term"):
         select(RUNS, ["temperature="])
 
 
