@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lib.encoders import Features
 
 TRAINING_SEVERITY = 3
-"""Of the noise in training captions and images.
+"""Severity of the noise in training captions and images.
 
 >>> TRAINING_SEVERITY
 3
@@ -29,25 +29,22 @@ def training_features(
     device: str = "auto",
     clean: Features | None = None,
 ) -> Features:
-    """Return a corpus's features with every train caption, or every train image, a noisy one.
+    """Return a corpus's features with noise in every caption, or every image, of the train split.
 
-    Each draws one of the kinds of its noise, at :data:`lib.noise.TRAINING_SEVERITY`, the same for
-    every run: a run's seed says which of them it trains on.
+    The noise of each is drawn from those of its kind, at :data:`lib.noise.TRAINING_SEVERITY`. It is
+    the same for all runs; a run's seed chooses the noisy captions or images that it trains on.
 
     Args:
         corpus: The clean corpus.
         kind: ``"captions"`` or ``"images"``.
-        image_tower: As for :func:`lib.encoders.extract_features`.
-        text_tower: As there.
-        device: As there.
-        clean: The clean corpus's features, if they are loaded already.
+        image_tower, text_tower, device: As for :func:`lib.encoders.extract_features`.
+        clean: The clean corpus's features, if they are already loaded.
 
     Returns:
-        Features with the rows of the clean corpus's; those of other splits, and of what the noise
-        does not concern, are equal to them.
+        Features in the rows of the clean ones, and equal to them in all that gets no noise.
 
     Raises:
-        ValueError: The kind is none of the two, or the device cannot be used.
+        ValueError: The kind is unknown, or the device cannot be used.
         TowerError: A tower cannot be loaded.
 
     >>> from lib.datasets import load_corpus
@@ -70,12 +67,11 @@ def training_features(
     train = np.array(clean.splits) == "train"
     if kind == "captions":
         rows = extract_captions(noisy, text_tower, device)
-        text = clean.text.copy()
-        text[train[clean.caption_owner]] = rows.values
-        changed = replace(clean, text=text)
+        name, replaced = "text", train[clean.caption_owner]
     else:
         rows = extract_images(noisy, image_tower, device)
-        image = np.array(clean.image)
-        image[train] = rows.values
-        changed = replace(clean, image=image)
-    return replace(changed, fingerprint=f"{clean.fingerprint} with {rows.fingerprint}")
+        name, replaced = "image", train
+    changes: dict[str, Any] = {"fingerprint": f"{clean.fingerprint} with {rows.fingerprint}"}
+    changes[name] = np.array(getattr(clean, name))
+    changes[name][replaced] = rows.values
+    return replace(clean, **changes)

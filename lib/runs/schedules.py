@@ -1,7 +1,5 @@
-"""What is scheduled in a run: schedulers, constants, replays and rivals, as configurations.
-
-Each configuration builds the module that it configures, for all runs of a stack that share one.
-"""
+"""Configurations of schedules: schedulers, constants, replays and rivals. Each builds the module
+that the runs of a stack share."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,7 +20,7 @@ from lib.utils.names import OneOf
 
 
 def constants(schedules: Sequence[Any], name: str, default: float | None = None) -> Any:
-    """Return a constant of R schedules by its name, (R,); None if one has neither it nor a default.
+    """Return the field ``name`` of R schedules, (R,), or None if a value and the default are None.
 
     >>> constants([GradNormConfig(alpha=1.5, step=0.5), GradNormConfig(alpha=2, step=1)], "alpha")
     tensor([1.5000, 2.0000])
@@ -36,28 +34,27 @@ class _Schedule(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     sharing: ClassVar[tuple[str, ...]] = ()
-    """Fields that runs must have in common to share a module."""
+    """Fields that must be equal for runs to share a module."""
 
     @staticmethod
     def build(schedules: Sequence[Any], steps: int) -> nn.Module:
-        """Return the module that R schedules of one class share, for so many steps per epoch."""
-        constant = partial(constants, schedules)
+        """Return the module that R schedules of one class share, for ``steps`` per epoch."""
         shape = {"batch_shape": (len(schedules),)}
-        module: nn.Module = schedules[0]._module(constant, steps, shape)
+        module: nn.Module = schedules[0]._module(partial(constants, schedules), steps, shape)
         return module
 
     def _module(self, constant: Callable[..., Any], steps: int, shape: dict[str, Any]) -> nn.Module:
-        # Rules that act on the losses leave weights and temperature as they are.
+        # For rivals that are losses: weights and temperature stay fixed.
         return Fixed()
 
 
 class RivalConstants(_Schedule):
-    """The constants of a rival that is a schedule.
+    """The constants of a rival.
 
     Attributes:
-        name: How the study names it.
-        sets_temperature: Whether it owns the temperature.
-        reads_info_nce: Whether it computes InfoNCE, or a loss in its place, itself.
+        name: The rival's name in the study.
+        sets_temperature: Whether the rival sets the temperature.
+        reads_info_nce: Whether the rival computes InfoNCE, or a loss in its place, itself.
     """
 
     name: ClassVar[str]
@@ -66,7 +63,7 @@ class RivalConstants(_Schedule):
 
 
 class CosineConfig(RivalConstants):
-    """:class:`lib.rivals.CosineTemperature`: a swing of ``period`` epochs between two bounds."""
+    """:class:`lib.rivals.CosineTemperature`, with a period of ``period`` epochs."""
 
     name = "cosine temperature"
     sets_temperature = True
@@ -87,10 +84,10 @@ class CosineConfig(RivalConstants):
 
 
 class UncertaintyConfig(RivalConstants):
-    """:class:`lib.rivals.UncertaintyWeights`: log-variances with a learning rate of their own."""
+    """:class:`lib.rivals.UncertaintyWeights`, with a learning rate for the log-variances."""
 
     name = "uncertainty weighting"
-    # A learning rate belongs to a whole group of the optimiser.
+    # Parameters of one module have one learning rate.
     sharing = ("rate",)
 
     rate: float = Field(gt=0)
@@ -112,7 +109,7 @@ class AnalyticUncertaintyConfig(RivalConstants):
 
 
 class DynamicWeightAverageConfig(RivalConstants):
-    """:class:`lib.rivals.DynamicWeightAverage`: over a ``period`` of whole epochs."""
+    """:class:`lib.rivals.DynamicWeightAverage`, with a period of ``period`` epochs."""
 
     name = "dynamic weight average"
     reads_info_nce = True
@@ -135,7 +132,7 @@ class GradNormConfig(RivalConstants):
 
 
 class IndividualTemperatureConfig(RivalConstants):
-    """:class:`lib.rivals.IndividualTemperatures`, all starting at the run's temperature."""
+    """:class:`lib.rivals.IndividualTemperatures`, which start at the run's temperature."""
 
     name = "individual temperatures"
     sets_temperature = True
@@ -183,7 +180,7 @@ class ScheduleConfig(_Schedule):
 
 
 class ConstantConfig(_Schedule):
-    """Weights of the two directions that never change: ``weight_i2t`` and 2 minus it."""
+    """Constant weights of the two directions: ``weight_i2t`` and 2 - ``weight_i2t``."""
 
     weight_i2t: float = Field(gt=0, lt=2)
 
@@ -193,20 +190,19 @@ class ConstantConfig(_Schedule):
 
     @property
     def weight_t2i(self) -> float:
-        """The other weight."""
+        """Weight of text to image, 2 - ``weight_i2t``."""
         return 2 - self.weight_i2t
 
 
 class ReplayConfig(_Schedule):
-    """What a scheduler set in a finished run, played to a run that the scheduler does not see.
+    """Replays to a run what a scheduler set in a finished run.
 
     Attributes:
-        of: The scheduler whose weights and temperature are played.
-        whose: ``"own"``: of the run with the same seed; ``"other"``: of its neighbour, the seeds
-            2k and 2k + 1 being each other's.
-        form: ``"path"``: step by step; ``"mean"``: its mean, constant (of a temperature, the
-            geometric mean); ``"surrogate"``: a random path with the same mean, variance and
-            autocorrelation.
+        of: The scheduler whose weights and temperature are replayed.
+        whose: ``"own"``: of the run with the same seed; ``"other"``: of the run with the
+            neighbouring seed, where 2k and 2k + 1 are neighbours.
+        form: ``"path"``: step by step; ``"mean"``: the constant mean (geometric for temperatures);
+            ``"surrogate"``: a random path with the same mean, variance and autocorrelation.
     """
 
     of: ScheduleConfig

@@ -1,4 +1,4 @@
-"""A corpus's features on the device that trains, and the draws that a run makes from them."""
+"""A corpus's features on the training device, and the draws that a run makes from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,20 +33,17 @@ class Gallery:
         if not rows.size or not captions.size:
             raise ValueError(f"the corpus's {split!r} split is empty; it is needed to evaluate")
         owner = np.searchsorted(rows, features.caption_owner[captions])
-        return cls(
-            torch.from_numpy(features.image[rows]).to(device),
-            torch.from_numpy(features.text[captions]).to(device),
-            torch.from_numpy(owner).to(device),
-        )
+        arrays = features.image[rows], features.text[captions], owner
+        return cls(*(torch.from_numpy(array).to(device) for array in arrays))
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """What a run trains on: n images and, for each, the captions it is paired with.
+    """What a run trains on: n images, and the captions that each image is paired with.
 
     Attributes:
         image: (n,) rows of :attr:`TrainingData.image`.
-        first_caption, caption_count: (n,) where the captions paired with it start; how many.
+        first_caption, caption_count: (n,) first caption and number of captions of each image.
         noisy_caption: (M,) whether a caption is replaced by its noisy version.
     """
 
@@ -56,33 +53,30 @@ class Pairs:
     noisy_caption: NDArray[np.bool_]
 
     def places(self, images: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return which of the n images each of these rows is, 0 to n - 1."""
+        """Return the position among the n images, 0 to n - 1, of rows of images."""
         order = np.argsort(self.image)
         return order[np.searchsorted(self.image, images, sorter=order)]
 
     def caption_rows(self, captions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the rows of :attr:`TrainingData.text` that stand for captions of the corpus."""
+        """Return the rows of :attr:`TrainingData.text` to read for captions of the corpus."""
         return captions + len(self.noisy_caption) * self.noisy_caption[captions]
 
     def all_captions(self) -> NDArray[np.int64]:
         """Return the rows of every caption of every pair."""
         spans = zip(self.first_caption, self.caption_count, strict=True)
-        rows = np.concatenate([np.arange(first, first + count) for first, count in spans])
-        return self.caption_rows(rows)
+        return self.caption_rows(np.concatenate([np.arange(a, a + count) for a, count in spans]))
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """A corpus's features on the device that trains.
+    """A corpus's features on the training device.
 
     Attributes:
-        image, text: (N, d_image) and (M, d_text); where there are noisy versions, they follow as
-            another N and M rows.
+        image, text: (N, d_image) and (M, d_text); noisy versions, if any, follow as another N and M
+            rows.
         train_rows: Image rows of the train split that have a caption.
-        first_caption, caption_count: (N,) where an image's captions start in ``text``; how many.
+        first_caption, caption_count: (N,) first row in ``text`` and number of an image's captions.
         validation, test: The galleries, always clean.
-        corpus_fingerprint: Of the corpus.
-        device: Where the tensors are.
     """
 
     image: Tensor
@@ -99,7 +93,7 @@ class TrainingData:
     def of(
         cls, features: Features, device: torch.device, noisy: Features | None = None
     ) -> "TrainingData":
-        """Move a corpus's features to a device, with those of its noisy version if there is one.
+        """Move a corpus's features, and those of its noisy version if given, to a device.
 
         Raises:
             ValueError: The corpus has no validation or no test split.
@@ -120,8 +114,8 @@ class TrainingData:
         )
 
     def pairs(self, config: RunConfig) -> Pairs:
-        """Draw a run's low-data subset and its noise. At one seed a smaller subset is a part of a
-        larger one, and the noisy ones of a lower rate are among those of a higher one."""
+        """Draw a run's low-data subset and its noise. At the same seed a larger subset contains a
+        smaller one, and a higher rate makes all those pairs noisy that a lower rate does."""
         rows = generator(config.seed, "subset").permutation(self.train_rows)[: config.train_images]
         image, owner = rows, rows
         noisy_caption = np.zeros(int(self.caption_count.sum()), dtype=bool)
@@ -145,40 +139,37 @@ class TrainingData:
     def epoch(
         self, config: RunConfig, pairs: Pairs, epoch: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Draw an epoch: the image rows in their order, and one caption row for each. An image
-        comes once an epoch, so no batch holds two captions of it.
-
-        With several captions an image, each image is followed by itself with its others: distinct
-        ones, as long as it has so many."""
+        """Draw an epoch: image rows in random order, and one caption row for each. Each image comes
+        once per epoch, so no batch holds two captions of it. With several captions per image, the
+        image is repeated with distinct captions, or all its captions in turn if it has fewer."""
         order = generator(config.seed, "batch order", epoch).permutation(len(pairs.image))
         draw = generator(config.seed, "captions", epoch).random(len(order))
-        place = (draw * pairs.caption_count[order]).astype(np.int64)
+        chosen = (draw * pairs.caption_count[order]).astype(np.int64)
         copies = config.captions_at_once
         if copies > 1:
             count = pairs.caption_count[order, None]
             keys = generator(config.seed, "more captions", epoch).random((len(order), count.max()))
             keys[np.arange(keys.shape[1]) >= count] = 2.0
-            np.put_along_axis(keys, place[:, None], -1.0, axis=1)
+            np.put_along_axis(keys, chosen[:, None], -1.0, axis=1)
             chosen = np.take_along_axis(np.argsort(keys, axis=1), np.arange(copies) % count, axis=1)
-            order, place = np.repeat(order, copies), chosen.ravel()
-        return pairs.image[order], pairs.caption_rows(pairs.first_caption[order] + place)
+            order, chosen = np.repeat(order, copies), chosen.ravel()
+        return pairs.image[order], pairs.caption_rows(pairs.first_caption[order] + chosen)
 
 
 def draw_epoch(
     configs: Sequence[RunConfig], data: TrainingData, pairs: Sequence[Pairs], epoch: int
 ) -> list[Tensor]:
-    """Draw an epoch of runs, on the device: the rows of images and of captions, and which of its
-    run's images each pair has, (R, P) each."""
+    """Draw an epoch of R runs: image rows, caption rows and positions of the images among those of
+    the run, each (R, P) on the device."""
     drawn = []
-    for config, own in zip(configs, pairs, strict=True):
-        images, captions = data.epoch(config, own, epoch)
-        drawn.append((images, captions, own.places(images)))
+    for config, run_pairs in zip(configs, pairs, strict=True):
+        images, captions = data.epoch(config, run_pairs, epoch)
+        drawn.append((images, captions, run_pairs.places(images)))
     return [torch.from_numpy(np.stack(rows)).to(data.device) for rows in zip(*drawn, strict=True)]
 
 
 def batches(count: int, size: int, copies: int = 1) -> list[slice]:
-    """Cut an epoch of ``count`` images into batches of ``size`` of them, ``copies`` pairs each. A
-    last batch of a single image has no negatives and gives no signal: it is left out, and its image
-    meets others in the next epoch's order."""
+    """Cut an epoch of ``count`` images into batches of ``size`` images with ``copies`` pairs each.
+    A last batch of a single image is left out: it has no negatives."""
     starts = [start for start in range(0, count, size) if count - start >= 2]
     return [slice(start * copies, (start + size) * copies) for start in starts]

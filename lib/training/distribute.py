@@ -1,4 +1,4 @@
-"""Training the stacks of a sweep on an executor: what is sent, what comes back, what is lost."""
+"""Train stacks of runs on an executor; submit a stack again if its worker is lost."""
 
 import json
 import platform
@@ -31,21 +31,20 @@ from lib.utils.files import home
 from lib.utils.version import code_version
 
 RESUBMISSIONS = 2
-"""How often a stack that was lost with its worker is submitted again."""
+"""How often a stack is submitted again after its worker was lost."""
 
 
 class TrainingError(RuntimeError):
-    """A run did not end in numbers that may be published."""
+    """A run diverged, or was lost with its worker."""
 
 
 @dataclass(frozen=True)
 class Payload:
-    """What a worker needs to know of a corpus: neither corpus nor towers nor a store.
+    """What a worker needs besides the runs.
 
     Attributes:
-        clean: The features.
-        noisy: Those of the noisy version, if runs train on one.
-        device: Where to train, as the worker understands it.
+        clean, noisy: The corpus's features, and those of its noisy version if runs train on one.
+        device: Where to train; ``"auto"`` is resolved by the worker.
     """
 
     clean: Features
@@ -60,25 +59,25 @@ class Payload:
 def distribute(
     executor: Executor, payload: Payload, stacks: Sequence[list[RunConfig]], replayed: Replayed
 ) -> Iterator[StackResult]:
-    """Train stacks on an executor and yield the result of each, as they end.
+    """Train stacks on an executor and yield the result of each as it ends.
 
     Stacks that are lost with a worker are submitted again, at most :data:`RESUBMISSIONS` times.
     When the caller stops iterating or is interrupted, stacks that have not begun are cancelled.
 
     Args:
-        executor: Any; its workers must have this very package.
-        payload: The data, sent once: through :class:`lib.training.executors.Cluster` to every
-            worker, else as a file, which the workers must see.
+        executor: Any executor whose workers have the same version of this package.
+        payload: The data, sent once: to every worker by :class:`lib.training.executors.Cluster`,
+            otherwise as a file that the workers must be able to read.
         stacks: Runs that train together.
-        replayed: Finished runs that others replay; only those that a stack needs go with it.
+        replayed: Finished runs that others replay; a stack is sent with those that it needs.
     """
     waiting = [(stack, 0) for stack in reversed(stacks)]
     submitted: dict[Future[Any], tuple[list[RunConfig], int]] = {}
     with _sent(executor, payload) as send:
-        place = send()
+        handle = send()
         try:
             while waiting or submitted:
-                # Few are submitted at a time: only those can be lost with a worker. A stack lost
+                # Few are submitted at a time, so that few can be lost with a worker. A stack lost
                 # once is submitted alone, so that it cannot take others down with it.
                 while waiting and len(submitted) < 2 * workers_of(executor):
                     suspects = waiting[-1][1] + sum(losses for _, losses in submitted.values())
@@ -86,7 +85,8 @@ def distribute(
                         break
                     stack, losses = waiting.pop()
                     needed = {c.source: replayed[c.source] for c in stack if c.source}
-                    submitted[_submit(executor, place, stack, needed)] = stack, losses
+                    future = _submit(executor, handle, stack, needed, code_version())
+                    submitted[future] = stack, losses
                 done, _ = wait(submitted, return_when=FIRST_COMPLETED)
                 down = False
                 for future in done:
@@ -103,7 +103,7 @@ def distribute(
                         yield StackResult(stack, [], [], lost=True)
                 if down:
                     # The last worker that had the data may be gone.
-                    place = send()
+                    handle = send()
         finally:
             for future in submitted:
                 future.cancel()
@@ -115,7 +115,7 @@ def train_elsewhere(
     """Train a stack in this worker, as :func:`lib.training.stack.train_stack` does.
 
     Raises:
-        TrainingError: The worker has other code than who sends the work, or can't read the data.
+        TrainingError: The worker has another version of the package, or can't read the data.
     """
     if code != code_version():
         raise TrainingError(
@@ -133,13 +133,11 @@ def train_elsewhere(
     return train_stack(stack, payload.unpack(), replayed)
 
 
-def _submit(
-    executor: Executor, place: Any, stack: list[RunConfig], needed: Replayed
-) -> "Future[Any]":
+def _submit(executor: Executor, *arguments: Any) -> "Future[Any]":
     try:
-        return executor.submit(train_elsewhere, place, stack, needed, code_version())
+        return executor.submit(train_elsewhere, *arguments)
     except BrokenExecutor as error:
-        # It broke a moment ago, and nobody has asked for its results since.
+        # The executor broke after its last result was read.
         broken: Future[Any] = Future()
         broken.set_exception(error)
         return broken
@@ -147,8 +145,10 @@ def _submit(
 
 @contextmanager
 def _sent(executor: Executor, payload: Payload) -> Iterator[Any]:
-    """Yield a function that makes the data reachable and returns what stands for them."""
-    plain = replace(payload, clean=_plain(payload.clean))
+    """Yield a function that makes the data available to workers and returns a handle for them."""
+    # A memory-mapped array would be read back as an object that maps no file.
+    arrays = {name: np.array(getattr(payload.clean, name)) for name in ("image", "text")}
+    plain = replace(payload, clean=replace(payload.clean, **arrays))
     if hasattr(executor, "send"):
         yield lambda: executor.send(plain)
         return
@@ -159,42 +159,30 @@ def _sent(executor: Executor, payload: Payload) -> Iterator[Any]:
         yield lambda: path
 
 
-def _plain(features: Features) -> Features:
-    # A mapped file is sent as the whole array, and read back as something that maps none.
-    return replace(features, image=np.array(features.image), text=np.array(features.text))
-
-
 _ARRAYS = ("image", "text", "caption_owner")
 
 
 def write_payload(payload: Payload, path: Path) -> None:
-    """Write arrays and JSON: what reads a file must not be told by it what to run."""
+    """Write a payload as arrays and JSON, so that reading the file cannot run code."""
     arrays: dict[str, Any] = {}
-    words: dict[str, Any] = {"device": payload.device}
-    for name, features in (("clean", payload.clean), ("noisy", payload.noisy)):
-        if features is not None:
-            own = {field.name: getattr(features, field.name) for field in fields(features)}
-            arrays |= {f"{name}.{key}": own.pop(key) for key in _ARRAYS}
-            words[name] = own
-    np.savez(path, words=np.array(json.dumps(words)), **arrays)
+    texts: dict[str, Any] = {"device": payload.device}
+    for name in ("clean", "noisy"):
+        if (features := getattr(payload, name)) is not None:
+            values = {field.name: getattr(features, field.name) for field in fields(features)}
+            arrays |= {f"{name}.{key}": values.pop(key) for key in _ARRAYS}
+            texts[name] = values
+    np.savez(path, texts=np.array(json.dumps(texts)), **arrays)
 
 
 def read_payload(path: Path) -> Payload:
     """Read what :func:`write_payload` wrote."""
     with np.load(path, allow_pickle=False) as read:
-        words = json.loads(str(read["words"]))
-
-        def features(name: str) -> Features | None:
-            if name not in words:
-                return None
-            own = words[name]
-            lists: dict[str, Any] = {key: tuple(own.pop(key)) for key in ("image_ids", "splits")}
-            arrays: dict[str, Any] = {key: read[f"{name}.{key}"] for key in _ARRAYS}
-            return Features(**own, **lists, **arrays)
-
-        clean = features("clean")
-        assert clean is not None  # it is always written
-        return Payload(clean, features("noisy"), words["device"])
+        texts = json.loads(str(read["texts"]))
+        payload: dict[str, Any] = {"device": texts.pop("device"), "noisy": None}
+        for name, values in texts.items():
+            values |= {key: tuple(values[key]) for key in ("image_ids", "splits")}
+            payload[name] = Features(**values, **{key: read[f"{name}.{key}"] for key in _ARRAYS})
+        return Payload(**payload)
 
 
 def _error_of(future: "Future[Any]") -> BaseException | None:
@@ -206,6 +194,6 @@ def _is_loss(error: BaseException) -> bool:
 
 
 def _is_final(error: BaseException) -> bool:
-    # A scheduler has sent the work out again by itself, and gives up.
+    # The scheduler has already tried the work again by itself, and gives up.
     distributed = sys.modules.get("distributed")
     return distributed is not None and isinstance(error, distributed.KilledWorker)

@@ -1,8 +1,4 @@
-"""Where a sweep's runs are trained: in this process, in others of this machine, or on a cluster.
-
-A sweep takes any :class:`concurrent.futures.Executor`. Those that have a name here are
-opened, repaired after a loss, and stopped with the sweep.
-"""
+"""Executors that train runs: threads or processes of this machine, or a dask cluster."""
 
 import os
 import re
@@ -19,22 +15,22 @@ from lib.utils.version import EXECUTOR_VARIABLE
 
 NAMES = "serial, processes, processes:N, threads, threads:N, dask://HOST:PORT, dask:///FILE.json"
 SECONDS_TO_JOIN = 120
-"""How long a cluster may take until its first worker is there."""
+"""How long to wait for a cluster's first worker."""
 IDLE_SECONDS = 300
-"""After which a process without work ends; the next sweep starts another."""
+"""After this time without work a process ends."""
 
 T = TypeVar("T")
 
 
 class ExecutorError(ValueError):
-    """There is no executor of that name, or what it needs isn't here; the text says what to do."""
+    """An executor's name is unknown, a package is missing, or no cluster answers."""
 
 
 def check_executor(name: str) -> str:
     """Return ``name`` if :func:`open_executor` can open it.
 
     Raises:
-        ExecutorError: It is no such name, or a package is missing.
+        ExecutorError: The name is unknown, or a package is missing.
 
     >>> check_executor("processes:4")
     'processes:4'
@@ -51,13 +47,13 @@ def check_executor(name: str) -> str:
 
 @contextmanager
 def open_executor(executor: Executor | str | None) -> Iterator[Executor | None]:
-    """Yield the executor that is meant, None for this very process.
+    """Yield an executor, or None for this process.
 
-    An executor that is given stays open; one that is named is stopped when the context ends in an
-    exception, what it is doing included.
+    An executor that is passed stays open. One that is named is shut down at the end; if the context
+    ends in an exception, its work is cancelled.
 
     Args:
-        executor: An executor, a name, or None for what ``$STUDY_EXECUTOR`` says.
+        executor: An executor, a name, or None for the name in ``$STUDY_EXECUTOR``.
 
     Raises:
         ExecutorError: As :func:`check_executor`; or no worker joins the cluster in time.
@@ -69,25 +65,25 @@ def open_executor(executor: Executor | str | None) -> Iterator[Executor | None]:
     if name == "serial":
         yield None
         return
-    own: Executor
-    if name.startswith("dask"):
-        own = Cluster(name.removeprefix("dask://"))
+    kind, _, rest = name.partition(":")
+    opened: Executor
+    if kind == "dask":
+        opened = Cluster(rest.removeprefix("//"))
     else:
-        kind, _, count = name.partition(":")
-        workers = int(count) if count else cores()
-        own = Processes(workers) if kind == "processes" else ThreadPoolExecutor(workers)
+        workers = int(rest) if rest else cores()
+        opened = Processes(workers) if kind == "processes" else ThreadPoolExecutor(workers)
     try:
-        yield own
+        yield opened
     except BaseException:
-        own.shutdown(wait=False, cancel_futures=True)
+        opened.shutdown(wait=False, cancel_futures=True)
         raise
-    own.shutdown()
+    opened.shutdown()
 
 
 def workers_of(executor: Executor) -> int:
-    """Return how many tasks an executor works on at a time, a guess where it doesn't tell."""
-    told = getattr(executor, "workers", None) or getattr(executor, "_max_workers", None)
-    return int(told) if told else cores()
+    """Return how many tasks an executor runs at a time; if unknown, the number of cores."""
+    workers = getattr(executor, "workers", None) or getattr(executor, "_max_workers", None)
+    return int(workers) if workers else cores()
 
 
 def cores() -> int:
@@ -98,24 +94,23 @@ def cores() -> int:
 
 
 class Processes(Executor):
-    """Processes of this machine, which share its cores. One that dies is replaced.
-
-    They outlive a sweep for some minutes, so that the next one of the same notebook finds them.
+    """Processes of this machine that share its cores; one that dies is replaced. Idle processes are
+    kept for some minutes, so that the next training of a notebook starts at once.
 
     Args:
-        workers: How many.
+        workers: Number of processes.
     """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
-        """Hand a call to a process; a pool that a loss has broken is made anew."""
+        """Run a call in a process, of a new pool if the old one is broken."""
         future: Future[T] = self._pool().submit(fn, *args, **kwargs)
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the processes, if what they do is to be cancelled; else leave them to the next."""
+        """End the processes if ``cancel_futures``; otherwise keep them for the next training."""
         if cancel_futures:
             self._pool().shutdown(wait=wait, kill_workers=True)
 
@@ -132,10 +127,8 @@ class Processes(Executor):
 
 
 class Cluster(Executor):
-    """The workers of a dask.distributed scheduler.
-
-    The scheduler gives what a lost worker was doing to another one, as often as its configuration
-    (``distributed.scheduler.allowed-failures``) says.
+    """The workers of a dask.distributed scheduler, which gives the work of a lost worker to another
+    one, up to ``distributed.scheduler.allowed-failures`` times.
 
     Args:
         address: ``HOST:PORT``, or ``/FILE.json`` for a scheduler file.
@@ -157,29 +150,26 @@ class Cluster(Executor):
                 f"no worker has joined the scheduler at {address} for {SECONDS_TO_JOIN} s: start "
                 f"some with `dask worker {address} --nthreads 1`"
             ) from error
-        # Trained again when asked for again: a key of the call's content would be remembered.
+        # With pure=True, an equal call would return the earlier result instead of training.
         self._executor = self._client.get_executor(pure=False)
 
     @property
     def workers(self) -> int:
-        """Threads of all workers that are there now."""
+        """Threads of all workers that have joined."""
         threads: int = sum(self._client.nthreads().values())
         return max(1, threads)
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
-        """Hand a call to a worker."""
+        """Run a call on a worker."""
         future: Future[T] = self._executor.submit(fn, *args, **kwargs)
         return future
 
     def send(self, data: Any) -> Any:
-        """Put data on every worker, once; what is returned stands for them in :meth:`submit`.
-
-        Workers hand the data on to each other, and to one that joins later.
-        """
+        """Copy data to every worker, also to those that join later; return a handle to submit."""
         return self._client.scatter(data, broadcast=True, hash=False)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Leave the cluster; what it still does for this sweep is cancelled."""
+        """Leave the cluster; its remaining work is cancelled."""
         self._executor.shutdown(wait=wait and not cancel_futures)
         self._client.close()
 
@@ -188,14 +178,14 @@ def _begin(threads: int, parent: int) -> None:
     """Start as a worker process."""
     import torch
 
-    # Ctrl-C reaches every process of a terminal; the sweep's own decides what it means.
+    # Ctrl-C reaches every process of a terminal; only the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent is gone, even killed."""
+    """End this process when its parent has ended, even if killed."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)

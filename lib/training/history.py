@@ -1,4 +1,4 @@
-"""What is recorded of runs while they train: their series, the chosen epoch, failures, records."""
+"""What runs record while they train: their series, best epoch, failures and records."""
 
 import datetime
 import platform
@@ -23,8 +23,8 @@ class StackResult(NamedTuple):
     Attributes:
         configs: The runs.
         records: Of those that finished.
-        failures: One message for each run whose numbers stopped being finite.
-        lost: Whether the worker was lost with the whole stack, again and again.
+        failures: One message per run whose numbers stopped being finite.
+        lost: Whether the worker was lost each time the stack was tried.
     """
 
     configs: Sequence[RunConfig]
@@ -37,10 +37,9 @@ class Scores(NamedTuple):
     """What the runs of a stack score on a gallery.
 
     Attributes:
-        metrics: (R, len(TEST_COLUMNS)).
-        finite: (R,) whether a run's embeddings are finite. The metrics of one whose are not, or
-            that had failed before, are those of a collapsed model, and must not be used.
-        collapsed: Whether each run's embeddings have all but become one, if that was asked for.
+        metrics: (R, len(TEST_COLUMNS)); of no meaning for a run that has failed.
+        finite: (R,) whether a run's embeddings are finite.
+        collapsed: Whether each run's embeddings have collapsed, if ``check_collapse``.
     """
 
     metrics: Tensor
@@ -53,7 +52,7 @@ def evaluate(image: Tensor, text: Tensor, owner: Tensor) -> Tensor:
     # From embeddings, so that equal ones tie exactly: a collapsed run must score chance.
     measured = retrieval_metrics_from_embeddings(image, text, owner)
     columns = [*measured.recalls, measured.rsum, *measured.median_ranks]
-    # A mean's last bits may depend on the stack's layout; nine decimals of a recall don't.
+    # The last bits of a mean may depend on the stack's layout; nine decimals don't.
     return torch.stack(columns, dim=-1).round(decimals=9)
 
 
@@ -61,23 +60,21 @@ def score(
     embedded: Iterable[tuple[Tensor, Tensor]],
     owner: Tensor,
     alive: Tensor,
-    *,
     check_collapse: bool = False,
 ) -> Scores:
-    """Score every run of a stack, one after the other.
+    """Score the runs of a stack one after the other.
 
     Args:
         embedded: Each run's unit vectors (1, N, d) and (1, M, d), which may be overwritten.
         owner: (M,) the image of each caption.
-        alive: (R,) whether a run's numbers have been finite so far.
+        alive: (R,) whether all numbers of a run have been finite so far.
         check_collapse: Whether to look for collapse.
     """
     metrics, finite, fallen = [], [], []
     for (image, text), living in zip(embedded, alive.tolist(), strict=True):
-        # Coordinates of unit vectors can't overflow a sum: it is finite if all of them are.
-        sound = bool((image.sum() + text.sum()).isfinite())
-        finite.append(sound)
-        if not (living and sound):
+        # A sum of unit vectors' coordinates can't overflow: it is finite if all of them are.
+        finite.append(bool((image.sum() + text.sum()).isfinite()))
+        if not (living and finite[-1]):
             image.zero_()
             text.zero_()
         metrics.append(evaluate(image, text, owner))
@@ -86,19 +83,15 @@ def score(
 
 
 class History:
-    """The series of a stack of runs, and what follows from them.
-
-    Args:
-        configs: The runs.
-        device: Where their series are kept.
+    """The series of a stack of runs on a device, and what follows from them.
 
     Attributes:
-        epochs: One (R, len(EPOCH_COLUMNS)) for each epoch so far.
-        steps: One (steps, R, len(STEP_COLUMNS)) for each epoch so far.
+        epochs: One (R, len(EPOCH_COLUMNS)) per epoch so far.
+        steps: One (steps, R, len(STEP_COLUMNS)) per epoch so far.
         alive: (R,) whether all numbers of a run have been finite so far.
-        best_rsum: (R,) the greatest validation rSum so far, in percent points.
-        best_epoch: (R,) the first epoch with it, from 1.
-        failures: One message for each run that is not alive.
+        best_rsum: (R,) the greatest validation rSum so far, in percentage points.
+        best_epoch: (R,) the first epoch with that rSum, from 1.
+        failures: One message per run that is not alive.
     """
 
     def __init__(self, configs: Sequence[RunConfig], device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""Where runs are kept, what they train on and where, as one value that is passed down."""
+"""Where runs are kept, and on what and where they train, as one value that is passed down."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
@@ -14,13 +14,12 @@ from lib.training.trainer import retrain, train
 
 @dataclass(frozen=True)
 class Lab:
-    """What every run of a notebook shares beside its configuration; it changes no number.
+    """What all runs of a notebook share besides their configurations.
 
     Attributes:
         store: Where finished runs and tables are kept.
-        corpus_root: Folder of a corpus on disk; empty, the usual places.
-        device: ``"auto"`` takes a GPU if there is one.
-        executor: Where to train, as for :func:`lib.training.train`.
+        corpus_root: Folder of a corpus on disk; empty for the usual places.
+        device, executor: As for :func:`lib.training.train`.
         features: Tower outputs to use instead of loading a corpus.
     """
 
@@ -45,14 +44,9 @@ class Lab:
         self, configs: Sequence[RunConfig]
     ) -> Iterator[tuple[RunConfig, DualEncoder, TrainingData]]:
         """Yield the heads of runs, as :func:`lib.training.retrain` does."""
-        return retrain(
-            configs,
-            store=self.store,
-            features=self.features,
-            corpus_root=self.corpus_root,
-            device=self.device,
-        )
+        where = {"corpus_root": self.corpus_root, "device": self.device}
+        return retrain(configs, store=self.store, features=self.features, **where)
 
     def load_corpus(self, name: str, on_bad_sample: str = "error") -> Corpus:
-        """Load a corpus by name from its folder, checked whole."""
+        """Load a corpus by name from its folder, and check it."""
         return load_corpus(name, root=self.corpus_root, on_bad_sample=on_bad_sample)

@@ -1,4 +1,4 @@
-"""What the runs of a stack minimise at a step: schedules, then losses, then weights of losses."""
+"""What the runs of a stack minimise: schedules, losses, and the weights of the losses."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,12 +22,12 @@ from lib.training.schedules import Replayed, Schedulers
 
 
 class Objective:
-    """The objectives of a stack, with what is learned beside the heads.
+    """The objectives of a stack, with what is learned besides the heads.
 
     Args:
         configs: The runs.
-        replayed: Finished runs that some of them replay.
-        device: Where the similarities are.
+        replayed: Finished runs that some of the runs replay.
+        device: Of the similarities.
     """
 
     def __init__(
@@ -37,36 +37,34 @@ class Objective:
         self._schedulers = Schedulers(configs, replayed, steps, device)
         self._losses = Losses(configs, device)
         self._balance = _Balance(configs, device)
-        self._learned = torch.tensor(
-            [config.learn_temperature for config in configs], device=device
-        )
+        self._learned = torch.tensor([c.learn_temperature for c in configs], device=device)
         self._fixed = torch.tensor([config.temperature for config in configs], device=device)
-        # Where none is learned, there is no gradient to compute with respect to it.
+        # Saves the gradient with respect to the temperatures if no run learns one.
         self._any_learned = any(config.learn_temperature for config in configs)
-        # Runs with a fixed temperature get a stand-in that no gradient reaches.
+        # Runs with a fixed temperature get a placeholder that no gradient reaches.
         self._temperature = LearnedTemperature(
             torch.where(self._learned, self._fixed, 1.0), batch_shape=(len(configs),)
         ).to(device)
 
     def groups(self) -> list[dict[str, Any]]:
-        """Return the optimiser's groups of what is learned beside the heads, without decay."""
-        own = [self._temperature.log_scale, *self._losses.learned]
-        return [{"params": own, "weight_decay": 0.0}, *self._schedulers.groups()]
+        """Return the optimiser's groups of what is learned besides the heads, without decay."""
+        learned = [self._temperature.log_scale, *self._losses.learned]
+        return [{"params": learned, "weight_decay": 0.0}, *self._schedulers.groups()]
 
     @property
     def differentiates(self) -> bool:
-        """Whether it takes the gradient of the shared parameters itself, at every step."""
+        """Whether a call differentiates the losses by the shared parameters itself."""
         return self._balance.rule is not None
 
     def __call__(
         self, similarity: Tensor, place: Tensor, shared: Sequence[Tensor]
     ) -> tuple[Tensor, Schedule]:
-        """Return each run's loss, (R,), and the schedule that it used.
+        """Return each run's loss, (R,), and the schedule that the loss used.
 
         Args:
             similarity: (R, B, B).
-            place: (R, B) which of a run's images each pair has.
-            shared: Parameters that both directions share, (R, …), those before the similarities.
+            place: (R, B) position of each pair's image among the images of its run.
+            shared: The last parameters, (R, …), that both directions share.
         """
         tau = self._fixed
         if self._any_learned:
@@ -78,26 +76,26 @@ class Objective:
         return self._schedulers.penalised(weighted_mean(losses, used)), used
 
     def state(self) -> list[dict[str, Tensor]]:
-        """Return all that the next step depends on, but for the optimiser's own state."""
+        """Return all that the next step depends on, except the optimiser's state."""
         return [module.state_dict() for module in self._modules()]
 
     def restore(self, state: Sequence[Mapping[str, Tensor]]) -> None:
-        """Go on from what :meth:`state` returned."""
+        """Continue from what :meth:`state` returned."""
         for module, saved in zip(self._modules(), state, strict=True):
             module.load_state_dict(saved)
 
     def _modules(self) -> list[nn.Module]:
-        own = [self._temperature, nn.ParameterList(self._losses.learned)]
+        learned = [self._temperature, nn.ParameterList(self._losses.learned)]
         rules = [rule for rule in (self._losses.individual, self._balance.rule) if rule is not None]
-        return [*own, *rules, *self._schedulers.modules()]
+        return [*learned, *rules, *self._schedulers.modules()]
 
     def project(self) -> None:
-        """Put learned parameters back into their bounds: call it after each optimiser step."""
+        """Put learned temperatures back into their bounds, after each optimiser step."""
         self._temperature.project()
 
 
 class Losses:
-    """The losses of a stack: runs with the same loss share a call, each with its own constant."""
+    """The losses of a stack; runs with the same loss share a call."""
 
     def __init__(self, configs: Sequence[RunConfig], device: torch.device) -> None:
         names: dict[str, list[int]] = {}
@@ -114,7 +112,7 @@ class Losses:
             self._parts.append((torch.tensor(runs, device=device), part))
             self.learned += part.learned
         self.individual: IndividualTemperatures | None = None
-        self._with_own = torch.tensor(individual, device=device)
+        self._individual_runs = torch.tensor(individual, device=device)
         if individual:
             members = [configs[run] for run in individual]
             rules = [config.schedule for config in members]
@@ -130,25 +128,23 @@ class Losses:
     def __call__(
         self, similarity: Tensor, temperature: Tensor, place: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return the loss of every query, (R, 2, B), and the temperature that it has, (R,).
-
-        Where every query has its own, that is the mean over the batch.
-        """
+        """Return the loss of every query, (R, 2, B), and each run's temperature, (R,): the mean
+        over the batch if every query has its own."""
         if len(self._parts) == 1 and self.individual is None:
             return self._parts[0][1](similarity, temperature, place), temperature
         losses = similarity.new_empty(similarity.shape[0], 2, similarity.shape[-1])
         for runs, part in self._parts:
             losses[runs] = part(similarity[runs], temperature[runs], place[runs])
         if self.individual is not None:
-            runs, rule = self._with_own, self.individual
-            own = rule.temperature.gather(-1, place[runs].unsqueeze(-2).expand(-1, 2, -1))
-            temperature = temperature.index_copy(0, runs, own.mean(dim=(-2, -1)))
+            runs, rule = self._individual_runs, self.individual
+            used = rule.temperature.gather(-1, place[runs].unsqueeze(-2).expand(-1, 2, -1))
+            temperature = temperature.index_copy(0, runs, used.mean(dim=(-2, -1)))
             losses[runs] = rule(similarity[runs], place[runs])
         return losses, temperature
 
 
 class _Part:
-    """A loss for runs that share it."""
+    """A loss that runs share, with each run's constant."""
 
     def __init__(self, name: str, configs: Sequence[RunConfig], device: torch.device) -> None:
         self._loss = LOSSES[name]
@@ -174,10 +170,8 @@ class _Part:
         return self._loss(similarity, temperature, constant, group=group)
 
     def _of_each_draw(self, similarity: Tensor, temperature: Tensor) -> Tensor:
-        """Return the losses where an image's first captions meet first ones alone, and so on.
-
-        An image's copies follow one another, so that a pair's place is image · copies + draw.
-        """
+        """Return the losses among the first captions of all images, among the second ones, and so
+        on. An image's copies are neighbours: a pair's index is image · copies + draw."""
         runs, pairs = similarity.shape[0], similarity.shape[-1]
         of_images = (pairs // self._copies, self._copies)
         draws = similarity.view(runs, *of_images, *of_images).diagonal(dim1=2, dim2=4)
@@ -186,14 +180,14 @@ class _Part:
 
 
 class _Balance:
-    """The weights of the runs that set them by the gradients of their losses."""
+    """The weights of runs that set them by the gradients of their losses."""
 
     def __init__(self, configs: Sequence[RunConfig], device: torch.device) -> None:
         rule = [c.schedule if isinstance(c.schedule, GradNormConfig) else None for c in configs]
         self._balanced = torch.tensor([r is not None for r in rule], device=device)[:, None]
         self.rule: GradNorm | None = None
         if any(rule):
-            # The gradients are those of the whole stack, so every run has a rule; most unused.
+            # Gradients are taken for the whole stack, so every run gets a rule, if only a dummy.
             self.rule = GradNorm(
                 alpha=torch.tensor([1.0 if r is None else r.alpha for r in rule]),
                 step=torch.tensor([1.0 if r is None else r.step for r in rule]),

@@ -1,4 +1,4 @@
-"""AdamW for a stack of runs: torch's own numbers with fewer passes over memory."""
+"""AdamW for a stack of runs: torch's numbers with fewer passes over memory."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,19 +10,20 @@ from torch import Tensor, nn
 from lib.models import matmul
 
 BLOCK = 1 << 17
-"""Numbers that are updated at a time: what one pass leaves is in the cache for the next."""
+"""Weights that are updated at a time, few enough to stay in the cache between passes."""
 FACTORED_FROM = 1 << 15
-"""Weights of a run from which its gradient is multiplied alone: fewer cost less than a call."""
+"""Weights per run from which gradients are computed run by run; below, the calls cost more."""
 
 
 @dataclass
 class _Moments:
-    """What is kept of a parameter.
+    """State of a parameter.
 
     Attributes:
-        runs: Blocks of weights with those of their two moments, by run where gradients are factors.
-        gradient: Room for a run's, where they are.
-        step: How often it was updated.
+        runs: Blocks of weights, first and second moments; one list per run if the gradient is kept
+            as factors, otherwise a single list.
+        gradient: A buffer for one run's gradient, if kept as factors.
+        step: Number of updates.
     """
 
     runs: list[list[tuple[Tensor, ...]]]
@@ -33,15 +34,14 @@ class _Moments:
 class StackAdamW(torch.optim.Optimizer):
     """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019, algorithm 2), on a CPU.
 
-    The weights are those of ``torch.optim.AdamW(foreach=True)`` to the last bit. That one makes
-    each of its eight passes over all weights, and takes as much memory again at every step; with
-    small batches this is the longer part of a step. Here every pass is made over a block before the
-    next block begins, with one block of memory.
+    The weights equal those of ``torch.optim.AdamW(foreach=True)`` to the last bit. That optimiser
+    makes eight passes over all weights and allocates as much memory again, which takes most of a
+    step with small batches. This one makes all passes over a block that fits the cache.
 
     Args:
-        groups: Contiguous parameters in groups, which may have a ``weight_decay`` of their own.
+        groups: Groups of contiguous parameters, each with an optional ``weight_decay`` or ``lr``.
         lr: Learning rate.
-        weight_decay: Of the groups that have none; a step takes lr · weight_decay of a weight.
+        weight_decay: A step subtracts lr · weight_decay of each weight.
         betas: Decays of the first and the second moment.
         eps: Added to the root of the second moment.
     """
@@ -55,9 +55,8 @@ class StackAdamW(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
-        super().__init__(
-            groups, {"lr": lr, "weight_decay": weight_decay, "betas": betas, "eps": eps}
-        )
+        defaults = {"lr": lr, "weight_decay": weight_decay, "betas": betas, "eps": eps}
+        super().__init__(groups, defaults)
         self._root = torch.empty(BLOCK)
         self._factors: dict[Tensor, tuple[Tensor, Tensor]] = {}
         self._moments: dict[Tensor, _Moments] = {}
@@ -65,14 +64,14 @@ class StackAdamW(torch.optim.Optimizer):
     def matmul(self, left: Tensor, weight: Tensor) -> Tensor:
         """Multiply as :func:`lib.models.matmul`, and leave the weight's gradient to :meth:`step`.
 
-        That multiplies it run by run and updates a run's weights while their gradient is in the
-        cache, so that those of a whole stack are never in memory; ``weight.grad`` stays None. Small
-        weights get theirs as ever.
+        The step computes the gradient run by run and updates a run's weights while their gradient
+        is in the cache; the gradient of the whole stack is never in memory, and ``weight.grad``
+        stays None. Weights below FACTORED_FROM elements get an ordinary ``.grad``.
 
         Args:
             left: (R, B, a).
-            weight: (R, a, b), one of the parameters; in one product between two steps, whose
-                backward pass raises a RuntimeError else.
+            weight: (R, a, b), a parameter, used in at most one product per step; a second use
+                raises RuntimeError in backward.
 
         Returns:
             (R, B, b), which can be differentiated once.
@@ -83,7 +82,7 @@ class StackAdamW(torch.optim.Optimizer):
         return product
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients, those that are left to :meth:`step` too."""
+        """Forget all gradients, including those left to :meth:`step`."""
         self._factors.clear()
         super().zero_grad(set_to_none)
 
@@ -104,7 +103,7 @@ class StackAdamW(torch.optim.Optimizer):
         first, second = group["betas"]
         kept = 1 - group["lr"] * group["weight_decay"]
         size = -group["lr"] / (1 - first**moments.step)
-        # A power, not a root: their last bits can differ, and torch has the power.
+        # As in torch a power, not a root, whose last bits can differ.
         correction = (1 - second**moments.step) ** 0.5
         for blocks, gradient in zip(moments.runs, self._gradients(parameter), strict=True):
             for (weights, mean, square), slope in zip(blocks, _split(gradient), strict=True):
@@ -118,7 +117,7 @@ class StackAdamW(torch.optim.Optimizer):
         mean, square = torch.zeros_like(parameter), torch.zeros_like(parameter)
         whole = (parameter.detach(), mean, square)
         factored = parameter in self._factors
-        # Views that are made once: at every step they would take longer than a pass.
+        # The views are made once: making them at every step takes longer than a pass.
         runs = zip(*whole, strict=True) if factored else [whole]
         return _Moments(
             runs=[list(zip(*map(_split, run), strict=True)) for run in runs],
@@ -126,7 +125,7 @@ class StackAdamW(torch.optim.Optimizer):
         )
 
     def _gradients(self, parameter: nn.Parameter) -> Iterator[Tensor]:
-        """Yield a parameter's gradient, run by run where it is still two factors."""
+        """Yield a parameter's gradient, run by run if it is kept as factors."""
         if parameter.grad is not None:
             yield parameter.grad
             return
@@ -152,8 +151,7 @@ class _Factored(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
-        (left,) = ctx.saved_tensors
-        (gradient,) = gradients
+        (left,), (gradient,) = ctx.saved_tensors, gradients
         if ctx.weight in ctx.factors:
             raise RuntimeError("a weight is in two products between two steps; use it in one")
         ctx.factors[ctx.weight] = left, gradient

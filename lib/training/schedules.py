@@ -1,4 +1,4 @@
-"""The schedulers of a stack of runs, and what is replayed from finished runs."""
+"""The schedulers of a stack of runs, and the schedules that are replayed from finished runs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from lib.schedulers import Fixed, Schedule, Trace
 from lib.utils.seeds import generator
 
 Replayed = Mapping[RunConfig, RunRecord]
-"""Finished runs whose schedules others replay, by configuration."""
+"""Finished runs, by configuration, whose schedules others replay."""
 
 
 class Schedulers:
@@ -22,9 +22,9 @@ class Schedulers:
 
     Args:
         configs: The runs.
-        replayed: Finished runs that some of them replay.
+        replayed: Finished runs that some of the runs replay.
         steps: Steps per epoch.
-        device: Where the similarities are.
+        device: Of the similarities.
     """
 
     def __init__(
@@ -35,8 +35,8 @@ class Schedulers:
         groups: dict[tuple[Any, ...], list[int]] = {}
         for run, config in enumerate(configs):
             schedule = config.schedule
-            own = [getattr(schedule, name) for name in schedule.sharing] if schedule else []
-            groups.setdefault((type(schedule), *own), []).append(run)
+            shared = [getattr(schedule, name) for name in schedule.sharing] if schedule else []
+            groups.setdefault((type(schedule), *shared), []).append(run)
         for key, members in groups.items():
             module = _build([configs[run] for run in members], replayed, steps).to(device)
             runs = torch.tensor(members, device=device)
@@ -58,17 +58,17 @@ class Schedulers:
         return Schedule(weights, sample_weights, tau)
 
     def penalised(self, loss: Tensor) -> Tensor:
-        """Return the losses (R,) of a step with the terms that keep learned weights from 0."""
+        """Return the losses (R,) plus the terms that keep learned weights from 0."""
         for runs, module, _ in self._learned:
             loss = loss.index_add(0, runs, module.penalty())
         return loss
 
     def modules(self) -> list[nn.Module]:
-        """Return what holds the state of the steps so far."""
+        """Return the modules that hold the state of the steps so far."""
         return [module for _, module in self._parts]
 
     def groups(self) -> list[dict[str, Any]]:
-        """Return the optimiser's groups of learned weights: each with its own rate, no decay."""
+        """Return the optimiser's groups of learned weights, by learning rate, without decay."""
         return [
             {"params": [module.log_variance], "lr": rate, "weight_decay": 0.0}
             for _, module, rate in self._learned
@@ -90,7 +90,7 @@ def _build(configs: Sequence[RunConfig], replayed: Replayed, steps: int) -> nn.M
 def _replayed_path(
     config: RunConfig, replayed: Replayed
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return what a run replays: weights (T, 2) and temperatures (T,), float32."""
+    """Return the weights (T, 2) and temperatures (T,) that a run replays, float32."""
     schedule, source = config.schedule, config.source
     if not isinstance(schedule, ReplayConfig) or source is None:
         raise TypeError(f"{config.method} replays nothing")
@@ -100,7 +100,7 @@ def _replayed_path(
         weights = path[:, :2].mean(axis=0, dtype=np.float64)[None]
         tau = np.exp(np.log(path[:, 2:].astype(np.float64)).mean(axis=0))
     elif schedule.form == "surrogate":
-        # One draw for both directions, so that weights that sum to 2 go on doing so.
+        # One draw for both directions, so that weights that sum to 2 still do.
         draw = generator(config.seed, "surrogate").uniform(0, 2 * np.pi, len(path) // 2 + 1)
         weights = np.stack([surrogate(path[:, d], draw) for d in (0, 1)], axis=1).clip(0, 2)
         tau = np.exp(surrogate(np.log(path[:, 2].astype(np.float64)), draw))
@@ -110,14 +110,13 @@ def _replayed_path(
 
 
 def surrogate(path: NDArray[np.floating], phases: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return a random path with the mean, variance and circular autocorrelation of another.
-
-    The phases of its Fourier transform are drawn anew (Theiler et al., Physica D 58, 1992, §2.4.1).
+    """Return a random path with the mean, variance and circular autocorrelation of ``path``, by
+    new phases of its Fourier transform (Theiler et al., Physica D 58, 1992, §2.4.1).
 
     Args:
         path: (T,).
-        phases: (T // 2 + 1,) radians to add to those of the transform; those of the mean and, for
-            an even T, of the highest frequency are left as they are.
+        phases: (T // 2 + 1,) radians to add to the transform's phases, except those of the mean
+            and, for an even T, of the highest frequency.
 
     >>> path = np.array([1.0, 2.0, 4.0, 1.0])
     >>> drawn = surrogate(path, np.array([0.3, 1.0, 0.2]))
@@ -133,7 +132,7 @@ def surrogate(path: NDArray[np.floating], phases: NDArray[np.float64]) -> NDArra
 
 
 def _same_length(paths: Sequence[NDArray[np.float32]]) -> Tensor:
-    """Stack paths along a new first axis; a shorter one holds its last step."""
+    """Stack paths along a new first axis; a shorter path repeats its last step."""
     longest = max(len(path) for path in paths)
     held = [np.concatenate([p, np.repeat(p[-1:], longest - len(p), axis=0)]) for p in paths]
     return torch.from_numpy(np.stack(held))

@@ -1,7 +1,5 @@
-"""The training loop: runs of the same shapes as one batched model, a stack.
-
-What a run computes does not depend on its neighbours in the stack.
-"""
+"""The training loop: runs of the same shapes as one batched model, a stack. The numbers of a run do
+not depend on the other runs of its stack."""
 
 import itertools
 import time
@@ -25,12 +23,12 @@ from lib.utils.seeds import torch_generator
 def init_heads(
     configs: Sequence[RunConfig], widths: tuple[int, int], batch_shape: tuple[int, ...] = ()
 ) -> DualEncoder:
-    """Return heads of the shape that runs share, each run's drawn by its seed, on the CPU.
+    """Return the heads of runs, drawn by each run's seed, on the CPU.
 
     Args:
-        configs: The runs of a stack, or a single one.
-        widths: Length of an image's and of a caption's feature.
-        batch_shape: The stack's leading axis; none for a run alone.
+        configs: The runs of a stack, or a single run.
+        widths: Lengths of an image's and a caption's features.
+        batch_shape: The stack's leading axis; empty for a single run.
     """
     shape = configs[0]
     heads = []
@@ -49,13 +47,13 @@ def init_heads(
 
 
 def _layers(config: RunConfig) -> tuple[int, int]:
-    """Return the hidden layers of the image head and of the text head."""
+    """Return the numbers of hidden layers of the image head and of the text head."""
     text = config.text_hidden_layers
     return config.hidden_layers, config.hidden_layers if text is None else text
 
 
 def count_weights(config: RunConfig, widths: tuple[int, int]) -> int:
-    """Return how many weights a run's heads have, for features of these lengths."""
+    """Return the number of weights of a run's heads for features of these lengths."""
     total = 0
     for width, hidden_layers in zip(widths, _layers(config), strict=True):
         layers = [width, *[config.hidden_features] * hidden_layers, config.embedding_dim]
@@ -69,10 +67,9 @@ def _build_model(
     """Build the stack's heads: drawn by each run's seed, standardised on each run's pairs."""
     widths = data.image.shape[1], data.text.shape[1]
     model = init_heads(configs, widths, batch_shape=(len(configs),)).to(data.device)
-    for run, own in enumerate(pairs):
-        image, text = (
-            torch.from_numpy(rows).to(data.device) for rows in (own.image, own.all_captions())
-        )
+    for run, drawn in enumerate(pairs):
+        image = torch.from_numpy(drawn.image).to(data.device)
+        text = torch.from_numpy(drawn.all_captions()).to(data.device)
         model.image.standardise(data.image[image], run)
         model.text.standardise(data.text[text], run)
     if not configs[0].centre:
@@ -82,19 +79,18 @@ def _build_model(
 
 
 def pair_similarities(embedded: Embeddings, copies: int) -> Tensor:
-    """Return the similarities (..., P, P) of a batch's pairs, each image being in several of them.
+    """Return the similarities (..., P, P) of a batch's pairs.
 
     Args:
-        embedded: Images (..., B, d), each once, and their captions (..., P, d) in the same order,
-            P = B · copies.
-        copies: Captions of an image; its row stands for each of its pairs.
+        embedded: Images (..., B, d) and their captions (..., P, d) in the same order.
+        copies: Captions per image, P / B; an image's row is repeated for each.
     """
     similarity = matmul(embedded.image, embedded.text.mT)
     return similarity if copies == 1 else similarity.repeat_interleave(copies, dim=-2)
 
 
 class _GalleryEmbedder:
-    """Embeds a gallery again and again; its features are standardised once."""
+    """Embeds a gallery after each epoch; the features are standardised once."""
 
     def __init__(self, model: DualEncoder, gallery: Gallery) -> None:
         self._model, self._owner = model, gallery.caption_owner
@@ -102,9 +98,9 @@ class _GalleryEmbedder:
             self._image = model.image.standardised(gallery.image)
             self._text = model.text.standardised(gallery.text)
 
-    def score(self, alive: Tensor, *, check_collapse: bool = False) -> Scores:
-        """Score every run as it is now; the arguments are those of :func:`score`."""
-        return score(self._embedded(), self._owner, alive, check_collapse=check_collapse)
+    def score(self, alive: Tensor, check_collapse: bool = False) -> Scores:
+        """Score every run with its present weights; arguments as for :func:`score`."""
+        return score(self._embedded(), self._owner, alive, check_collapse)
 
     def _embedded(self) -> Iterator[tuple[Tensor, Tensor]]:
         for run in range(len(self._image)):
@@ -117,15 +113,14 @@ class _GatherBuffer:
     """A reusable buffer for gathered rows; each call overwrites the previous result."""
 
     def __init__(self, values: Tensor, most: int) -> None:
-        self._values = values
-        self._room = values.new_empty(most, values.shape[-1])
+        self._values, self._buffer = values, values.new_empty(most, values.shape[-1])
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Return rows (R, n) of the table as (R, n, width)."""
-        room = self._room[: rows.numel()]
-        # Whole rows are copied several times faster than by indexing, which goes by element.
-        torch.index_select(self._values, 0, rows.flatten(), out=room)
-        return room.view(*rows.shape, -1)
+        """Return rows (R, n) of the values as (R, n, width)."""
+        gathered = self._buffer[: rows.numel()]
+        # Copies whole rows; indexing copies by element, several times slower.
+        torch.index_select(self._values, 0, rows.flatten(), out=gathered)
+        return gathered.view(*rows.shape, -1)
 
 
 class _BatchEmbedder:
@@ -147,7 +142,7 @@ class _BatchEmbedder:
         self._image, self._text = _GatherBuffer(data.image, pairs), _GatherBuffer(data.text, pairs)
 
     def __call__(self, images: Tensor, captions: Tensor) -> Embeddings:
-        """Embed each image of the pairs (R, P) of rows once, and every caption."""
+        """Embed pairs (R, P), given as rows: each image once, and every caption."""
         image = self._model.image.standardise_(self._image(images[:, :: self._copies]))
         text = self._model.text.standardise_(self._text(captions))
         return Embeddings(
@@ -159,7 +154,7 @@ class _BatchEmbedder:
 def _optimiser(
     model: DualEncoder, objective: Objective, shape: RunConfig, device: torch.device
 ) -> tuple[torch.optim.Optimizer, Callable[[Tensor, Tensor], Tensor]]:
-    """Return the optimiser of a stack, and the product by its weights that goes with it."""
+    """Return the optimiser of a stack, and the matrix product to use with its weights."""
     groups: list[dict[str, Any]] = [
         {"params": [*model.image.weights, *model.text.weights]},
         {"params": [*model.image.biases, *model.text.biases], "weight_decay": 0.0},
@@ -211,5 +206,5 @@ def train_stack(
     """Train runs of the same shapes together, and score them on the test split."""
     begun = time.perf_counter()
     model, history = fit_stack(configs, data, replayed)
-    test = _GalleryEmbedder(model, data.test).score(history.alive, check_collapse=True)
+    test = _GalleryEmbedder(model, data.test).score(history.alive, True)
     return history.result(test, data, begun)

@@ -1,4 +1,4 @@
-"""One optimiser step of a stack of runs, whether its towers are frozen or trained."""
+"""One optimiser step of a stack of runs, with frozen or trained towers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,12 +12,12 @@ from lib.training.objective import Objective
 
 
 class TrainingStep:
-    """From a batch's similarities to updated weights and the row of the step series.
+    """Updates weights from a batch's similarities and returns the row of the step series.
 
     Args:
         objective: What the runs minimise.
-        optimiser: Of all weights, those of the objective included.
-        shape: One of the runs; they share its learning rate's decay and number of epochs.
+        optimiser: Of all weights, including those of the objective.
+        shape: One of the runs, which share epochs and decay of the learning rate.
         steps: Steps per epoch.
     """
 
@@ -33,10 +33,7 @@ class TrainingStep:
     def __call__(self, similarity: Tensor, place: Tensor, shared: Sequence[Tensor] = ()) -> Tensor:
         """Update the weights and return the step's :data:`STEP_COLUMNS`, (R, columns).
 
-        Args:
-            similarity: (R, B, B), with the graph back to the weights.
-            place: (R, B) which of a run's images each pair has.
-            shared: As for :class:`Objective`.
+        The arguments are as for :class:`Objective`, ``similarity`` with its graph to the weights.
         """
         loss, used = self._objective(similarity, place, shared)
         self._optimiser.zero_grad()
@@ -51,7 +48,7 @@ class TrainingStep:
         return torch.cat(columns, dim=-1).detach()
 
     def state(self) -> dict[str, Any]:
-        """Return all that the next step depends on, but for the model's weights."""
+        """Return all that the next step depends on, except the model's weights."""
         return {
             "objective": self._objective.state(),
             "optimiser": self._optimiser.state_dict(),

@@ -1,4 +1,4 @@
-"""A list of runs in, their records out: what is finished is looked up, the rest is trained."""
+"""Return the records of runs: look up the finished ones, and train the others."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,21 +21,21 @@ from lib.training.towers import TowerInputs, checkpoint_path, load_inputs, train
 from lib.utils.progress import Progress, say
 
 STACK_SIZE = {"cpu": 64, "cuda": 128}
-"""Runs that train together at most, by kind of device."""
+"""Most runs per stack, by kind of device."""
 STACK_WEIGHTS = 9 << 19
-"""Most weights of a stack on a CPU, so that they fit its cache with Adam's moments; one larger run
-is still allowed. The main comparison trains 11 runs per stack."""
+"""Most weights per CPU stack (one larger run is still allowed), so that weights and Adam's moments
+fit the cache. The main comparison trains 11 runs per stack."""
 STACK_MEMORY = {"cpu": 4 << 30, "cuda": 16 << 30}
-"""Bytes that a stack's features, of batches and of a gallery, may take, by kind of device."""
+"""Most bytes for a stack's features, of batches and of a gallery, by kind of device."""
 
 
 class DataKey(NamedTuple):
     """What runs must have in common to train on the same inputs.
 
     Attributes:
-        corpus, on_bad_sample, image_tower, text_tower: As :class:`lib.runs.RunConfig` has them.
-        noisy: What the noisy version of the features replaces; empty, there is none.
-        trained: What of the towers is trained; empty, nothing.
+        corpus, on_bad_sample, image_tower, text_tower: As in :class:`lib.runs.RunConfig`.
+        noisy: Kind of noise that replaces features, or "".
+        trained: As in :class:`lib.runs.TowersConfig`, or "" for frozen towers.
     """
 
     corpus: str
@@ -48,8 +48,7 @@ class DataKey(NamedTuple):
 
 @dataclass(frozen=True)
 class FeatureInputs:
-    """What runs with frozen towers train on: features, those of the noisy version too, and both as
-    data on the device."""
+    """Features, those of the noisy version if there is one, and both as data on the device."""
 
     clean: Features
     noisy: Features | None
@@ -67,20 +66,17 @@ def train(
 ) -> list[RunRecord]:
     """Return the records of runs, training those that the store does not hold.
 
-    A finished run is kept at once: an interruption loses at most the runs in flight. Where a run
-    is trained changes none of its numbers, on the same kind of hardware. Of two processes with one
-    store, each run is trained by one. Runs that train their towers do so in this process, whatever
-    the executor.
+    Finished runs are stored at once, so an interruption loses only the runs in progress. On the
+    same kind of hardware the executor changes no number. Processes that share a store train each
+    run once. Runs whose towers are trained always train in this process.
 
     Args:
-        configs: The runs, in any order; equal ones are trained once.
-        store: Where finished runs are; default, this machine's.
+        configs: The runs, in any order; duplicates are trained once.
+        store: Where finished runs are kept; default, this machine's store.
         features: Tower outputs to use instead of loading the configurations' corpus.
-        corpus_root: Folder of a corpus on disk; empty, the usual places.
-        device: ``"auto"`` takes a GPU where there is one.
-        executor: Where to train: an executor, which stays open, or a name for
-            :func:`lib.training.executors.open_executor`; default, what ``$STUDY_EXECUTOR`` names,
-            else this process.
+        corpus_root: Folder of a corpus on disk; empty for the usual places.
+        device: ``"auto"`` takes a GPU if there is one.
+        executor: As for :func:`lib.training.executors.open_executor`.
 
     Returns:
         One record per configuration, in the order given.
@@ -88,14 +84,14 @@ def train(
     Raises:
         ValueError: A configuration asks for more images than the split has, or the device, the
             executor or the corpus cannot be used; nothing is trained then.
-        TrainingError: The loss of some runs stopped being finite, or they were lost with their
-            workers again and again; the others are kept.
+        TrainingError: Some runs diverged, or were lost with their workers each time they were
+            tried; the others are kept.
     """
     store = store or Store()
     runs = _RequestedRuns(configs, store)
     unsettled = runs.unsettled()
     if unsettled:
-        # Everything that can be refused is refused before the first run starts.
+        # Refuses bad input before the first run starts.
         loaded = _load(unsettled, features=features, corpus_root=corpus_root, device=device)
         try:
             with open_executor(executor) as chosen:
@@ -124,7 +120,7 @@ class _RequestedRuns:
 
     def unsettled(self) -> list[RunConfig]:
         """Return the runs without a record, and those whose records are of different contents of
-        one corpus: only a look at the corpus tells which of these are of the present content."""
+        the same corpus: only the corpus itself shows which content is the present one."""
         contents: dict[DataKey, set[str]] = {}
         for config, record in self._records.items():
             if record is not None:
@@ -136,7 +132,7 @@ class _RequestedRuns:
         ]
 
     def due(self, key: DataKey, fingerprint: str) -> list[RunConfig]:
-        """Return the runs with this key that have no record of this corpus content."""
+        """Return the runs with this key and no record of this corpus content."""
         due = [
             config
             for config, record in self._records.items()
@@ -156,35 +152,35 @@ class _RequestedRuns:
     def leased(
         self, stacks: Iterable[Sequence[RunConfig]], fingerprint: str
     ) -> Iterator[list[RunConfig]]:
-        """Yield the runs to train here: of several processes with one store, each run has one.
+        """Yield the runs to train here, so that processes with the same store train each run once.
 
-        A run that another process trains is left to that process, and trained here only if that
-        process ends without a record of it: killed, or because the run diverged there.
+        A run that another process trains is trained here only if that process ends without a record
+        of it: if it was killed, or if the run diverged there.
 
         Args:
             stacks: Runs, in the portions in which they are leased.
-            fingerprint: Of the corpus content that they train on.
+            fingerprint: Of the corpus content that the runs train on.
         """
-        waiting, said = [list(stack) for stack in stacks], False
+        waiting, announced = [list(stack) for stack in stacks], False
         while waiting:
             others: list[list[RunConfig]] = []
             for stack in waiting:
                 with self.store.leases.take([config.run_id for config in stack]) as taken:
-                    own = [config for config in stack if config.run_id in taken]
-                    mine = [config for config in own if not self._took_over(config, fingerprint)]
-                    if mine:
-                        yield mine
+                    leased = [config for config in stack if config.run_id in taken]
+                    due = [one for one in leased if not self._finished_elsewhere(one, fingerprint)]
+                    if due:
+                        yield due
                 others.append([config for config in stack if config.run_id not in taken])
             waiting = [rest for rest in others if rest]
+            if waiting and not announced:
+                count = sum(map(len, waiting))
+                say(f"{count} runs are being trained by another process: waiting for them")
+                announced = True
             if waiting:
-                if not said:
-                    count = sum(map(len, waiting))
-                    say(f"{count} runs are being trained by another process: waiting for them")
-                    said = True
                 self.store.leases.wait(config.run_id for stack in waiting for config in stack)
 
-    def _took_over(self, config: RunConfig, fingerprint: str) -> bool:
-        """Whether another process has finished the run by now; its record is then taken."""
+    def _finished_elsewhere(self, config: RunConfig, fingerprint: str) -> bool:
+        """Whether another process has finished the run; if so, take its record."""
         record = self.store.get(config)
         if record is None or record.corpus_fingerprint != fingerprint:
             return False
@@ -192,7 +188,7 @@ class _RequestedRuns:
         return True
 
     def add(self, result: StackResult) -> None:
-        """Keep the records of a stack in the store, and note the runs that failed."""
+        """Store the records of a stack, and remember the runs that failed."""
         for record in result.records:
             self.store.put(record)
             if record.collapsed:
@@ -208,7 +204,7 @@ class _RequestedRuns:
         return f"best validation rSum {best:.1f}"
 
     def finished(self) -> dict[RunConfig, RunRecord]:
-        """Return the record of every run, and remove the checkpoints that a killed process left.
+        """Return the record of every run, and remove checkpoints that killed processes left.
 
         Raises:
             TrainingError: Some runs diverged or were lost.
@@ -239,16 +235,16 @@ def _train_due(
     executor: Executor | None,
     device: str,
 ) -> None:
-    """Train runs on the same inputs; those that another process finishes meanwhile are taken."""
+    """Train runs on the same inputs, except those that another process finishes meanwhile."""
     fingerprint = inputs.data.corpus_fingerprint
     if isinstance(inputs, TowerInputs):
-        for mine in runs.leased([due], fingerprint):
-            train_runs(mine, inputs, replayed, runs.add)
+        for leased in runs.leased([due], fingerprint):
+            train_runs(leased, inputs, replayed, runs.add)
     elif due:
         stacks = [due] if executor else _stacks(due, inputs.data)
         with Progress(f"training on {due[0].corpus}", total=len(due)) as progress:
-            for mine in runs.leased(stacks, fingerprint):
-                for result in _train_stacks(mine, inputs, replayed, executor, device):
+            for leased in runs.leased(stacks, fingerprint):
+                for result in _train_stacks(leased, inputs, replayed, executor, device):
                     runs.add(result)
                     progress.advance(len(result.configs), note=runs.best())
 
@@ -260,7 +256,7 @@ def _train_stacks(
     executor: Executor | None,
     device: str,
 ) -> Iterator[StackResult]:
-    """Train runs here or on an executor; yield the result of each stack as it ends."""
+    """Train runs here or on an executor, and yield the result of each stack as it ends."""
     if executor is None:
         for stack in _stacks(configs, inputs.data):
             yield train_stack(stack, inputs.data, replayed)
@@ -278,17 +274,15 @@ def retrain(
     corpus_root: str = "",
     device: str = "auto",
 ) -> Iterator[tuple[RunConfig, DualEncoder, TrainingData]]:
-    """Train runs again and yield each run's heads, whose weights no record holds.
+    """Train runs again and yield each run's heads, since records hold no weights.
 
-    Training is deterministic, so these are the heads whose numbers the record holds. Use it for
-    what needs embeddings, and keep what is measured on them in a table of the store.
+    Training is deterministic, so these are the heads that the records describe. Keep what is
+    measured on their embeddings in a table of the store.
 
     Args:
-        configs: The runs; equal ones come once.
-        store: Where the runs are that others replay; default, this machine's.
-        features: As for :func:`train`.
-        corpus_root: As for :func:`train`.
-        device: As for :func:`train`.
+        configs: The runs; duplicates are yielded once.
+        store: Where replayed runs are kept; default, this machine's store.
+        features, corpus_root, device: As for :func:`train`.
 
     Yields:
         A configuration, its heads at the epoch that validation chose, and the data.
@@ -319,7 +313,7 @@ def retrain(
 def _load(
     configs: Sequence[RunConfig], *, features: Features | None, corpus_root: str, device: str
 ) -> dict[DataKey, FeatureInputs | TowerInputs]:
-    """Load what runs train on, and refuse runs that ask for more images."""
+    """Load what runs train on, and refuse runs that ask for more images than there are."""
     keys = sorted({_data_key(config) for config in configs})
     loaded = {key: _load_inputs(key, features, corpus_root, device) for key in keys}
     for config in configs:
@@ -335,7 +329,7 @@ def _load(
 def _load_inputs(
     key: DataKey, features: Features | None, corpus_root: str, device: str
 ) -> FeatureInputs | TowerInputs:
-    """Load the corpus, if need be, and what runs with this key train on."""
+    """Load what runs with this key train on, from the corpus unless ``features`` suffice."""
     chosen, towers = resolve_device(device), (key.image_tower, key.text_tower)
     if features is not None and not key.noisy and not key.trained:
         return FeatureInputs(features, None, TrainingData.of(features, chosen))
@@ -349,15 +343,10 @@ def _load_inputs(
 
 def _data_key(config: RunConfig) -> DataKey:
     # Mismatched pairs are drawn from clean features.
-    noisy = config.noise.kind if config.noise else "mismatched"
-    return DataKey(
-        config.corpus,
-        config.on_bad_sample,
-        config.image_tower,
-        config.text_tower,
-        noisy="" if noisy == "mismatched" else noisy,
-        trained=config.towers.trained if config.towers else "",
-    )
+    noisy = config.noise.kind if config.noise and config.noise.kind != "mismatched" else ""
+    trained = config.towers.trained if config.towers else ""
+    towers = config.image_tower, config.text_tower
+    return DataKey(config.corpus, config.on_bad_sample, *towers, noisy, trained)
 
 
 def load_features(
@@ -369,7 +358,7 @@ def load_features(
     corpus_root: str = "",
     device: str = "auto",
 ) -> Features:
-    """Load a corpus by name, check it, and return its tower features from the cache."""
+    """Load and check a corpus by name, and return its tower features, cached."""
     loaded = load_corpus(corpus, root=corpus_root, on_bad_sample=on_bad_sample)
     return extract_features(loaded, image_tower, text_tower, device)
 
@@ -377,27 +366,19 @@ def load_features(
 def _stacks(
     configs: Sequence[RunConfig], data: TrainingData, workers: int = 1
 ) -> Iterator[list[RunConfig]]:
-    """Yield lists of runs that differ in seed, temperature, schedule, loss and noise alone, of one
-    length or nearly, so that every worker has as much to do."""
+    """Yield lists of runs that differ only in seed, temperature, schedule, loss and noise, of about
+    the same length, so that workers are equally busy."""
     groups: dict[RunConfig, list[RunConfig]] = {}
-    neutral = {
-        "seed": 0,
-        "temperature": 1.0,
-        "learn_temperature": False,
-        "schedule": None,
-        "loss": "info_nce",
-        "loss_constant": None,
-        "learn_bias": False,
-        "noise": None,
-    }
+    varying = ["seed", "temperature", "learn_temperature", "schedule", "noise"]
+    varying += ["loss", "loss_constant", "learn_bias"]
+    neutral = {name: RunConfig.model_fields[name].default for name in varying}
     for config in configs:
         groups.setdefault(config.model_copy(update=neutral), []).append(config)
     kind = "cuda" if data.device.type == "cuda" else "cpu"
-    galleries = (data.validation, data.test)
-    examined = max(g.image.numel() + g.text.numel() for g in galleries)
+    gallery = max(g.image.numel() + g.text.numel() for g in (data.validation, data.test))
     for shape, members in groups.items():
         pairs = shape.batch_size * shape.captions_at_once
-        per_run = 4 * (2 * examined + 6 * pairs * data.image.shape[1])
+        per_run = 4 * (2 * gallery + 6 * pairs * data.image.shape[1])
         most = min(STACK_SIZE[kind], STACK_MEMORY[kind] // per_run)
         if kind == "cpu":
             weights = count_weights(shape, (data.image.shape[1], data.text.shape[1]))

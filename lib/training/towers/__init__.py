@@ -14,14 +14,13 @@ __all__ = ["TowerInputs", "checkpoint_path", "load_inputs", "train_runs"]
 def load_inputs(
     corpus: Corpus, trained: str, image_tower: str, text_tower: str, device: torch.device
 ) -> TowerInputs:
-    """Load what runs of one kind train on.
+    """Load the images and captions of a corpus as the towers of runs read them.
 
     Args:
         corpus: Images and captions.
-        trained: As :class:`lib.runs.TowersConfig` has it.
-        image_tower: A run's.
-        text_tower: A run's.
-        device: Where it trains.
+        trained: As in :class:`lib.runs.TowersConfig`.
+        image_tower, text_tower: Names, as in :class:`lib.runs.RunConfig`.
+        device: Where the runs train.
 
     Raises:
         ValueError: The towers can't be trained in this way.

@@ -1,4 +1,4 @@
-"""What trained towers read: rows of images and captions, and the towers that look them up."""
+"""Towers that are trained, and the inputs that they look up by row of an image or caption."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from lib.training.data import Pairs, TrainingData
 
 
 class Towers(nn.Module, ABC):
-    """One run's towers; what they read is looked up by the row of an image or a caption.
+    """One run's towers, which look up their inputs by the row of an image or caption.
 
     Attributes:
-        widths: Length of an image's and of a caption's features.
+        widths: Lengths of an image's and a caption's features.
     """
 
     widths: tuple[int, int]
@@ -33,8 +33,8 @@ class Towers(nn.Module, ABC):
         """Return the features (B, d_text) of captions."""
 
     def standardisation(self, pairs: Pairs) -> tuple[Tensor, Tensor] | None:
-        """Return the features of a run's images and captions that its heads are standardised on,
-        or None where the towers are random and say nothing yet."""
+        """Return the features of a run's images and captions to standardise its heads on, or None
+        if the towers begin at random."""
         return None
 
 
@@ -43,9 +43,9 @@ class TowerInputs(ABC):
     """A corpus as one kind of trained towers reads it.
 
     Attributes:
-        data: The corpus with each image and caption as its own row number, (N, 1) and (M, 1); draws
-            and galleries are those of runs with frozen towers.
-        caption_length: (M,) words or tokens, so that captions of like length can be read together.
+        data: The corpus with row numbers (N, 1) and (M, 1) as features; draws and galleries are
+            those of runs with frozen towers.
+        caption_length: (M,) words or tokens, to read captions of similar length together.
     """
 
     data: TrainingData
@@ -53,11 +53,11 @@ class TowerInputs(ABC):
 
     @abstractmethod
     def towers(self, config: RunConfig, pairs: Pairs) -> Towers:
-        """Return a run's towers as they are before its first step, on the device."""
+        """Return a run's towers before its first step, on the device."""
 
 
 def row_numbers(corpus: Corpus, device: torch.device) -> TrainingData:
-    """Return a corpus as row numbers."""
+    """Return a corpus with row numbers as features."""
     owner = [row for row, sample in enumerate(corpus.samples) for _ in sample.captions]
     numbers: list[NDArray[Any]] = [np.arange(n)[:, None] for n in (len(corpus.samples), len(owner))]
     rows = Features(

@@ -1,4 +1,4 @@
-"""Pretrained towers whose last block is trained: what lies before it is computed once and kept."""
+"""Pretrained towers whose last block is trained; the states before it are computed once, cached."""
 
 import copy
 import hashlib
@@ -19,7 +19,7 @@ from lib.training.data import Pairs, TrainingData
 from lib.training.towers.inputs import TowerInputs, Towers, row_numbers
 
 KEPT_AS = np.float16
-"""Half the disk for the states before the last blocks; training itself is in single precision."""
+"""Type of cached states: half the disk space. Training is in single precision."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class LastBlockInputs(TowerInputs):
 
     Attributes:
         image_states: (N, channels, height, width), float16.
-        token_states: (tokens, d) of all distinct captions, one after the other, float16.
-        first_token, token_count: (M,) where a caption's tokens start; how many.
+        token_states: (tokens, d) of all distinct captions, concatenated, float16.
+        first_token, token_count: (M,) first row and number of a caption's tokens.
         image_block, text_block: The blocks with their pretrained weights.
-        features: What the whole pretrained towers give, for the heads to be standardised on.
+        features: Features of the whole pretrained towers, to standardise the heads on.
     """
 
     image_states: Tensor
@@ -48,7 +48,7 @@ class LastBlockInputs(TowerInputs):
 
 
 class BlockTowers(Towers):
-    """A tower's last block each, trained with batch statistics and dropout as in evaluation."""
+    """The last blocks of both towers, always in evaluation mode."""
 
     def __init__(self, inputs: LastBlockInputs) -> None:
         super().__init__()
@@ -59,12 +59,12 @@ class BlockTowers(Towers):
         self.text_block = copy.deepcopy(inputs.text_block).requires_grad_(True)
 
     def train(self, mode: bool = True) -> "BlockTowers":
-        """Stay in evaluation mode: a few pairs would spoil the pretrained batch statistics."""
+        """Stay in evaluation mode: small batches would spoil the pretrained batch statistics."""
         super().train(False)
         return self
 
     def image(self, rows: Tensor, draws: np.random.Generator | None = None) -> Tensor:
-        """Return the features (B, d_image) of images; states can't be augmented."""
+        """Return the features (B, d_image) of images, never augmented."""
         states = self._inputs.image_states[rows].float()
         features: Tensor = self.image_block(states.contiguous(memory_format=torch.channels_last))
         return features
@@ -72,31 +72,27 @@ class BlockTowers(Towers):
     def text(self, rows: Tensor) -> Tensor:
         """Return the features (B, d_text) of captions, the mean over their tokens."""
         first, count = self._inputs.first_token[rows], self._inputs.token_count[rows]
-        along = torch.arange(int(count.max()), device=rows.device)
-        present = along < count[:, None]
-        # Beyond a caption's end stands its last token, which the mask hides.
-        states = self._inputs.token_states[
-            first[:, None] + torch.minimum(along, count[:, None] - 1)
-        ]
+        index = torch.arange(int(count.max()), device=rows.device)
+        present = index < count[:, None]
+        # After a caption's end its last token is repeated, and masked.
+        tokens = first[:, None] + torch.minimum(index, count[:, None] - 1)
         mask = torch.zeros(present.shape, device=rows.device)
         mask = mask.masked_fill(~present, torch.finfo(mask.dtype).min)[:, None, None, :]
-        states = self.text_block(states.float(), mask)
+        states = self.text_block(self._inputs.token_states[tokens].float(), mask)
         kept = present[..., None]
         mean: Tensor = (states * kept).sum(1) / kept.sum(1)
         return mean
 
     def standardisation(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
-        """Return what the pretrained towers give for a run's images and captions."""
+        """Return the pretrained towers' features of a run's images and captions."""
         features = self._inputs.features
-        rows = (
-            torch.from_numpy(r).to(features.device) for r in (pairs.image, pairs.all_captions())
-        )
-        image, text = rows
+        image = torch.from_numpy(pairs.image).to(features.device)
+        text = torch.from_numpy(pairs.all_captions()).to(features.device)
         return features.image[image], features.text[text]
 
 
 class _TextBlock(nn.Module):
-    """A transformer layer, whose return value differs between releases of transformers."""
+    """A transformer layer; its return value differs between releases of transformers."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -108,10 +104,10 @@ class _TextBlock(nn.Module):
 
 
 def split_image_tower(tower: ImageTower) -> tuple[Callable[[Tensor], Tensor], nn.Module]:
-    """Cut an image tower into what lies before its last block, and that block with the pooling.
+    """Cut an image tower into the part before its last block, and that block with the pooling.
 
     Raises:
-        ValueError: It is none of the EfficientNet kind.
+        ValueError: The tower is no EfficientNet.
     """
     model: Any = tower.model
     if not all(hasattr(model, n) for n in ("conv_stem", "bn1", "blocks", "conv_head", "bn2")):
@@ -128,7 +124,7 @@ def split_text_tower(tower: TextTower) -> nn.Module:
     """Return a text tower's last layer.
 
     Raises:
-        ValueError: It is none of the BERT kind.
+        ValueError: The tower is not of the BERT kind.
     """
     layers = getattr(getattr(tower.model, "encoder", None), "layer", None)
     if layers is None:
@@ -142,7 +138,7 @@ def split_text_tower(tower: TextTower) -> nn.Module:
 def load_last_blocks(
     corpus: Corpus, image_tower: str, text_tower: str, device: torch.device
 ) -> LastBlockInputs:
-    """Load the states before the last blocks, from the cache where it holds them.
+    """Compute the states before the last blocks, or load them from the cache.
 
     Raises:
         TowerError: A tower cannot be loaded.
@@ -195,8 +191,8 @@ def _image_states(
 def _token_states(
     corpus: Corpus, tower: TextTower, device: torch.device
 ) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the tokens' states, and where each caption's start and how many they are."""
-    distinct, own = distinct_captions(corpus)
+    """Return the tokens' states, and each caption's first token and number of tokens."""
+    distinct, caption_index = distinct_captions(corpus)
     options = {"truncation": True, "max_length": 128}
     tokens = tower.tokenizer(distinct, **options)["input_ids"]
     lengths = np.array([len(numbers) for numbers in tokens], dtype=np.int64)
@@ -204,9 +200,8 @@ def _token_states(
 
     @torch.inference_mode()
     def encode(start: int, stop: int) -> Tensor:
-        batch = tower.tokenizer(
-            distinct[start:stop], padding=True, return_tensors="pt", **options
-        ).to(device)
+        texts = distinct[start:stop]
+        batch = tower.tokenizer(texts, padding=True, return_tensors="pt", **options).to(device)
         states = tower.model(**batch, output_hidden_states=True).hidden_states[-2]
         return cast(Tensor, states[batch["attention_mask"].bool()].float().cpu())
 
@@ -218,7 +213,7 @@ def _token_states(
         encode,
         KEPT_AS,
     )
-    return rows, (np.cumsum(lengths) - lengths)[own], lengths[own]
+    return rows, (np.cumsum(lengths) - lengths)[caption_index], lengths[caption_index]
 
 
 def _key(corpus: str, tower: str) -> str:

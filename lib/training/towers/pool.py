@@ -1,4 +1,4 @@
-"""Runs with trained towers on a machine: one a core on a CPU, one after the other on a GPU."""
+"""Train runs with trained towers: one per core of a CPU, one after the other on a GPU."""
 
 import threading
 import time
@@ -23,17 +23,17 @@ def train_runs(
     replayed: Replayed,
     keep: Callable[[StackResult], None],
 ) -> None:
-    """Train runs and hand each result on as soon as it is there.
+    """Train runs and pass each result to ``keep`` at once.
 
-    On a CPU as many runs train at a time as torch has threads, each with one of its own: so the
-    numbers don't depend on how many there are. Each is kept about every minute under the study's
-    home, and an interrupted one goes on from there.
+    On a CPU as many runs train at a time as torch has threads, each on one thread, so that the
+    numbers do not depend on the number of threads. A checkpoint of each run is written about every
+    minute under the study's home; an interrupted run continues from there.
 
     Args:
         configs: Runs that train on the same inputs.
-        inputs: What they train on.
+        inputs: What the runs train on.
         replayed: Finished runs whose schedules others replay.
-        keep: Called with the result of each run, never twice at a time.
+        keep: Called with the result of each run, one at a time.
     """
     threads, deterministic = torch.get_num_threads(), torch.backends.cudnn.deterministic
     workers = threads if inputs.data.device.type == "cpu" else 1
@@ -60,7 +60,7 @@ def train_runs(
 
 
 def checkpoint_path(config: RunConfig) -> Path:
-    """Return where an unfinished run is kept."""
+    """Return the path of an unfinished run's checkpoint."""
     return home() / "checkpoints" / f"{config.run_id}.pt"
 
 

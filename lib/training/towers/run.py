@@ -1,14 +1,15 @@
-"""One run with trained towers, epoch by epoch; an interrupted one goes on to the same numbers."""
+"""One run with trained towers; an interrupted run continues to the same numbers."""
 
 import io
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lib.models import matmul
@@ -24,11 +25,11 @@ from lib.utils.files import write_atomic
 from lib.utils.seeds import generator, torch_generator
 
 EVALUATION_BATCH = 250
-"""Images, or captions of like length, that are embedded at a time in an evaluation."""
+"""Images, or captions of similar length, that are embedded at a time in an evaluation."""
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 """An interruption loses at most this plus one epoch."""
 CHECKPOINT_VERSION = 2
-"""Raise this when the content of a checkpoint changes: no older one is then used."""
+"""Raise this when the content of a checkpoint changes; older ones are then ignored."""
 
 
 class EndToEndModel(nn.Module):
@@ -38,9 +39,9 @@ class EndToEndModel(nn.Module):
         super().__init__()
         self.towers: Towers = inputs.towers(config, pairs)
         self.heads = init_heads([config], self.towers.widths).to(inputs.data.device)
-        seen = self.towers.standardisation(pairs)
-        if seen is not None:
-            for head, features in zip((self.heads.image, self.heads.text), seen, strict=True):
+        known = self.towers.standardisation(pairs)
+        if known is not None:
+            for head, features in zip((self.heads.image, self.heads.text), known, strict=True):
                 head.standardise(features)
                 if not config.centre:
                     head.mean.zero_()
@@ -52,41 +53,36 @@ class EndToEndModel(nn.Module):
         augmentation: np.random.Generator | None = None,
         dropout: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Embed images and captions, by their rows, into unit vectors (B, d) each."""
-        # One generator serves both heads in turn, as in a stack.
-        drawn = None if dropout is None else [dropout]
+        """Embed images and captions, given as rows, into unit vectors (B, d) each."""
+        # Both heads draw from one generator in turn, as in a stack.
+        draws = None if dropout is None else [dropout]
         with torch.autocast("cuda", torch.bfloat16, enabled=images.device.type == "cuda"):
             features = self.towers.image(images, augmentation), self.towers.text(captions)
-        image, text = self.heads(features[0].float(), features[1].float(), drawn)
+        image, text = self.heads(features[0].float(), features[1].float(), draws)
         return image, text
 
     @torch.no_grad()
-    def embed(self, gallery: Gallery, caption_length: np.ndarray[Any, Any]) -> list[Tensor]:
+    def embed(self, gallery: Gallery, caption_length: NDArray[Any]) -> tuple[Tensor, Tensor]:
         """Embed a gallery of row numbers: (N, d) and (M, d)."""
         self.eval()
-        image = [
-            self.heads.image(self._features(self.towers.image, rows))
-            for rows in torch.split(gallery.image[:, 0], EVALUATION_BATCH)
-        ]
         captions = gallery.text[:, 0]
-        order = torch.from_numpy(
-            np.argsort(caption_length[captions.cpu().numpy()], kind="stable")
-        ).to(captions.device)
-        sorted_text = [
-            self.heads.text(self._features(self.towers.text, rows))
-            for rows in torch.split(captions[order], EVALUATION_BATCH)
-        ]
-        text = torch.empty(len(captions), sorted_text[0].shape[1], device=captions.device)
-        text[order] = torch.cat(sorted_text)
-        return [torch.cat(image), text]
+        order = np.argsort(caption_length[captions.cpu().numpy()], kind="stable")
+        by_length = torch.from_numpy(order).to(captions.device)
+        sorted_text = self._embed(self.towers.text, self.heads.text, captions[by_length])
+        text = torch.empty_like(sorted_text)
+        text[by_length] = sorted_text
+        return self._embed(self.towers.image, self.heads.image, gallery.image[:, 0]), text
 
-    def _features(self, tower: Any, rows: Tensor) -> Tensor:
-        with torch.autocast("cuda", torch.bfloat16, enabled=rows.device.type == "cuda"):
-            features: Tensor = tower(rows)
-        return features.float()
+    def _embed(self, tower: Callable[[Tensor], Tensor], head: nn.Module, rows: Tensor) -> Tensor:
+        embedded = []
+        for batch in torch.split(rows, EVALUATION_BATCH):
+            with torch.autocast("cuda", torch.bfloat16, enabled=rows.device.type == "cuda"):
+                features = tower(batch)
+            embedded.append(head(features.float()))
+        return torch.cat(embedded)
 
     def parameter_groups(self, config: RunConfig) -> list[dict[str, Any]]:
-        """Return the optimiser's groups: weights decay, biases and normalisations do not."""
+        """Return the optimiser's groups; biases and normalisations do not decay."""
         assert config.towers is not None
         rate = config.learning_rate
         tower_rate = config.towers.learning_rate or rate
@@ -101,12 +97,12 @@ class EndToEndModel(nn.Module):
 
 
 class Run:
-    """A run's whole state between two epochs.
+    """A run's state between two epochs.
 
     Args:
         config: With ``towers`` set.
-        inputs: What it trains on.
-        replayed: Finished runs that it may replay.
+        inputs: What the run trains on.
+        replayed: Finished runs that the run may replay.
     """
 
     def __init__(self, config: RunConfig, inputs: TowerInputs, replayed: Replayed) -> None:
@@ -125,12 +121,8 @@ class Run:
         self.best: dict[str, Tensor] = {}
 
     def train_epoch(self, stopped: Any = None) -> None:
-        """Train an epoch and measure it on validation.
-
-        Args:
-            stopped: A ``threading.Event``: once set, the epoch is abandoned with
-                ``KeyboardInterrupt``.
-        """
+        """Train an epoch and score it on validation; raise ``KeyboardInterrupt`` as soon as the
+        ``threading.Event`` ``stopped`` is set."""
         config, data = self.config, self.inputs.data
         epoch = len(self.history.epochs) + 1
         images, captions, places = draw_epoch([config], data, [self.pairs], epoch)
@@ -150,15 +142,15 @@ class Run:
     def test(self) -> Scores:
         """Score the run on the test split, with the weights of its best epoch."""
         self.model.load_state_dict(self.best)
-        return self._score(self.inputs.data.test, check_collapse=True)
+        return self._score(self.inputs.data.test, True)
 
-    def _score(self, gallery: Gallery, *, check_collapse: bool = False) -> Scores:
+    def _score(self, gallery: Gallery, check_collapse: bool = False) -> Scores:
         image, text = self.model.embed(gallery, self.inputs.caption_length)
-        embedded, alive = [(image[None], text[None])], self.history.alive
-        return score(embedded, gallery.caption_owner, alive, check_collapse=check_collapse)
+        embedded = [(image[None], text[None])]
+        return score(embedded, gallery.caption_owner, self.history.alive, check_collapse)
 
     def state(self) -> dict[str, Any]:
-        """Return all that the next epoch depends on, and what is known so far."""
+        """Return all that later epochs and the record depend on."""
         return {
             "model": self.model.state_dict(),
             "step": self.step.state(),
@@ -175,12 +167,12 @@ class Run:
 
 
 def epochs_of(run: Run, checkpoint: Path, stopped: Any) -> Iterator[int]:
-    """Train a run to its end and yield after each epoch how many are done.
+    """Train a run to its end and yield the number of finished epochs after each.
 
     Args:
-        run: As it was made.
-        checkpoint: Where it is kept now and then; if there is one of the same run, device and
-            corpus, the run goes on from it.
+        run: A new run.
+        checkpoint: Where the run's state is written; if the file holds a state of the same run,
+            device and corpus, the run continues from there.
         stopped: As for :meth:`Run.train_epoch`.
     """
     data, history = run.inputs.data, run.history
@@ -194,7 +186,7 @@ def epochs_of(run: Run, checkpoint: Path, stopped: Any) -> Iterator[int]:
     while not history.finished:
         run.train_epoch(stopped)
         if time.monotonic() - written >= SECONDS_BETWEEN_CHECKPOINTS and not history.finished:
-            # Into memory first: of a full disk torch says no more than "unexpected pos".
+            # Into memory first: torch reports a full disk only as "unexpected pos".
             content = io.BytesIO()
             torch.save({"key": key, "state": run.state()}, content)
             write_atomic(checkpoint, content.getvalue())

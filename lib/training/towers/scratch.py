@@ -33,8 +33,7 @@ class ScratchInputs(TowerInputs):
 
     Attributes:
         pixels: (N, 3, size, size) uint8 on the device.
-        words: (M, longest) numbers of words in the corpus's list of them, 0 after a caption's end;
-            on the CPU.
+        words: (M, longest) numbers of the corpus's words, 0 after a caption's end; on the CPU.
     """
 
     pixels: Tensor
@@ -88,11 +87,11 @@ class ScratchTowers(Towers):
         length = (words != PADDING).sum(dim=1)
         words = words[:, : int(length.max())].to(self.known.device)
         embedded = self.embedding(self.known[words])
-        # A caption without a word is one padding long: the recurrence needs a step.
+        # The recurrence needs a step: a caption without words becomes one padding.
         packed = pack_padded_sequence(
             embedded, length.clamp(min=1), batch_first=True, enforce_sorted=False
         )
-        # Cheap, and not every GPU's recurrences take half precision.
+        # In single precision, since some GPUs' recurrences take no other; the cost is small.
         with torch.autocast(embedded.device.type, enabled=False):
             state = self.recurrent(packed)[1]
         last: Tensor = (state[0] if isinstance(state, tuple) else state)[-1]
@@ -100,11 +99,8 @@ class ScratchTowers(Towers):
 
 
 class SinglePixelConvolution(nn.Conv2d):
-    """A convolution that, where its output is a single pixel, is the product that it amounts to.
-
-    A kernel that overhangs a small map meets it with some of its weights alone: those are cut out.
-    Several times faster on a CPU, and the same function.
-    """
+    """A convolution that is computed as a matrix product if its output is a single pixel: the same
+    function, several times faster on a CPU. Weights that meet only padding are left out."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve (B, C, H, W)."""
@@ -133,10 +129,10 @@ def resnet18() -> nn.Module:
 
 @torch.no_grad()
 def initialise(module: nn.Module, draws: torch.Generator) -> None:
-    """Draw the weights of a network as torchvision and torch do by default, from a generator."""
+    """Draw the weights of a network from a generator, as torchvision and torch do by default."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
-            # A weight is filled in the order of its memory, which must not matter.
+            # Into a contiguous tensor: values are drawn in the order of the memory.
             drawn = torch.empty(part.weight.shape)
             nn.init.kaiming_normal_(drawn, mode="fan_out", nonlinearity="relu", generator=draws)
             part.weight.copy_(drawn)
@@ -154,11 +150,11 @@ def vocabulary(captions: Tensor, least_count: int, words: int) -> Tensor:
 
     Args:
         captions: (m, longest) the training captions, as numbers of the corpus's words.
-        least_count: How often a word must come in them to be known.
-        words: How many numbers there are.
+        least_count: How often a known word must occur in the captions.
+        words: Number of words of the corpus, with padding and unknown.
 
     Returns:
-        (words,) with 0 for padding and 1 for what is unknown; the known ones count from 2.
+        (words,) 0 for padding, 1 for unknown words, and from 2 on for known words.
 
     >>> vocabulary(torch.tensor([[2, 4, 4], [4, 0, 0]]), least_count=2, words=6)
     tensor([0, 1, 1, 1, 2, 1])
@@ -176,12 +172,11 @@ def augment(pixels: Tensor, draws: np.random.Generator) -> Tensor:
     reach = size // 8
     shift = torch.from_numpy(draws.integers(-reach, reach + 1, size=(2, count, 1)))
     mirrored = torch.from_numpy(draws.random(count) < 0.5)[:, None]
-    along = torch.arange(size)
-    rows, columns = (along + shift).clamp(0, size - 1)
+    rows, columns = (torch.arange(size) + shift).clamp(0, size - 1)
     columns = torch.where(mirrored, columns.flip(1), columns)
-    image = torch.arange(count)[:, None, None]
-    places = [p.to(pixels.device) for p in (image, rows[:, :, None], columns[:, None, :])]
-    return pixels.permute(0, 2, 3, 1)[tuple(places)].permute(0, 3, 1, 2)
+    index = torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]
+    moved = tuple(part.to(pixels.device) for part in index)
+    return pixels.permute(0, 2, 3, 1)[moved].permute(0, 3, 1, 2)
 
 
 def load_scratch(
@@ -190,20 +185,19 @@ def load_scratch(
     """Load a corpus's pixels and words.
 
     Raises:
-        ValueError: A tower is none that can be trained from scratch.
+        ValueError: A tower cannot be trained from scratch.
     """
-    named = re.fullmatch(r"resnet18@(\d+)", image_tower)
-    if not named or not 32 <= int(named[1]) <= 512:
+    match = re.fullmatch(r"resnet18@(\d+)", image_tower)
+    if not match or not 32 <= int(match[1]) <= 512:
         raise ValueError(
             f"image_tower = {image_tower!r} cannot be trained from scratch; use 'resnet18@PIXELS' "
             "with 32 to 512 pixels"
         )
     if text_tower not in RECURRENT:
         raise ValueError(
-            f"text_tower = {text_tower!r} cannot be trained from scratch; use "
-            f"{' or '.join(RECURRENT)}"
+            f"text_tower = {text_tower!r} cannot be trained from scratch; use gru or lstm"
         )
-    pixels = load_pixels(corpus, int(named[1]))
+    pixels = load_pixels(corpus, int(match[1]))
     words = word_numbers([c for sample in corpus.samples for c in sample.captions])
     return ScratchInputs(
         data=row_numbers(corpus, device),
@@ -214,7 +208,7 @@ def load_scratch(
 
 
 def load_pixels(corpus: Corpus, size: int) -> NDArray[np.uint8]:
-    """Return a corpus's images, squashed to ``size`` pixels square, (N, 3, size, size), cached."""
+    """Return a corpus's images, resized without cropping to (N, 3, size, size), cached."""
     samples = corpus.samples
 
     def encode(start: int, stop: int) -> Tensor:
@@ -232,8 +226,7 @@ def load_pixels(corpus: Corpus, size: int) -> NDArray[np.uint8]:
 
 
 def word_numbers(captions: Sequence[str]) -> Tensor:
-    """Return captions as numbers of words, in alphabetical order from 2 on: (M, longest), 0 after
-    the end.
+    """Return captions as numbers (M, longest) of words, in alphabetical order from 2, then zeros.
 
     >>> word_numbers(["a dog .", "A cat , a dog"])
     tensor([[2, 4, 0, 0],
@@ -241,9 +234,9 @@ def word_numbers(captions: Sequence[str]) -> Tensor:
     """
     split = [caption_words(caption) for caption in captions]
     distinct = sorted({word for words in split for word in words})
-    number = {word: place for place, word in enumerate(distinct, start=UNKNOWN + 1)}
+    numbers = {word: number for number, word in enumerate(distinct, start=UNKNOWN + 1)}
     longest = max((len(words) for words in split), default=0)
     table = torch.zeros(len(split), max(1, longest), dtype=torch.long)
     for row, words in enumerate(split):
-        table[row, : len(words)] = torch.tensor([number[word] for word in words], dtype=torch.long)
+        table[row, : len(words)] = torch.tensor([numbers[word] for word in words], dtype=torch.long)
     return table
