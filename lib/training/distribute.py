@@ -147,8 +147,9 @@ def _submit(executor: Executor, *arguments: Any) -> "Future[Any]":
 def _sent(executor: Executor, payload: Payload) -> Iterator[Any]:
     """Yield a function that makes the data available to workers and returns a handle for them."""
     # A memory-mapped array would be read back as an object that maps no file.
-    arrays = {name: np.array(getattr(payload.clean, name)) for name in ("image", "text")}
-    plain = replace(payload, clean=replace(payload.clean, **arrays))
+    clean = payload.clean
+    clean = replace(clean, image=np.array(clean.image), text=np.array(clean.text))
+    plain = replace(payload, clean=clean)
     if hasattr(executor, "send"):
         yield lambda: executor.send(plain)
         return

@@ -14,16 +14,8 @@ from lib.runs import (
 
 
 def config(**changes) -> RunConfig:
-    small = {
-        "corpus": "synthetic",
-        "train_images": 50,
-        "embedding_dim": 8,
-        "batch_size": 16,
-        "epochs": 4,
-        "learning_rate": 0.01,
-        "temperature": 0.2,
-    }
-    return RunConfig(**(small | changes))
+    small = {"corpus": "synthetic", "train_images": 50, "embedding_dim": 8, "batch_size": 16}
+    return RunConfig(**(small | {"epochs": 4, "learning_rate": 0.01, "temperature": 0.2} | changes))
 
 
 def schedule(signal: str, actuator: str, **constants) -> ScheduleConfig:
@@ -70,10 +62,10 @@ def fresh(tmp_path, name: str) -> Store:
 
 def assert_same_numbers(one: RunRecord, other: RunRecord) -> None:
     assert one.config == other.config
-    np.testing.assert_array_equal(one.steps, other.steps)
-    np.testing.assert_array_equal(one.epochs, other.epochs)
-    assert (one.test, one.best_epoch, one.collapsed) == (
-        other.test,
-        other.best_epoch,
-        other.collapsed,
-    )
+    for name in ("steps", "epochs", "test", "best_epoch", "collapsed"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+def assert_all_the_same(some, others) -> None:
+    for one, other in zip(some, others, strict=True):
+        assert_same_numbers(one, other)

@@ -1,4 +1,4 @@
-"""Where runs are trained changes nothing: threads, processes, a cluster, and workers that die."""
+"""Threads, processes and clusters train to the same numbers, even if workers die."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from results_version import raise_results_version
 from saboteur import Saboteur
-from small_runs import MIXED, assert_same_numbers, config, fresh
+from small_runs import MIXED, assert_all_the_same, config, fresh
 from synthetic import synthetic_features
 
 from lib.chapters.parameters import validate
@@ -47,16 +47,12 @@ def marks(tmp_path):
     return folder
 
 
-def assert_a_loss_changes_nothing(serial, features, tmp_path, executor, lost):
+def assert_a_loss_changes_nothing(serial, train_small, tmp_path, executor, lost):
     """Kill the worker of the stack with number ``lost``, once."""
     folder = marks(tmp_path)
     saboteur = Saboteur(executor, folder, lambda number, _: number == lost)
-    found = train(
-        MIXED, store=fresh(tmp_path, "x"), features=features, device="cpu", executor=saboteur
-    )
+    assert_all_the_same(serial, train_small(MIXED, executor=saboteur))
     assert len(list(folder.iterdir())) == 1
-    for one, other in zip(serial, found, strict=True):
-        assert_same_numbers(one, other)
 
 
 class Immediate(Executor):
@@ -74,30 +70,28 @@ class Immediate(Executor):
         return future
 
 
-def test_any_executor_gives_the_serial_numbers(serial, features, tmp_path):
+def test_any_executor_gives_the_serial_numbers(serial, train_small):
     with ThreadPoolExecutor(2) as threads:
-        elsewhere = train(
-            MIXED, store=fresh(tmp_path, "x"), features=features, device="cpu", executor=threads
-        )
-        assert threads.submit(int).result() == 0  # it is left open
-    for one, other in zip(serial, elsewhere, strict=True):
-        assert_same_numbers(one, other)
+        assert_all_the_same(serial, train_small(MIXED, executor=threads))
+        assert threads.submit(int).result() == 0  # the executor is left open
 
 
-def test_processes_give_the_serial_numbers_though_one_dies(serial, features, tmp_path, processes):
-    assert_a_loss_changes_nothing(serial, features, tmp_path, processes, 3)
+def test_processes_give_the_serial_numbers_though_one_dies(
+    serial, train_small, tmp_path, processes
+):
+    assert_a_loss_changes_nothing(serial, train_small, tmp_path, processes, 3)
 
 
 def test_runs_whose_worker_always_dies_are_named_and_the_others_kept(
-    features, tmp_path, processes, monkeypatch
+    train_small, tmp_path, processes, monkeypatch
 ):
     # Each death costs seconds, in which a process imports torch again.
     monkeypatch.setattr(distribute, "RESUBMISSIONS", 1)
-    victim, folder, store = config(seed=3), marks(tmp_path), fresh(tmp_path, "x")
+    victim, folder, store = config(seed=3), marks(tmp_path), fresh(tmp_path, "runs")
     configs = [config(seed=seed) for seed in range(6)]
     executor = Saboteur(processes, folder, lambda _, stack: victim in stack, again=True)
     with pytest.raises(TrainingError, match=r"went down with their workers.* fixed, seed 3") as e:
-        train(configs, store=store, features=features, device="cpu", executor=executor)
+        train_small(configs, executor=executor)
     assert len(list(folder.iterdir())) == 1 + distribute.RESUBMISSIONS
     lost = [c for c in configs if f"seed {c.seed}" in str(e.value)]
     assert {c for c in configs if store.get(c)} == set(configs) - set(lost)
@@ -105,30 +99,30 @@ def test_runs_whose_worker_always_dies_are_named_and_the_others_kept(
 
 
 class Failing(Executor):
-    """Answers every call with the same error."""
+    """Answers every call with the same error, or raises the error."""
 
-    def __init__(self, error):
-        self.error, self.calls = error, 0
+    def __init__(self, error, refuses=False):
+        self.error, self.refuses, self.calls = error, refuses, 0
 
     def submit(self, fn, /, *args, **kwargs):
         self.calls += 1
+        if self.refuses:
+            raise self.error
         future = Future()
         future.set_exception(self.error)
         return future
 
 
-def test_a_broken_executor_is_tried_a_bounded_number_of_times(features, tmp_path):
-    executor = Failing(BrokenExecutor("gone"))
+@pytest.mark.parametrize("refuses", [False, True])
+def test_a_broken_executor_is_tried_a_bounded_number_of_times(train_small, refuses):
+    executor = Failing(BrokenExecutor("gone"), refuses)
     with pytest.raises(TrainingError, match="2 of 2 runs went down"):
-        train(
-            [config(seed=0), config(seed=1)],
-            store=fresh(tmp_path, "x"), features=features, device="cpu", executor=executor,
-        )  # fmt: skip
+        train_small([config(seed=0), config(seed=1)], executor=executor)
     assert executor.calls % (1 + distribute.RESUBMISSIONS) == 0
 
 
 def test_an_interruption_cancels_what_has_not_begun_and_keeps_what_is_done(
-    serial, features, tmp_path, capsys
+    serial, train_small, tmp_path, capsys
 ):
     class Interrupted(Executor):
         """Answers once, holds the next, and is interrupted at the third."""
@@ -144,51 +138,30 @@ def test_an_interruption_cancels_what_has_not_begun_and_keeps_what_is_done(
             self.held = (*self.held, future)
             return future
 
-    store, executor = fresh(tmp_path, "runs"), Interrupted()
-    configs = [c for c in MIXED if c.source is None]
-    options = {"store": store, "features": features, "device": "cpu"}
+    executor, configs = Interrupted(), [c for c in MIXED if c.source is None]
     with pytest.raises(KeyboardInterrupt):
-        train(configs, executor=executor, **options)
+        train_small(configs, executor=executor)
     assert executor.held[1].cancelled()
     assert "the same call goes on from there" in capsys.readouterr().err
-    kept = store.records()
-    assert 0 < len(kept) < len(configs)
-    resumed = train(configs, executor="serial", **options)
-    for one in resumed:
-        assert_same_numbers(one, serial[MIXED.index(one.config)])
+    assert 0 < len(fresh(tmp_path, "runs").records()) < len(configs)
+    resumed = train_small(configs, executor="serial")
+    assert_all_the_same(resumed, [serial[MIXED.index(config)] for config in configs])
 
 
-def test_a_defect_in_a_worker_is_no_lost_worker(features, tmp_path):
+def test_a_defect_in_a_worker_is_no_lost_worker(train_small):
     executor = Failing(MemoryError("a defect"))
     with pytest.raises(MemoryError, match="a defect"):
-        train(
-            [config()], store=fresh(tmp_path, "x"), features=features, device="cpu",
-            executor=executor,
-        )  # fmt: skip
+        train_small([config()], executor=executor)
     assert executor.calls == 1
 
 
-def test_an_executor_that_refuses_is_lost_too(features, tmp_path):
-    class Refusing(Executor):
-        def submit(self, fn, /, *args, **kwargs):
-            raise BrokenExecutor("gone")
-
-    with pytest.raises(TrainingError, match="1 of 1 runs went down"):
-        train(
-            [config()], store=fresh(tmp_path, "x"), features=features, device="cpu",
-            executor=Refusing(),
-        )  # fmt: skip
-
-
-def test_every_worker_gets_a_stack_and_only_the_replayed_runs_it_needs(features, tmp_path):
+def test_every_worker_gets_a_stack_and_only_the_replayed_runs_it_needs(train_small):
     executor, replays = Immediate(), [one for one in MIXED if one.source]
-    configs = [config(seed=seed) for seed in range(8)]
-    options = {"store": fresh(tmp_path, "x"), "features": features, "device": "cpu"}
-    train(configs, executor=executor, **options)
+    train_small([config(seed=seed) for seed in range(8)], executor=executor)
     assert [(len(stack), sources) for stack, sources in executor.submitted] == [(2, {})] * 4
-    train([one.source for one in replays], executor="serial", **options)
+    train_small([one.source for one in replays], executor="serial")
     executor.submitted.clear()
-    train(replays, executor=executor, **options)
+    train_small(replays, executor=executor)
     sent = {c: set(sources) for stack, sources in executor.submitted for c in stack}
     assert sent == {one: {one.source} for one in replays}
 
@@ -201,24 +174,21 @@ def test_a_worker_with_other_code_or_without_the_data_refuses(features, tmp_path
         distribute.train_elsewhere(tmp_path / "x", [config()], {}, distribute.code_version())
 
 
-def test_the_environment_names_the_executor(features, tmp_path, monkeypatch):
-    seen = []
-    original = trainer.distribute
+def test_the_environment_names_the_executor(train_small, monkeypatch):
+    used, original = [], trainer.distribute
     monkeypatch.setattr(
-        trainer, "distribute", lambda e, *rest: seen.append(e) or original(e, *rest)
+        trainer, "distribute", lambda e, *rest: used.append(e) or original(e, *rest)
     )
     monkeypatch.setenv("STUDY_EXECUTOR", "threads:2")
-    options = {"features": features, "device": "cpu"}
-    train([config()], store=fresh(tmp_path, "x"), **options)
-    assert [type(e) for e in seen] == [ThreadPoolExecutor]
-    train([config()], store=fresh(tmp_path, "y"), executor="serial", **options)
-    assert len(seen) == 1
+    train_small([config()], "x")
+    train_small([config()], "y", executor="serial")
+    assert [type(executor) for executor in used] == [ThreadPoolExecutor]
 
 
 @pytest.mark.parametrize(
     "name", ["process", "processes:0", "processes:x", "threads:-1", "dask", "dask://", "", "dask:/"]
 )
-def test_an_unknown_executor_is_refused_before_anything_is_trained(name, features, tmp_path):
+def test_an_unknown_executor_is_refused(name):
     with pytest.raises(ExecutorError, match="write one of serial, processes"):
         check_executor(name)
 
@@ -255,10 +225,14 @@ def test_workers_end_with_a_killed_parent():
     os.kill(worker, 0)
     parent.kill()
     parent.wait()
+    assert_ends(worker)
+
+
+def assert_ends(process):
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not ended(worker):
+    while time.monotonic() < deadline and not ended(process):
         time.sleep(0.1)
-    assert ended(worker)
+    assert ended(process)
 
 
 def ended(process):
@@ -270,9 +244,9 @@ def ended(process):
     return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
-def test_an_interrupted_sweep_ends_the_processes_that_it_opened():
+def test_an_interrupted_training_ends_the_processes_that_it_opened():
     def interrupted():
-        # As many as the other tests' pool has, which may still be there: none is started then.
+        # As many as in the other tests' pool, so that its processes are used again.
         with open_executor("processes:2") as pool:
             workers.append(pool.submit(os.getpid).result())
             pool.submit(signal.pause)
@@ -282,10 +256,7 @@ def test_an_interrupted_sweep_ends_the_processes_that_it_opened():
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     (worker,) = workers
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not ended(worker):
-        time.sleep(0.1)
-    assert ended(worker)
+    assert_ends(worker)
 
 
 def main_comparison(features, store, executor):
@@ -301,7 +272,7 @@ def main_comparison(features, store, executor):
 
 @pytest.fixture
 def cluster_of():
-    """A function that starts a dask cluster of so many processes on this machine."""
+    """A function that starts a dask cluster of a number of processes on this machine."""
     distributed = pytest.importorskip("distributed")
     with ExitStack() as opened_here:
 
@@ -320,8 +291,8 @@ def cluster_of():
 def test_a_cluster_with_a_killed_worker_gives_the_table_of_the_main_comparison(
     cluster_of, tmp_path
 ):
-    """Two worker processes of a dask cluster, one killed on the way. Features are made up, for 800
-    training images as in the quick profile, since the towers' work isn't spread out."""
+    """Two worker processes of a dask cluster, one of them killed. 800 training images, as in the
+    quick profile, with made-up features, since the cluster does not run the towers."""
     features = synthetic_features(train=800, val=60, test=60)
     expected = main_comparison(features, fresh(tmp_path, "serial"), "serial")
     folder = marks(tmp_path)
@@ -333,41 +304,37 @@ def test_a_cluster_with_a_killed_worker_gives_the_table_of_the_main_comparison(
 
 
 def test_data_that_went_down_with_the_only_worker_are_sent_again(
-    serial, features, cluster_of, tmp_path
+    serial, train_small, cluster_of, tmp_path
 ):
-    """The scheduler holds no copy of what it scatters, so the worker that replaces it has none."""
-    assert_a_loss_changes_nothing(serial, features, tmp_path, cluster_of(1), 2)
+    """The scheduler keeps no copy of scattered data, so a replacing worker has none."""
+    assert_a_loss_changes_nothing(serial, train_small, tmp_path, cluster_of(1), 2)
 
 
-def test_no_scheduler_is_said_in_words(monkeypatch):
+def test_a_missing_scheduler_is_reported(monkeypatch):
     pytest.importorskip("distributed")
     monkeypatch.setattr("lib.training.executors.SECONDS_TO_JOIN", 1)
     with pytest.raises(ExecutorError, match="no dask scheduler answers at 127"):
         Cluster("127.0.0.1:1")
 
 
-def test_records_of_two_contents_of_a_corpus_are_not_mixed(features, tmp_path, capsys):
-    store = fresh(tmp_path, "runs")
-    train([config()], store=store, features=features, device="cpu")
+@pytest.mark.parametrize("trained_before", [True, False])
+def test_records_of_two_contents_of_a_corpus_are_not_mixed(train_small, capsys, trained_before):
+    train_small([config()])
     other = replace(synthetic_features(seed=1), corpus_fingerprint="another corpus")
-    train([config(seed=1)], store=store, features=other, device="cpu")
+    if trained_before:
+        train_small([config(seed=1)], features=other)
     capsys.readouterr()
-    records = train([config(), config(seed=1)], store=store, features=other, device="cpu")
+    records = train_small([config(), config(seed=1)], features=other)
     assert {record.corpus_fingerprint for record in records} == {"another corpus"}
     assert "1 finished runs are of other content of synthetic" in capsys.readouterr().err
 
 
-def test_runs_of_an_older_results_version_are_said_to_be_trained_again(
-    features, tmp_path, monkeypatch, capsys
-):
-    store = fresh(tmp_path, "runs")
-    train([config()], store=store, features=features, device="cpu")
+def test_runs_of_an_older_results_version_are_trained_again(train_small, monkeypatch, capsys):
+    train_small([config()])
     raise_results_version(monkeypatch, 2)
-    train([config()], store=store, features=features, device="cpu")
+    train_small([config()])
     assert "1 finished runs were made by code that gave other numbers" in capsys.readouterr().err
 
 
-def test_a_record_says_which_code_made_it(serial):
-    from lib.utils.version import code_version
-
-    assert {record.made["code"] for record in serial} == {code_version()}
+def test_a_record_has_the_version_of_the_code_that_made_it(serial):
+    assert {record.made["code"] for record in serial} == {distribute.code_version()}

@@ -92,11 +92,10 @@ def test_a_gradient_that_is_left_to_the_step_changes_no_bit(of_any_size, runs, w
         assert [one.grad for one in ours] == [None, None]
         own.step()
         torchs.step()
-        for one, other in zip(ours, theirs, strict=True):
-            assert torch.equal(one, other)
+        assert all(map(torch.equal, ours, theirs))
 
 
-def test_small_weights_get_their_gradient_as_ever():
+def test_small_weights_get_an_ordinary_gradient():
     small, large = parameter(2, 4, FACTORED_FROM // 4 - 1), parameter(2, 4, FACTORED_FROM // 4)
     optimiser = StackAdamW([{"params": [small, large]}], lr=0.1, weight_decay=0.0)
     for weight in (small, large):
@@ -114,8 +113,7 @@ def test_a_parameter_may_leave_its_gradient_and_another_not(of_any_size):
     loss_of(*theirs, features, matmul, matmul).backward()
     own.step()
     torchs.step()
-    for one, other in zip(ours, theirs, strict=True):
-        assert torch.equal(one, other)
+    assert all(map(torch.equal, ours, theirs))
 
 
 def test_a_run_is_updated_as_if_it_were_alone(of_any_size):
@@ -145,7 +143,7 @@ def test_gradients_that_were_left_are_forgotten_with_the_others(of_any_size):
     optimiser.step()
     moved = weight.detach().clone()
     assert not torch.equal(moved, before)
-    # A step takes what was left with it.
+    # A second step finds no gradient left.
     optimiser.step()
     assert torch.equal(weight, moved)
 

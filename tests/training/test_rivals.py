@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_loop import PlainRun, update
 from pydantic import ValidationError
+from small_runs import assert_same_numbers, config, fresh
 from synthetic import synthetic_features
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lib.runs import STEP_COLUMNS, RunConfig, RunRecord, ScheduleConfig, Store
+from lib.runs import STEP_COLUMNS, RunConfig, RunRecord, ScheduleConfig
 from lib.runs.schedules import (
     AnalyticUncertaintyConfig,
     CosineConfig,
@@ -29,12 +30,6 @@ from lib.training.data import Pairs, TrainingData
 
 CPU = torch.device("cpu")
 TAU = 0.2
-
-
-def config(**changes) -> RunConfig:
-    small = {"corpus": "synthetic", "train_images": 50, "embedding_dim": 8, "batch_size": 16}
-    small |= {"epochs": 4, "learning_rate": 0.01, "temperature": TAU}
-    return RunConfig(**(small | changes))
 
 
 RIVALS = {
@@ -67,10 +62,9 @@ OTHERS = [
 
 @pytest.fixture(scope="module")
 def together(features, tmp_path_factory) -> dict[str, RunRecord]:
-    # One of each next to one of the others, so that stacks hold every kind of neighbour.
-    store = Store(folder=tmp_path_factory.mktemp("together") / "runs")
-    mixed = [*RIVALS.values(), *OTHERS][::-1]
-    train(mixed, store=store, features=features, device="cpu")
+    # All at once, so that stacks hold every kind of neighbour.
+    store = fresh(tmp_path_factory.mktemp("together"), "runs")
+    train([*RIVALS.values(), *OTHERS][::-1], store=store, features=features, device="cpu")
     return {name: store.get(rival) for name, rival in RIVALS.items()}
 
 
@@ -79,19 +73,15 @@ def columns(record: RunRecord, *names: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", RIVALS)
-def test_a_rival_in_a_stack_equals_the_rival_alone_bit_for_bit(name, together, features, tmp_path):
-    store = Store(folder=tmp_path)
-    (alone,) = train([RIVALS[name]], store=store, features=features, device="cpu")
-    np.testing.assert_array_equal(alone.steps, together[name].steps)
-    np.testing.assert_array_equal(alone.epochs, together[name].epochs)
-    assert alone.test == together[name].test
+def test_a_rival_in_a_stack_equals_the_rival_alone_bit_for_bit(name, together, train_small):
+    assert_same_numbers(*train_small([RIVALS[name]]), together[name])
 
 
-# Each rival as its paper writes it, for one run: a step's similarities and labels in, loss out
+# Each rival as its paper defines it, for one run
 
 
 class Plain:
-    """What one run of a rival keeps; ``loss`` is what its paper minimises, up to a factor."""
+    """State of one run of a rival; ``loss`` is what its paper minimises, up to a factor."""
 
     def __init__(self, heads: nn.ModuleList) -> None:
         self.heads = heads
@@ -100,10 +90,8 @@ class Plain:
 
     def directions(self, similarity: Tensor, **options) -> list[Tensor]:
         label = torch.arange(len(similarity))
-        return [
-            F.cross_entropy(s / self.temperature, label, **options)
-            for s in (similarity, similarity.T)
-        ]
+        both = similarity / self.temperature, similarity.T / self.temperature
+        return [F.cross_entropy(logits, label, **options) for logits in both]
 
     def combine(self, losses: list[Tensor]) -> Tensor:
         return sum(w * ell for w, ell in zip(self.weights, losses, strict=True)) / 2
@@ -287,7 +275,7 @@ PLAIN: dict[str, Callable[[nn.ModuleList], Plain]] = {
 
 
 def plain_loop(name: str, data: TrainingData) -> list[list[float]]:
-    """Train one run with nn.Linear and a rival of this file: what it used at each step."""
+    """Train one run with nn.Linear and a rival of this file; return each step's columns."""
     one = RIVALS[name]
     pairs = data.pairs(one)
     run = PlainRun(one, (data.image[pairs.image], data.text[pairs.all_captions()]))
@@ -331,7 +319,7 @@ def test_a_weighting_moves_the_weights(name, together):
         np.testing.assert_allclose(weights.sum(axis=1), 2, rtol=1e-5)
 
 
-# The draw of several captions an image
+# The draw of several captions per image
 
 
 def draw(features, copies: int, epoch: int = 1) -> tuple[Pairs, np.ndarray, np.ndarray]:
@@ -343,54 +331,47 @@ def draw(features, copies: int, epoch: int = 1) -> tuple[Pairs, np.ndarray, np.n
 
 @given(copies=st.integers(2, 7), epoch=st.integers(1, 50))
 @settings(max_examples=30, deadline=None)
-def test_an_image_brings_distinct_captions_of_its_own(copies, epoch):
+def test_an_image_is_drawn_with_distinct_captions_of_its_own(copies, epoch):
     features = synthetic_features()
     pairs, images, captions = draw(features, copies, epoch)
     _, alone, first = draw(features, 1, epoch)
     np.testing.assert_array_equal(images, np.repeat(alone, copies))
     np.testing.assert_array_equal(captions[::copies], first)
     np.testing.assert_array_equal(features.caption_owner[captions], images)
-    for row, own in zip(alone, captions.reshape(-1, copies), strict=True):
-        has = int((features.caption_owner == row).sum())
-        assert len(set(own)) == min(copies, has)
+    for row, drawn in zip(alone, captions.reshape(-1, copies), strict=True):
+        assert len(set(drawn)) == min(copies, (features.caption_owner == row).sum())
     assert sorted(set(pairs.places(images))) == list(range(50))
     np.testing.assert_array_equal(pairs.image[pairs.places(images)], images)
 
 
-def test_every_caption_comes_as_often():
-    features = synthetic_features()
+def test_captions_are_drawn_equally_often(features):
     drawn = np.concatenate([draw(features, 2, epoch)[2] for epoch in range(1, 401)])
-    pairs, *_ = draw(features, 2)
-    for row in pairs.image:
-        own = np.flatnonzero(features.caption_owner == row)
-        counts = np.array([(drawn == caption).sum() for caption in own])
-        if len(own) == 1:
-            continue
-        # Two of them at a time, 400 times; the sd of a count is under 10.
-        assert abs(counts - 800 / len(own)).max() < 50, row
+    for row in draw(features, 2)[0].image:
+        captions = np.flatnonzero(features.caption_owner == row)
+        if len(captions) > 1:
+            counts = np.array([(drawn == caption).sum() for caption in captions])
+            # Two at a time, 400 times; the standard deviation of a count is under 10.
+            assert abs(counts - 800 / len(captions)).max() < 50, row
 
 
 # Configurations
 
 
-def test_a_rival_comes_back_from_its_record_as_itself():
-    for rival in [*RIVALS.values(), *OTHERS]:
+def test_rivals_differ_in_name_and_are_read_back_as_written():
+    rivals = [*RIVALS.values(), *OTHERS]
+    for rival in rivals:
         again = RunConfig.model_validate_json(rival.model_dump_json())
         assert again == rival
         assert type(again.schedule) is type(rival.schedule)
         assert again.run_id == rival.run_id
-    everything = [*RIVALS.values(), *OTHERS]
-    assert len({rival.run_id for rival in everything}) == len(everything)
-
-
-def test_each_rival_has_a_name_of_its_own():
+    assert len({rival.run_id for rival in rivals}) == len(rivals)
     names = {rival.method for rival in RIVALS.values()}
     assert len(names) == len(RIVALS)
     assert {"GradNorm", "cosine temperature", "individual temperatures"} <= names
 
 
 def test_new_fields_keep_the_names_of_old_runs():
-    """The name is a hash of what differs from the defaults; a default more must not enter it."""
+    """The name is a hash of what differs from the defaults, so defaults must not enter it."""
     dumped = json.loads(config().model_dump_json(exclude_defaults=True))
     assert {"learn_bias", "captions_at_once", "schedule"}.isdisjoint(dumped)
 
@@ -410,10 +391,7 @@ def test_new_fields_keep_the_names_of_old_runs():
             "dynamic weight average is made for the loss info_nce, not for decoupled",
         ),
         (
-            {
-                "schedule": IndividualTemperatureConfig(rho=1, step=0.1),
-                "loss": "sigmoid",
-            },
+            {"schedule": IndividualTemperatureConfig(rho=1, step=0.1), "loss": "sigmoid"},
             "individual temperatures is made for the loss info_nce",
         ),
         (
@@ -436,6 +414,6 @@ def test_what_no_rival_can_be_is_refused(changes, message):
 
 
 def test_a_scheduler_may_drive_a_learned_sigmoid_loss():
-    """Nothing forbids it: it has no directions, so its weights change nothing."""
+    """The loss has no directions, so the weights change nothing."""
     schedule = ScheduleConfig(signal="variance", actuator="direction")
     assert config(loss="sigmoid", learn_bias=True, schedule=schedule).method.startswith("variance")

@@ -1,48 +1,35 @@
-"""Replayed schedules: what a run is played, and what it may tell of its source."""
+"""Replayed schedules against the runs that they come from."""
+
+from functools import partial
 
 import numpy as np
 import pytest
+import small_runs
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from synthetic import synthetic_features
+from small_runs import fresh, schedule
 
-from lib.runs import STEP_COLUMNS, ConstantConfig, ReplayConfig, RunConfig, ScheduleConfig, Store
-from lib.training import retrain, train
+from lib.metrics import retrieval_metrics_from_embeddings
+from lib.runs import STEP_COLUMNS, ConstantConfig, ReplayConfig
+from lib.training import retrain
 from lib.training.schedules import surrogate
 
-COLUMN = {name: place for place, name in enumerate(STEP_COLUMNS)}
-
-
-def config(**changes) -> RunConfig:
-    small = {"corpus": "synthetic", "train_images": 50, "embedding_dim": 8, "batch_size": 16}
-    return RunConfig(**(small | {"epochs": 3, "learning_rate": 0.01, "temperature": 0.2} | changes))
-
-
-DIRECTION = ScheduleConfig(signal="variance", actuator="direction", gamma=20.0)
-SHARPNESS = ScheduleConfig(signal="variance", actuator="sharpness", target=1.5)
-
-
-@pytest.fixture(scope="module")
-def features():
-    return synthetic_features()
+COLUMN = {name: index for index, name in enumerate(STEP_COLUMNS)}
+config = partial(small_runs.config, epochs=3)
+DIRECTION = schedule("variance", "direction", gamma=20.0)
+SHARPNESS = schedule("variance", "sharpness", target=1.5)
 
 
 @pytest.fixture
-def run(features, tmp_path):
-    def of(**changes):
-        (record,) = train(
-            [config(**changes)], store=Store(folder=tmp_path), features=features, device="cpu"
-        )
-        return record
-
-    return of
+def run(train_small):
+    return lambda **changes: train_small([config(**changes)])[0]
 
 
 @pytest.mark.parametrize("of", [DIRECTION, SHARPNESS])
 def test_a_runs_own_path_replayed_is_the_same_run(run, of):
-    """A schedule carries no gradient, so that reading and being played it cannot differ."""
+    """A schedule carries no gradient, so a scheduler and a replay of it cannot differ."""
     adaptive = run(schedule=of)
     played = run(schedule=ReplayConfig(of=of, whose="own", form="path"))
     np.testing.assert_array_equal(adaptive.steps, played.steps)
@@ -52,13 +39,11 @@ def test_a_runs_own_path_replayed_is_the_same_run(run, of):
 
 @pytest.mark.parametrize("of", [DIRECTION, SHARPNESS])
 def test_another_seeds_path_is_that_of_the_neighbour(run, of):
+    columns = [COLUMN[name] for name in ("weight_i2t", "weight_t2i", "temperature")]
     for seed, neighbour in ((0, 1), (1, 0), (4, 5)):
         played = run(seed=seed, schedule=ReplayConfig(of=of, whose="other", form="path"))
         source = run(seed=neighbour, schedule=of)
-        for name in ("weight_i2t", "weight_t2i", "temperature"):
-            np.testing.assert_array_equal(
-                played.steps[:, COLUMN[name]], source.steps[:, COLUMN[name]]
-            )
+        np.testing.assert_array_equal(played.steps[:, columns], source.steps[:, columns])
         assert not np.array_equal(played.steps[:, 0], source.steps[:, 0])
 
 
@@ -68,7 +53,7 @@ def test_the_mean_is_held(run):
     tau = adaptive.steps[:, COLUMN["temperature"]].astype(float)
     expected = np.prod(tau) ** (1 / len(tau))
     np.testing.assert_allclose(held.steps[:, COLUMN["temperature"]], expected, rtol=1e-5)
-    assert np.ptp(tau) > 0.01  # Or this test would hold for a path too.
+    assert np.ptp(tau) > 0.01  # Otherwise a path would pass too.
 
 
 def test_a_random_path_keeps_mean_and_spread_and_sums_to_two(run):
@@ -82,20 +67,13 @@ def test_a_random_path_keeps_mean_and_spread_and_sums_to_two(run):
 
 
 def test_constant_weights_of_one_are_the_fixed_loss(run):
-    fixed, ones, half = (
-        run(),
-        run(schedule=ConstantConfig(weight_i2t=1.0)),
-        run(schedule=ConstantConfig(weight_i2t=0.5)),
-    )
-    np.testing.assert_array_equal(fixed.steps, ones.steps)
+    ones, half = (run(schedule=ConstantConfig(weight_i2t=weight)) for weight in (1.0, 0.5))
+    np.testing.assert_array_equal(run().steps, ones.steps)
     assert set(half.steps[:, COLUMN["weight_i2t"]]) == {0.5}
     assert set(half.steps[:, COLUMN["weight_t2i"]]) == {1.5}
 
 
-@given(
-    st.lists(st.floats(-5, 5), min_size=3, max_size=40),
-    st.integers(0, 2**32 - 1),
-)
+@given(st.lists(st.floats(-5, 5), min_size=3, max_size=40), st.integers(0, 2**32 - 1))
 def test_a_surrogate_keeps_mean_variance_and_autocorrelation(values, seed):
     path = np.array(values)
     phases = np.random.default_rng(seed).uniform(0, 2 * np.pi, len(path) // 2 + 1)
@@ -109,20 +87,16 @@ def test_a_surrogate_keeps_mean_variance_and_autocorrelation(values, seed):
     np.testing.assert_allclose(autocorrelation(drawn), autocorrelation(path), atol=1e-8)
 
 
-def test_what_is_not_recorded_cannot_be_replayed():
-    sample = ScheduleConfig(signal="variance", actuator="sample")
+def test_replays_that_cannot_be_are_refused():
     with pytest.raises(ValidationError, match="not recorded"):
-        ReplayConfig(of=sample, whose="own", form="path")
-
-
-def test_a_replay_under_a_learned_temperature_is_refused():
+        ReplayConfig(of=schedule("variance", "sample"), whose="own", form="path")
     replay = ReplayConfig(of=SHARPNESS, whose="own", form="path")
     with pytest.raises(ValidationError, match="either learned or set"):
         config(learn_temperature=True, schedule=replay)
 
 
-def test_a_field_more_keeps_the_names_of_runs():
-    """Names come from what differs from the defaults, and differ wherever those do."""
+def test_new_fields_keep_the_names_of_runs():
+    """Names come from what differs from the defaults, and differ if that does."""
     assert config().run_id == config(noise=None, schedule=None, centre=True).run_id
     others = [
         config(seed=1),
@@ -138,18 +112,16 @@ def test_a_field_more_keeps_the_names_of_runs():
     assert len({one.run_id for one in [config(), *others]}) == len(others) + 1
 
 
-def test_heads_trained_again_are_those_of_the_record(features, tmp_path):
-    from lib.metrics import retrieval_metrics_from_embeddings
-
-    store = Store(folder=tmp_path)
+def test_heads_trained_again_are_those_of_the_record(features, tmp_path, train_small):
     configs = [
         config(),
         config(seed=1, schedule=ReplayConfig(of=SHARPNESS, whose="other", form="path")),
         config(text_hidden_layers=1, hidden_features=6),
     ]
-    records = {r.config: r for r in train(configs, store=store, features=features, device="cpu")}
+    records = {record.config: record for record in train_small(configs)}
+    options = {"store": fresh(tmp_path, "runs"), "features": features, "device": "cpu"}
     seen = []
-    for one, encoder, data in retrain(configs, store=store, features=features, device="cpu"):
+    for one, encoder, data in retrain(configs, **options):
         embedded = encoder(data.test.image, data.test.text)
         norms = torch.cat([embedded.image, embedded.text]).norm(dim=-1)
         torch.testing.assert_close(norms, torch.ones_like(norms))

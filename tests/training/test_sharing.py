@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from quick_towers import CountingTower
+from small_runs import assert_all_the_same
 from synthetic import synthetic_features
 
 from lib.datasets import load_corpus
@@ -64,29 +65,21 @@ def slow(tmp_path, monkeypatch):
     return log
 
 
-def train_into(store, configs=CONFIGS):
-    return train(configs, store=store, features=synthetic_features(), device="cpu")
+def train_into(store, executor=None):
+    features = synthetic_features()
+    return train(CONFIGS, store=store, features=features, device="cpu", executor=executor)
 
 
 def test_two_sweeps_share_their_runs(tmp_path, slow):
     store = Store(folder=tmp_path / "runs")
     succeed(*(start(partial(train_into, store)) for _ in range(2)))
     assert sorted(noted(slow)) == sorted(config.run_id for config in CONFIGS)
-    alone = train_into(Store(folder=tmp_path / "alone"))
-    for one, other in zip(train_into(store), alone, strict=True):
-        np.testing.assert_array_equal(one.steps, other.steps)
-        assert one.test == other.test
+    assert_all_the_same(train_into(store), train_into(Store(folder=tmp_path / "alone")))
 
 
 def test_on_an_executor_too(tmp_path):
     store = Store(folder=tmp_path / "runs")
-
-    def sweep_on_threads():
-        train(
-            CONFIGS, store=store, features=synthetic_features(), device="cpu", executor="threads:1"
-        )
-
-    succeed(*(start(sweep_on_threads) for _ in range(2)))
+    succeed(*(start(partial(train_into, store, executor="threads:1")) for _ in range(2)))
     assert len(store.records()) == len(CONFIGS)
 
 

@@ -1,17 +1,18 @@
-"""Trained towers: against plain loops and frozen ones, resumption, vocabulary, refusals."""
+"""Trained towers: against plain loops and frozen towers, resumption, vocabulary, refusals."""
 
 import errno
 import os
 import resource
 import signal
 import threading
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 import torchvision
 from plain_loop import adamw, info_nce, linear_heads, update
-from small_runs import assert_same_numbers
+from small_runs import assert_all_the_same
 from torch import nn
 from torch.nn import functional as F
 
@@ -23,7 +24,7 @@ from lib.training import retrain, towers, train, trainer
 from lib.training.data import Gallery, TrainingData
 from lib.training.history import evaluate
 from lib.training.step import TrainingStep
-from lib.training.towers import pool, scratch
+from lib.training.towers import last_blocks, pool, scratch
 from lib.training.towers import run as one_run
 from lib.training.towers.run import Run
 from lib.utils.seeds import generator, torch_generator
@@ -54,30 +55,33 @@ def small(corpus, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def material(corpus, tmp_path_factory):
+def home(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STUDY_HOME", str(tmp_path_factory.mktemp("material")))
-        return towers.load_inputs(corpus, "from scratch", "resnet18@32", "gru", CPU)
+        patch.setenv("STUDY_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture(scope="module")
-def blocks(corpus, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STUDY_HOME", str(tmp_path_factory.mktemp("blocks")))
-        names = "efficientnet-lite0@32", "minilm"
-        features = extract_features(corpus, *names, "cpu")
-        return towers.load_inputs(corpus, "last blocks", *names, CPU), features
+def material(corpus, home):
+    return towers.load_inputs(corpus, "from scratch", "resnet18@32", "gru", CPU)
+
+
+@pytest.fixture(scope="module")
+def blocks(corpus, home):
+    names = "efficientnet-lite0@32", "minilm"
+    features = extract_features(corpus, *names, "cpu")
+    return towers.load_inputs(corpus, "last blocks", *names, CPU), features
 
 
 @pytest.fixture
 def use(monkeypatch, material, blocks):
-    """Let runs find their material loaded."""
+    """Let runs find their inputs loaded."""
     loaded = {"from scratch": material, "last blocks": blocks[0]}
     monkeypatch.setattr(trainer, "load_inputs", lambda _corpus, trained, *_: loaded[trained])
 
 
-def records(configs, folder):
-    return train(configs, store=Store(folder=folder), device="cpu")
+def records(configs, folder, features=None):
+    return train(configs, store=Store(folder=folder), features=features, device="cpu")
 
 
 CHANGING = [
@@ -89,15 +93,14 @@ CHANGING = [
     ),
     config(BLOCKS, learn_temperature=True, schedule=VARIANCE),
 ]
-"""Runs that remember of earlier epochs whatever a run may."""
+"""Runs whose checkpoints hold every kind of state."""
 
 
 @pytest.fixture(scope="module")
-def undisturbed(material, blocks, tmp_path_factory):
-    loaded = [material, blocks[0]]
+def undisturbed(material, blocks):
     results = []
-    for own, one in zip(loaded, CHANGING, strict=True):
-        towers.train_runs([one], own, {}, results.append)
+    for inputs, one in zip([material, blocks[0]], CHANGING, strict=True):
+        towers.train_runs([one], inputs, {}, results.append)
     return [record for result in results for record in result.records]
 
 
@@ -109,7 +112,7 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(undisturbed, tmp_path, m
     def interrupted(run, stopped):
         if stop[0] and len(run.history.epochs) == 2:
             raise KeyboardInterrupt
-        assert stop[0] or len(run.history.epochs) == 2, "an epoch that was kept is trained again"
+        assert stop[0] or len(run.history.epochs) == 2, "a finished epoch is trained again"
         original(run, stopped)
 
     monkeypatch.setattr(Run, "train_epoch", interrupted)
@@ -119,20 +122,18 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(undisturbed, tmp_path, m
             records([one], tmp_path)
         assert pool.checkpoint_path(one).exists()
     stop[0] = False
-    for one, other in zip(records(CHANGING, tmp_path), undisturbed, strict=True):
-        assert_same_numbers(one, other)
-        assert not pool.checkpoint_path(one.config).exists()
+    assert_all_the_same(records(CHANGING, tmp_path), undisturbed)
+    assert not any(pool.checkpoint_path(one).exists() for one in CHANGING)
 
 
 @pytest.mark.usefixtures("use")
 def test_a_checkpoint_that_is_damaged_is_not_used(undisturbed, tmp_path):
-    one = CHANGING[0]
-    path = pool.checkpoint_path(one)
+    path = pool.checkpoint_path(CHANGING[0])
     path.parent.mkdir(parents=True)
     path.write_bytes(b"PK no archive")
     with pytest.warns(UserWarning, match=r"\.pt is damaged"):
-        (again,) = records([one], tmp_path)
-    assert_same_numbers(again, undisturbed[0])
+        again = records(CHANGING[:1], tmp_path)
+    assert_all_the_same(again, undisturbed[:1])
 
 
 @pytest.mark.usefixtures("use")
@@ -165,7 +166,7 @@ def test_a_checkpoint_that_a_killed_process_left_beside_its_record_is_removed(
         put(*arguments)
         raise SystemExit
 
-    # Killed as soon as the record is written, a process removes nothing more.
+    # A process that is killed as soon as the record is written removes no checkpoint.
     monkeypatch.setattr(Store, "put", killed)
     with pytest.warns(UserWarning, match="damaged"), pytest.raises(SystemExit):
         records([one], tmp_path)
@@ -186,11 +187,10 @@ def test_threads_and_neighbours_change_nothing(undisturbed, tmp_path):
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(threads)
-    for one, other in zip(together[2:], undisturbed, strict=True):
-        assert_same_numbers(one, other)
+    assert_all_the_same(together[2:], undisturbed)
 
 
-def test_another_run_stops_all_at_once(material):
+def test_a_failure_of_another_run_stops_a_run_at_once(material):
     run = Run(CHANGING[0], material, {})
     stopped = threading.Event()
     stopped.set()
@@ -207,12 +207,13 @@ def test_draws_are_those_of_frozen_towers(material, blocks):
         np.testing.assert_array_equal(pairs.image, others.image)
         np.testing.assert_array_equal(pairs.all_captions(), others.all_captions())
         for epoch in (1, 2):
-            for rows, other in zip(
-                material.data.epoch(one, pairs, epoch),
-                frozen.epoch(one, others, epoch),
-                strict=True,
-            ):
-                np.testing.assert_array_equal(rows, other)
+            rows = material.data.epoch(one, pairs, epoch)
+            np.testing.assert_array_equal(rows, frozen.epoch(one, others, epoch))
+
+
+def split_captions(corpus):
+    captions = [c for sample in corpus.samples for c in sample.captions]
+    return [[w.strip(".,") for w in c.lower().split() if w.strip(".,")] for c in captions]
 
 
 def test_a_fixed_run_from_scratch_is_a_plain_loop(material, corpus):
@@ -229,24 +230,19 @@ def test_a_fixed_run_from_scratch_is_a_plain_loop(material, corpus):
     for part in image.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", generator=draws)
-    words = [
-        [w.strip(".,") for w in c.lower().split() if w.strip(".,")]
-        for sample in corpus.samples
-        for c in sample.captions
-    ]
+    words = split_captions(corpus)
     known = sorted({w for row in pairs.all_captions() for w in words[row]})
-    number = {word: place for place, word in enumerate(known, start=2)}
+    number = {word: index for index, word in enumerate(known, start=2)}
     embedding = nn.Embedding(len(known) + 2, scratch.WORD_FEATURES)
     draws = torch_generator(0, "initialisation", "words")
     with torch.no_grad():
         embedding.weight.normal_(generator=draws)
     text = nn.GRU(scratch.WORD_FEATURES, scratch.STATE_FEATURES, batch_first=True)
     draws = torch_generator(0, "initialisation", "text tower")
+    bound = scratch.STATE_FEATURES**-0.5
     with torch.no_grad():
         for weight in text.parameters():
-            weight.uniform_(
-                -(scratch.STATE_FEATURES**-0.5), scratch.STATE_FEATURES**-0.5, generator=draws
-            )
+            weight.uniform_(-bound, bound, generator=draws)
     heads = linear_heads(one, (512, scratch.STATE_FEATURES))
     optimiser = adamw(one, image, embedding, text, heads)
     pixels = {
@@ -266,7 +262,7 @@ def test_a_fixed_run_from_scratch_is_a_plain_loop(material, corpus):
             v = F.normalize(heads[0](image(seen)), dim=-1)
             t = F.normalize(heads[1](torch.stack(states)), dim=-1)
             losses.append(update(optimiser, info_nce(v @ t.T, one.temperature)))
-    # Rounding grows from step to step, by Adam's division above all: hence the small rate.
+    # Adam's division magnifies rounding from step to step: hence the small learning rate.
     seen = torch.cat(run.history.steps)[:, 0, 0].numpy()
     np.testing.assert_allclose(seen[:2], losses[:2], rtol=1e-4)
     np.testing.assert_allclose(seen, losses, rtol=0.01)
@@ -275,16 +271,11 @@ def test_a_fixed_run_from_scratch_is_a_plain_loop(material, corpus):
 @pytest.mark.usefixtures("use")
 def test_blocks_that_hardly_learn_are_frozen_towers(blocks, tmp_path):
     still = TowersConfig(trained="last blocks", learning_rate=1e-12)
-    (trained_ones,) = records([config(still, learning_rate=0.01)], tmp_path / "a")
-    (frozen,) = train(
-        [config(None, learning_rate=0.01)],
-        store=Store(folder=tmp_path / "b"),
-        features=blocks[1],
-        device="cpu",
-    )
+    (trained,) = records([config(still, learning_rate=0.01)], tmp_path / "a")
+    (frozen,) = records([config(None, learning_rate=0.01)], tmp_path / "b", features=blocks[1])
     # The states before the last blocks are kept in half precision.
-    np.testing.assert_allclose(trained_ones.steps, frozen.steps, rtol=0.05, atol=0.02)
-    np.testing.assert_allclose(trained_ones.steps[:1], frozen.steps[:1], rtol=2e-3)
+    np.testing.assert_allclose(trained.steps, frozen.steps, rtol=0.05, atol=0.02)
+    np.testing.assert_allclose(trained.steps[:1], frozen.steps[:1], rtol=2e-3)
 
 
 def test_the_last_blocks_continue_the_frozen_part(blocks):
@@ -318,17 +309,13 @@ def test_words_come_from_a_runs_training_captions_alone(material, corpus):
     one = config(TowersConfig(trained="from scratch", least_count=3), train_images=10)
     pairs = material.data.pairs(one)
     towers = material.towers(one, pairs)
-    captions = [c for sample in corpus.samples for c in sample.captions]
-    split = [[w.strip(".,") for w in c.lower().split() if w.strip(".,")] for c in captions]
-    counted: dict[str, int] = {}
-    for row in pairs.all_captions():
-        for word in split[row]:
-            counted[word] = counted.get(word, 0) + 1
+    split = split_captions(corpus)
+    counted = Counter(word for row in pairs.all_captions() for word in split[row])
     distinct = sorted({word for words in split for word in words})
-    for place, word in enumerate(distinct, start=2):
-        assert (int(towers.known[place]) == scratch.UNKNOWN) == (counted.get(word, 0) < 3), word
-    rare = [w for w in distinct if counted.get(w, 0) < 3]
-    assert set(rare) - set(counted), "no word of other splits: the test says nothing"
+    for index, word in enumerate(distinct, start=2):
+        assert (int(towers.known[index]) == scratch.UNKNOWN) == (counted[word] < 3), word
+    rare = [word for word in distinct if counted[word] < 3]
+    assert any(counted[word] == 0 for word in rare), "no word of other splits: nothing is tested"
     numbers = towers.known[towers.known > 1]
     assert sorted(numbers.tolist()) == list(range(2, 2 + len(distinct) - len(rare)))
     assert towers.embedding.num_embeddings == 2 + len(distinct) - len(rare)
@@ -380,7 +367,7 @@ def test_augmentation_shifts_and_mirrors_whole_images():
 
 
 def test_scenes_that_were_seen_come_back_from_scratch(material):
-    """Twenty-four scenes are found again among themselves far above chance."""
+    """The 24 training scenes are ranked far above chance."""
     one = config(epochs=12, learning_rate=1e-3, embedding_dim=32)
     run = Run(one, material, {})
     for _ in range(one.epochs):
@@ -393,12 +380,12 @@ def test_scenes_that_were_seen_come_back_from_scratch(material):
     seen = Gallery(torch.from_numpy(images)[:, None], torch.from_numpy(captions)[:, None], owner)
     image, text = run.model.embed(seen, material.caption_length)
     metrics = evaluate(image[None], text[None], owner)[0]
-    # It is 3.3 times chance here.
+    # 3.3 times chance when this was written.
     assert metrics[TEST_COLUMNS.index("rsum")] > 2 * chance_rsum(24, 120)
 
 
 def test_towers_learn_from_scratch():
-    """Two hundred scenes teach what other scenes show, far above a random ranking."""
+    """Trained on 200 scenes, other scenes are ranked far above chance."""
     scenes = load_corpus("scenes", train=200, val=40, test=40, image_size=32)
     material = towers.load_inputs(scenes, "from scratch", "resnet18@32", "gru", CPU)
     run = Run(config(train_images=200, batch_size=32, epochs=6, embedding_dim=32), material, {})
@@ -409,7 +396,7 @@ def test_towers_learn_from_scratch():
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"image_tower": "resnet18"}, "resnet18@PIXELS"),
         ({"image_tower": "resnet18@16"}, "32 to 512 pixels"),
@@ -418,14 +405,12 @@ def test_towers_learn_from_scratch():
         ({"train_images": 31}, "has 30 images"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_before_training(changes, said, tmp_path):
-    with pytest.raises(ValueError, match=said):
+def test_what_cannot_be_trained_is_refused_before_training(changes, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
         records([config(**changes)], tmp_path)
 
 
-def test_towers_that_cannot_be_cut_are_refused(corpus, monkeypatch):
-    from lib.training.towers import last_blocks
-
+def test_towers_that_cannot_be_cut_are_refused():
     class Tower:
         name, model = "other", nn.Linear(1, 1)
 

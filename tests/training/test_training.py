@@ -12,15 +12,9 @@ import pytest
 import small_runs
 import torch
 from plain_loop import PlainRun, info_nce, update
-from small_runs import MIXED, assert_same_numbers, config, fresh, schedule
-from synthetic import synthetic_features
+from small_runs import MIXED, assert_all_the_same, assert_same_numbers, config, fresh, schedule
 
-from lib.runs import (
-    EPOCH_COLUMNS,
-    STEP_COLUMNS,
-    RunConfig,
-    Store,
-)
+from lib.runs import EPOCH_COLUMNS, STEP_COLUMNS, RunConfig, Store
 from lib.training import TrainingError, train, trainer
 from lib.training.data import TrainingData, batches
 from lib.training.stack import count_weights, init_heads
@@ -30,37 +24,31 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def together(features, tmp_path_factory):
-    store = Store(folder=tmp_path_factory.mktemp("together") / "runs")
+    store = fresh(tmp_path_factory.mktemp("together"), "runs")
     return train(MIXED, store=store, features=features, device="cpu")
 
 
-def test_a_run_in_a_stack_equals_the_run_alone_bit_for_bit(together, features, tmp_path):
-    for place, one in enumerate(MIXED):
-        (alone,) = train([one], store=fresh(tmp_path, str(place)), features=features, device="cpu")
-        assert_same_numbers(alone, together[place])
+def test_a_run_in_a_stack_equals_the_run_alone_bit_for_bit(together, train_small):
+    for index, one in enumerate(MIXED):
+        assert_same_numbers(*train_small([one], str(index)), together[index])
 
 
-def test_the_number_of_threads_changes_nothing(together, features, tmp_path):
+def test_the_number_of_threads_changes_nothing(together, train_small):
     threads = torch.get_num_threads()
     try:
         for count in {1, 3} - {threads}:
             torch.set_num_threads(count)
-            again = train(MIXED, store=fresh(tmp_path, str(count)), features=features, device="cpu")
-            for one, other in zip(together, again, strict=True):
-                assert_same_numbers(one, other)
+            assert_all_the_same(together, train_small(MIXED, str(count)))
     finally:
         torch.set_num_threads(threads)
 
 
-def test_order_and_repetition_change_nothing(together, features, tmp_path):
-    again = train(
-        [*MIXED[::-1], MIXED[0]], store=fresh(tmp_path, "x"), features=features, device="cpu"
-    )
-    for one, other in zip([*together[::-1], together[0]], again, strict=True):
-        assert_same_numbers(one, other)
+def test_order_and_repetition_change_nothing(together, train_small):
+    again = train_small([*MIXED[::-1], MIXED[0]])
+    assert_all_the_same([*together[::-1], together[0]], again)
 
 
-def test_finished_runs_are_never_repeated(together, features, tmp_path, monkeypatch):
+def test_finished_runs_are_never_repeated(together, tmp_path, monkeypatch):
     store = fresh(tmp_path, "runs")
     for record in together:
         store.put(record)
@@ -68,12 +56,13 @@ def test_finished_runs_are_never_repeated(together, features, tmp_path, monkeypa
         trainer, "train_stack", lambda *_: pytest.fail("a finished run was trained")
     )
     monkeypatch.setattr(trainer, "load_corpus", lambda *_, **__: pytest.fail("corpus loaded"))
-    for one, other in zip(together, train(MIXED, store=store), strict=True):
-        assert_same_numbers(one, other)
+    assert_all_the_same(together, train(MIXED, store=store))
 
 
-def test_interrupted_and_resumed_gives_the_same_numbers(together, features, tmp_path, monkeypatch):
-    store, original, calls = fresh(tmp_path, "runs"), trainer.train_stack, []
+def test_interrupted_and_resumed_gives_the_same_numbers(
+    together, train_small, tmp_path, monkeypatch
+):
+    original, calls = trainer.train_stack, []
 
     def interrupted(configs, data, sources):
         if calls:
@@ -83,16 +72,14 @@ def test_interrupted_and_resumed_gives_the_same_numbers(together, features, tmp_
 
     monkeypatch.setattr(trainer, "train_stack", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(MIXED, store=store, features=features, device="cpu")
-    assert {record.config for record in store.records()} == set(calls[0])
+        train_small(MIXED)
+    assert {record.config for record in fresh(tmp_path, "runs").records()} == set(calls[0])
     monkeypatch.setattr(trainer, "train_stack", original)
-    resumed = train(MIXED, store=store, features=features, device="cpu")
-    for one, other in zip(together, resumed, strict=True):
-        assert_same_numbers(one, other)
+    assert_all_the_same(together, train_small(MIXED))
 
 
-def test_killed_and_started_again_gives_the_same_numbers(together, features, tmp_path):
-    """SIGKILL as soon as a few runs are kept: whole records or none, and the rest from there."""
+def test_killed_and_started_again_gives_the_same_numbers(together, train_small, tmp_path):
+    """SIGKILL as soon as a few runs are stored leaves whole records, which are not repeated."""
     folder = tmp_path / "runs"
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
@@ -118,27 +105,14 @@ def test_killed_and_started_again_gives_the_same_numbers(together, features, tmp
     process.wait()
     kept = Store(folder=folder).records()
     assert 2 <= len(kept) < len(MIXED)
-    resumed = train(MIXED, store=Store(folder=folder), features=features, device="cpu")
-    for one, other in zip(together, resumed, strict=True):
-        assert_same_numbers(one, other)
-
-
-def test_a_record_of_another_corpus_is_not_compared_with_a_new_run(features, tmp_path):
-    store = fresh(tmp_path, "runs")
-    train([config()], store=store, features=features, device="cpu")
-    other = replace(synthetic_features(seed=1), corpus_fingerprint="another corpus")
-    records = train([config(), config(seed=1)], store=store, features=other, device="cpu")
-    assert {record.corpus_fingerprint for record in records} == {"another corpus"}
+    assert_all_the_same(together, train_small(MIXED))
 
 
 def plain_loop(one: RunConfig, data: TrainingData) -> tuple[list[float], list[float]]:
-    """The fixed baseline as anyone would write it: each epoch's loss, and the test metrics."""
+    """Train the fixed baseline plainly; return each epoch's loss, and the test metrics."""
     pairs = data.pairs(one)
-    captions = [
-        c
-        for row in pairs.image
-        for c in range(data.first_caption[row], data.first_caption[row] + data.caption_count[row])
-    ]
+    first, count = data.first_caption, data.caption_count
+    captions = [c for row in pairs.image for c in range(first[row], first[row] + count[row])]
     run = PlainRun(one, (data.image[pairs.image], data.text[captions]))
     optimiser = run.optimiser()
     losses, best, test = [], -1.0, []
@@ -170,16 +144,11 @@ def test_the_fixed_baseline_agrees_with_an_independent_loop(together, features):
 
 
 def test_the_numbers_of_a_run_are_pinned(together):
-    """When this fails and the change is meant, raise RESULTS_VERSION and pin anew."""
-    pinned = {0: PIN_FIXED, 4: PIN_VARIANCE, 9: PIN_SHARPNESS}
-    for place, (loss, rsum) in pinned.items():
-        assert together[place].epochs[-1, 0] == pytest.approx(loss, rel=1e-4)
-        assert together[place].test["rsum"] == pytest.approx(rsum, abs=0.5)
-
-
-PIN_FIXED = (1.190882, 460.2830)
-PIN_VARIANCE = (1.194332, 458.3962)
-PIN_SHARPNESS = (1.512333, 450.2830)
+    """If this fails and the change is intended, raise RESULTS_VERSION and pin anew."""
+    pinned = {0: (1.190882, 460.2830), 4: (1.194332, 458.3962), 9: (1.512333, 450.2830)}
+    for index, (loss, rsum) in pinned.items():
+        assert together[index].epochs[-1, 0] == pytest.approx(loss, rel=1e-4)
+        assert together[index].test["rsum"] == pytest.approx(rsum, abs=0.5)
 
 
 @pytest.mark.parametrize(("runs", "workers"), [(20, 1), (20, 2), (3, 2), (1, 4), (21, 4)])
@@ -206,12 +175,10 @@ def test_a_run_too_large_for_the_cache_trains_alone(features, monkeypatch):
 
 @pytest.mark.parametrize("text_hidden_layers", [None, 0, 2])
 def test_weights_are_counted_as_the_heads_have_them(text_hidden_layers):
-    config = MIXED[0].model_copy(
-        update={"hidden_layers": 1, "text_hidden_layers": text_hidden_layers}
-    )
-    model = init_heads([config], (11, 7))
+    one = config(hidden_layers=1, text_hidden_layers=text_hidden_layers)
+    model = init_heads([one], (11, 7))
     weights = [*model.image.weights, *model.text.weights]
-    assert count_weights(config, (11, 7)) == sum(weight.numel() for weight in weights)
+    assert count_weights(one, (11, 7)) == sum(weight.numel() for weight in weights)
 
 
 def test_training_learns(together):
@@ -244,12 +211,8 @@ def test_methods_at_a_seed_share_subset_order_and_captions(features):
     other = config(schedule=schedule("variance", "direction"), temperature=0.05)
     np.testing.assert_array_equal(data.pairs(one).image, data.pairs(other).image)
     for epoch in (1, 2):
-        for a, b in zip(
-            data.epoch(one, data.pairs(one), epoch),
-            data.epoch(other, data.pairs(other), epoch),
-            strict=True,
-        ):
-            np.testing.assert_array_equal(a, b)
+        epochs = [data.epoch(config, data.pairs(config), epoch) for config in (one, other)]
+        np.testing.assert_array_equal(*epochs)
 
 
 def test_a_smaller_subset_is_a_part_of_a_larger_one(features):
@@ -298,18 +261,13 @@ def test_a_last_batch_of_one_pair_is_left_out(count, size, lengths):
 @pytest.mark.parametrize(
     "method", [None, *(schedule(s, "direction") for s in ("variance", "spread"))]
 )
-def test_awkward_counts_train_to_finite_numbers(features, tmp_path, count, size, method):
-    (record,) = train(
-        [config(train_images=count, batch_size=size, schedule=method)],
-        store=fresh(tmp_path, "runs"),
-        features=features,
-        device="cpu",
-    )
+def test_awkward_counts_train_to_finite_numbers(train_small, count, size, method):
+    (record,) = train_small([config(train_images=count, batch_size=size, schedule=method)])
     assert np.isfinite(record.steps).all()
     assert all(np.isfinite(list(record.test.values())))
 
 
-def test_a_diverged_run_is_named_and_the_others_are_kept(features, tmp_path):
+def test_a_diverged_run_is_named_and_the_others_are_kept(features, train_small, tmp_path):
     poisoned = replace(features, image=features.image.copy())
     victim = config(seed=3)
     clean = TrainingData.of(features, CPU)
@@ -324,10 +282,9 @@ def test_a_diverged_run_is_named_and_the_others_are_kept(features, tmp_path):
     store = fresh(tmp_path, "runs")
     configs = [config(seed=good[0]), victim, config(seed=good[1])]
     with pytest.raises(TrainingError, match=r"fixed, seed 3: epoch 1, step 1"):
-        train(configs, store=store, features=poisoned, device="cpu")
+        train_small(configs, features=poisoned)
     assert store.get(victim) is None
-    expected = train([configs[0]], store=fresh(tmp_path, "a"), features=features, device="cpu")
-    assert_same_numbers(store.get(configs[0]), expected[0])
+    assert_same_numbers(store.get(configs[0]), *train_small([configs[0]], "clean"))
     assert store.get(configs[2]) is not None
 
 
@@ -338,24 +295,19 @@ def test_too_many_images_are_refused_before_anything_is_trained(features, tmp_pa
     assert store.records() == []
 
 
-def test_a_collapsed_run_is_flagged(features, tmp_path):
-    """Features without content: every embedding is the same, and recall is chance."""
+def test_a_collapsed_run_is_flagged(features, train_small):
+    """With equal features all embeddings are equal, and recall is chance."""
     same = replace(features, image=np.ones_like(features.image), text=np.ones_like(features.text))
-    # With centred features of zero the biases alone could tell runs apart, so train a little.
-    (record,) = train([config()], store=fresh(tmp_path, "runs"), features=same, device="cpu")
+    (record,) = train_small([config()], features=same)
     assert record.collapsed
     assert record.test["t2i_r1"] == pytest.approx(100 / 20)
 
 
 @pytest.mark.parametrize("rate", [1.0, 100.0])
-def test_a_reckless_learning_rate_never_scores_above_what_it_ranks(features, tmp_path, rate):
-    """Whatever 20 steps at such a rate leave: finite numbers, and chance if it collapsed."""
-    (record,) = train(
-        [config(learning_rate=rate, epochs=5, hidden_layers=1, hidden_features=16)],
-        store=fresh(tmp_path, "runs"),
-        features=features,
-        device="cpu",
-    )
+def test_a_reckless_learning_rate_never_scores_above_what_it_ranks(train_small, rate):
+    """20 steps at such a rate give finite numbers, and chance if the model collapsed."""
+    reckless = config(learning_rate=rate, epochs=5, hidden_layers=1, hidden_features=16)
+    (record,) = train_small([reckless])
     assert record.steps.shape[0] == 20
     assert np.isfinite(record.epochs).all()
     if record.collapsed:
@@ -363,7 +315,6 @@ def test_a_reckless_learning_rate_never_scores_above_what_it_ranks(features, tmp
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
-def test_a_gpu_agrees_with_the_cpu(together, features, tmp_path):
-    on_gpu = train(MIXED, store=fresh(tmp_path, "runs"), features=features, device="cuda")
-    for one, other in zip(together, on_gpu, strict=True):
+def test_a_gpu_agrees_with_the_cpu(together, train_small):
+    for one, other in zip(together, train_small(MIXED, device="cuda"), strict=True):
         np.testing.assert_allclose(one.steps[:4], other.steps[:4], rtol=1e-3)
