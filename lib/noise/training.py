@@ -37,7 +37,9 @@ def training_features(
     Args:
         corpus: The clean corpus.
         kind: ``"captions"`` or ``"images"``.
-        image_tower, text_tower, device: As for :func:`lib.encoders.extract_features`.
+        image_tower: As for :func:`lib.encoders.extract_features`.
+        text_tower: As for :func:`lib.encoders.extract_features`.
+        device: As for :func:`lib.encoders.extract_features`.
         clean: The clean corpus's features, if they are already loaded.
 
     Returns:

@@ -91,7 +91,7 @@ def distribute(
                 down = False
                 for future in done:
                     stack, losses = submitted.pop(future)
-                    error = _error_of(future)
+                    error = CancelledError() if future.cancelled() else future.exception()
                     if error is None:
                         yield future.result()
                     elif not _is_loss(error):
@@ -184,10 +184,6 @@ def read_payload(path: Path) -> Payload:
             values |= {key: tuple(values[key]) for key in ("image_ids", "splits")}
             payload[name] = Features(**values, **{key: read[f"{name}.{key}"] for key in _ARRAYS})
         return Payload(**payload)
-
-
-def _error_of(future: "Future[Any]") -> BaseException | None:
-    return CancelledError() if future.cancelled() else future.exception()
 
 
 def _is_loss(error: BaseException) -> bool:

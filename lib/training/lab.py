@@ -31,14 +31,9 @@ class Lab:
 
     def train(self, configs: Sequence[RunConfig]) -> list[RunRecord]:
         """Return the records of runs, as :func:`lib.training.train` does."""
-        return train(
-            configs,
-            store=self.store,
-            features=self.features,
-            corpus_root=self.corpus_root,
-            device=self.device,
-            executor=self.executor,
-        )
+        where = {"corpus_root": self.corpus_root, "device": self.device}
+        store, features, executor = self.store, self.features, self.executor
+        return train(configs, store=store, features=features, executor=executor, **where)
 
     def retrain(
         self, configs: Sequence[RunConfig]

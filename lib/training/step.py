@@ -31,10 +31,8 @@ class TrainingStep:
             self._decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, total)
 
     def __call__(self, similarity: Tensor, place: Tensor, shared: Sequence[Tensor] = ()) -> Tensor:
-        """Update the weights and return the step's :data:`STEP_COLUMNS`, (R, columns).
-
-        The arguments are as for :class:`Objective`, ``similarity`` with its graph to the weights.
-        """
+        """Update the weights and return the step's :data:`STEP_COLUMNS`, (R, columns). Arguments
+        are as for :class:`Objective`, ``similarity`` with its graph to the weights."""
         loss, used = self._objective(similarity, place, shared)
         self._optimiser.zero_grad()
         torch.autograd.backward(loss.sum())

@@ -89,8 +89,7 @@ def train(
     """
     store = store or Store()
     runs = _RequestedRuns(configs, store)
-    unsettled = runs.unsettled()
-    if unsettled:
+    if unsettled := runs.unsettled():
         # Refuses bad input before the first run starts.
         loaded = _load(unsettled, features=features, corpus_root=corpus_root, device=device)
         try:
@@ -139,11 +138,9 @@ class _RequestedRuns:
             if _data_key(config) == key
             and (record is None or record.corpus_fingerprint != fingerprint)
         ]
-        stale = sum(self._records[config] is not None for config in due)
-        if stale:
+        if stale := sum(self._records[config] is not None for config in due):
             say(f"{stale} finished runs are of other content of {key.corpus}: trained again")
-        outdated = sum(self.store.outdated(config) for config in due)
-        if outdated:
+        if outdated := sum(self.store.outdated(config) for config in due):
             say(
                 f"{outdated} finished runs were made by code that gave other numbers: trained again"
             )

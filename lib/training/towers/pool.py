@@ -74,9 +74,8 @@ def _train_run(
     begun = time.perf_counter()
     run, done = Run(config, inputs, replayed), 0
     for epoch in epochs_of(run, checkpoint_path(config), stopped):
-        best = float(run.history.best_rsum)
-        note = f"{config.method}, seed {config.seed}: validation rSum {best:.1f}"
-        progress.advance(epoch - done, note=note)
+        best = f"validation rSum {float(run.history.best_rsum):.1f}"
+        progress.advance(epoch - done, note=f"{config.method}, seed {config.seed}: {best}")
         done = epoch
     if run.history.failures:
         return StackResult([config], [], run.history.failures)
