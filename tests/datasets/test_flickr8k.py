@@ -4,13 +4,22 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from corpora import picture, pictures, tokens, write_kaggle, write_official, write_text
+from corpora import (
+    picture,
+    pictures,
+    tokens,
+    write_kaggle,
+    write_official,
+    write_splits,
+    write_text,
+)
 
 from lib.datasets import CorpusError, Flickr8k, find_flickr8k, load_corpus
 from lib.datasets.integrity import hashed_split
 
 NAMES = ("p1.jpg", "p2.jpg", "p3.jpg")
 TEXT = tokens(p1="One .", p2="Two .", p3="Three .")
+KAGGLE = "image,caption\np3.jpg,Three .\np2.jpg,Two .\np1.jpg,One .\n"
 SPLITS = {"train": ["p1.jpg"], "val": ["p2.jpg"], "test": ["p3.jpg"]}
 
 
@@ -33,20 +42,14 @@ def test_the_official_layout_in_its_variants(tmp_path, folder, texts):
 
 
 def test_the_kaggle_layout_splits_by_hash_and_says_so(tmp_path):
-    corpus = Flickr8k(
-        write_kaggle(
-            tmp_path, pictures(*NAMES), "image,caption\np1.jpg,A .\np2.jpg,B .\np3.jpg,C .\n"
-        )
-    )
+    corpus = Flickr8k(write_kaggle(tmp_path, pictures(*NAMES), KAGGLE))
     assert {s.id: s.split for s in corpus.samples} == {name: hashed_split(name) for name in NAMES}
     assert any("hash" in note and "not the official" in note for note in corpus.report.notes)
 
 
 def test_the_kaggle_layout_takes_official_split_files_beside_it(tmp_path):
-    write_kaggle(tmp_path, pictures(*NAMES), "image,caption\np1.jpg,A .\np2.jpg,B .\np3.jpg,C .\n")
-    for split, stem in (("train", "train"), ("val", "dev"), ("test", "test")):
-        text = "\r\n".join(["", *SPLITS[split], ""])
-        write_text(tmp_path / f"Flickr_8k.{stem}Images.txt", text)
+    write_kaggle(tmp_path, pictures(*NAMES), KAGGLE)
+    write_splits(tmp_path, SPLITS, end="\r\n")
     corpus = Flickr8k(tmp_path)
     assert [sample.split for sample in corpus.samples] == ["train", "val", "test"]
     assert not any("hash" in note for note in corpus.report.notes)
@@ -54,10 +57,8 @@ def test_the_kaggle_layout_takes_official_split_files_beside_it(tmp_path):
 
 def test_both_layouts_of_one_content_have_one_fingerprint(tmp_path):
     official = write_official(tmp_path / "o", pictures(*NAMES), TEXT, SPLITS)
-    text = "image,caption\np3.jpg,Three .\np2.jpg,Two .\np1.jpg,One .\n"
-    kaggle = write_kaggle(tmp_path / "k", pictures(*NAMES), text)
-    for split, stem in (("train", "train"), ("val", "dev"), ("test", "test")):
-        write_text(kaggle / f"Flickr_8k.{stem}Images.txt", "\n".join(SPLITS[split]))
+    kaggle = write_kaggle(tmp_path / "k", pictures(*NAMES), KAGGLE)
+    write_splits(kaggle, SPLITS)
     assert Flickr8k(official).fingerprint == Flickr8k(kaggle).fingerprint
 
 

@@ -101,53 +101,25 @@ def test_formats_are_found_in_a_fresh_interpreter(tmp_path):
     subprocess.run([sys.executable, "-c", code, path], check=True)
 
 
-def test_formats_that_run_other_programs_are_refused(tmp_path):
+UNKNOWN = "not an image of a known format"
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        *((noisy_picture()[:kept], "") for kept in (1, 20, 200, 1000)),
+        (saved(Image.effect_noise((64, 64), 80))[:2000], ""),
+        (b"", "the file is empty"),
+        (b"<html>404</html>", UNKNOWN),
+        (picture("red", format="EPS"), UNKNOWN),  # decoding it would run another program
+    ],
+)
+def test_what_is_no_whole_image_is_found(tmp_path, data, fault):
     path = tmp_path / "p1.jpg"
-    path.write_bytes(picture("red", format="EPS"))
-    assert inspect_image(path).fault == "not an image of a known format"
-
-
-@pytest.mark.parametrize("kept", [1, 20, 200, 1000])
-def test_truncated_files_are_found(tmp_path, kept):
-    path = tmp_path / "p1.jpg"
-    path.write_bytes(noisy_picture()[:kept])
-    assert inspect_image(path).fault
-
-
-def test_a_png_cut_in_its_pixels_is_found(tmp_path):
-    path = tmp_path / "p1.png"
-    whole = saved(Image.effect_noise((64, 64), 80))
-    path.write_bytes(whole[: len(whole) // 2])
-    assert inspect_image(path).fault
-
-
-def test_an_empty_file_and_an_html_page_are_named(tmp_path):
-    path = tmp_path / "p1.jpg"
-    path.write_bytes(b"")
-    assert inspect_image(path).fault == "the file is empty"
-    path.write_bytes(b"<html>404</html>")
-    assert inspect_image(path).fault == "not an image of a known format"
-
-
-def test_more_pixels_than_the_bound_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
-    path = tmp_path / "p1.png"
-    path.write_bytes(picture("red", size=(40, 25), format="PNG"))
-    assert inspect_image(path).fault == ""
-    path.write_bytes(picture("red", size=(41, 25), format="PNG"))
-    assert inspect_image(path).fault == "41 x 25 pixels are more than 1,000"
-
-
-def test_a_png_that_claims_gigapixels_is_refused_by_size(tmp_path):
-    data = bytearray(picture("red", format="PNG"))
-    # Width and height of the header, with its checksum made right again.
-    import zlib
-
-    data[16:24] = (60_000).to_bytes(4) + (60_000).to_bytes(4)
-    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4)
-    path = tmp_path / "p1.png"
-    path.write_bytes(bytes(data))
-    assert "pixels" in inspect_image(path).fault
+    path.write_bytes(data)
+    found = inspect_image(path).fault
+    assert found
+    assert found == (fault or found)
 
 
 def test_longer_files_than_the_bound_are_refused_unread(tmp_path, monkeypatch):

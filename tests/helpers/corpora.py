@@ -39,10 +39,14 @@ def write_official(root, images, text, splits=None, *, folder="Flicker8k_Dataset
     for name, data in images.items():
         (root / folder / name).write_bytes(data)
     write_text(root / texts / "Flickr8k.token.txt", text)
-    for split, names in (splits or {}).items():
-        path = root / texts / f"Flickr_8k.{SPLIT_FILES[split]}.txt"
-        write_text(path, "".join(f"{name}\n" for name in names))
+    write_splits(root / texts, splits or {})
     return root
+
+
+def write_splits(folder, splits, end="\n"):
+    """Write a file of image names per split, after an empty line."""
+    for split, names in splits.items():
+        write_text(folder / f"Flickr_8k.{SPLIT_FILES[split]}.txt", end.join(["", *names, ""]))
 
 
 def write_kaggle(root, images, text):

@@ -29,10 +29,7 @@ def epochs(value, **changed):
 @pytest.mark.parametrize(
     ("verdicts", "said"),
     [
-        (
-            ["open"] * 5,
-            "none is confirmed and five are not tested yet.",
-        ),
+        (["open"] * 5, "none is confirmed and five are not tested yet."),
         (["improves"] * 5, "five are confirmed."),
         (
             ["improves", "equivalent", "worsens", "undecided", "open"],

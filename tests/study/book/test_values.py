@@ -59,8 +59,7 @@ def test_no_findings(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"verdict": "splendid"}, {"estimates": None}, {"extra": 1}, {"claim": "one"}],
+    "change", [{"verdict": "splendid"}, {"estimates": None}, {"extra": 1}, {"claim": "one"}]
 )
 def test_malformed_findings(tmp_path, change):
     tiny_book.write_findings_of(tmp_path, tiny_book.finding())
