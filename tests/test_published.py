@@ -119,18 +119,9 @@ def test_estimates_follow_from_the_records(results, records):
 
 def test_the_tuned_fixed_baseline_is_strong(records):
     fixed = [r for r in of_main_comparison(records) if r.config.method == "fixed"]
-    table = pd.DataFrame(
-        [
-            {
-                "temperature": r.config.temperature,
-                "rate": r.config.learning_rate,
-                "epochs": r.config.epochs,
-                **r.test,
-            }
-            for r in fixed
-        ]
-    )
-    means = table.groupby(["temperature", "rate", "epochs"]).agg(
+    setting = ["temperature", "learning_rate", "epochs"]
+    table = pd.DataFrame([r.config.model_dump(include=set(setting)) | r.test for r in fixed])
+    means = table.groupby(setting).agg(
         seeds=("rsum", "size"), i2t=("i2t_r1", "mean"), t2i=("t2i_r1", "mean")
     )
     replicated = means[means["seeds"] >= 20]

@@ -8,13 +8,14 @@ import time
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pandas as pd
 import pytest
+from finished import finished
 from notebook_maker import write_study
 from typer.testing import CliRunner
 
 from lib.chapters.parameters import defaults
+from lib.runs import Store
 from lib.study.commands import app
 from lib.study.execution import NotebookFailure
 from lib.study.publish import publish_picture
@@ -34,6 +35,20 @@ def study(tmp_path, monkeypatch):
     return root
 
 
+def write_empty(target):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text('{"cells": []}')
+
+
+def fail_with(monkeypatch, message):
+    """Let every notebook fail with a message."""
+
+    def fail(*_):
+        raise NotebookFailure(message)
+
+    monkeypatch.setattr("lib.study.commands.execute", fail)
+
+
 @pytest.fixture
 def no_kernel(monkeypatch):
     """Record what would run instead of running it."""
@@ -41,8 +56,7 @@ def no_kernel(monkeypatch):
 
     def execute(source, target, parameters, environment, replaced):
         calls.append((source.stem, target, parameters, environment, replaced))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text('{"cells": []}')
+        write_empty(target)
 
     monkeypatch.setattr("lib.study.commands.execute", execute)
     return calls
@@ -131,8 +145,7 @@ def test_the_log_keeps_the_lines_of_each_notebook(study, monkeypatch, tmp_path):
     def execute(source, target, parameters, environment, replaced):
         with Path(environment["STUDY_PROGRESS_LOG"]).open("a") as log:
             log.write("training: 1/2 (50 %)\ntraining: 2/2 (100 %)\n")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text('{"cells": []}')
+        write_empty(target)
 
     monkeypatch.setattr("lib.study.commands.execute", execute)
     log = tmp_path / "logs" / "study.log"
@@ -223,10 +236,7 @@ def test_paths_of_this_machine_are_named_for_removal(study, no_kernel):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (
-            ["run", "corpus", "-p", "epohcs", "1"],
-            "unknown parameter 'epohcs' (did you mean 'epochs'",
-        ),
+        (["run", "corpus", "-p", "epohcs", "1"], "parameter 'epohcs' (did you mean 'epochs'"),
         (["run", "corpus", "-p", "epochs", "1.5"], "epochs = '1.5': expected a whole number"),
         (["run", "corpus", "-p", "learning_rate", "nan"], "learning_rate = 'nan'"),
         (["run", "corpus", "-p", "learning_rate", "-1"], "learning_rate = '-1'"),
@@ -263,10 +273,7 @@ def test_a_bad_profile_is_said_before_anything_runs(study, no_kernel):
 
 
 def test_a_failing_notebook_gives_status_1_and_no_trace(study, monkeypatch):
-    def fail(*arguments):
-        raise NotebookFailure("notebook 'corpus' failed in cell [3]: ValueError: no")
-
-    monkeypatch.setattr("lib.study.commands.execute", fail)
+    fail_with(monkeypatch, "notebook 'corpus' failed in cell [3]: ValueError: no")
     result = study_command("run", "corpus")
     assert result.exit_code == 1
     assert "study: notebook 'corpus' failed in cell [3]: ValueError: no" in result.stderr
@@ -276,10 +283,7 @@ def test_a_failing_notebook_gives_status_1_and_no_trace(study, monkeypatch):
 
 @pytest.mark.tries("bad input")
 def test_what_a_notebook_says_does_nothing_in_the_terminal(study, monkeypatch):
-    def fail(*arguments):
-        raise NotebookFailure("no image \x1b[2J\u202egpj.jpg\nin its folder")
-
-    monkeypatch.setattr("lib.study.commands.execute", fail)
+    fail_with(monkeypatch, "no image \x1b[2J\u202egpj.jpg\nin its folder")
     result = study_command("run", "corpus")
     assert "study: no image \\x1b[2J\\u202egpj.jpg\nin its folder\n" in result.stderr
 
@@ -304,32 +308,16 @@ def test_quick_runs_everything_collects_the_findings_and_prints_the_address(
 
 
 def test_full_publishes_what_the_notebooks_used(study, book, monkeypatch, study_home):
-    from lib.runs import EPOCH_COLUMNS, STEP_COLUMNS, TEST_COLUMNS, RunConfig, RunRecord, Store
-
-    def record(seed):
-        return RunRecord(
-            config=RunConfig(seed=seed),
-            corpus_fingerprint="0" * 64,
-            best_epoch=1,
-            test=dict.fromkeys(TEST_COLUMNS, 1.0),
-            epochs=np.ones((1, len(EPOCH_COLUMNS))),
-            steps=np.ones((2, len(STEP_COLUMNS)), np.float32),
-            collapsed=False,
-            seconds=1.0,
-            made={},
-        )
-
-    Store().put(record(5))
+    Store().put(finished(seed=5))
     stale = study / "book" / "results" / "records" / "tables" / "old.parquet"
     stale.parent.mkdir(parents=True)
     stale.write_bytes(b"")
 
     def execute(source, target, parameters, environment, replaced):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text('{"cells": []}')
+        write_empty(target)
         with monkeypatch.context() as kernel:
             kernel.setenv("STUDY_RECORDS_LOG", environment["STUDY_RECORDS_LOG"])
-            Store().put(record(0))
+            Store().put(finished(seed=0))
             Store().table("counts", {}, lambda: pd.DataFrame({"n": [1]}))
 
     monkeypatch.setattr("lib.study.commands.execute", execute)

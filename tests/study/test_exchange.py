@@ -1,5 +1,6 @@
 """Records that leave and records that come in: checked, and nothing overwritten silently."""
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -112,17 +113,25 @@ def test_damaged_foreign_and_outdated_records_are_named(tmp_path, monkeypatch):
     assert ["another results version" in why for why in merged.unusable.values()] == [True]
 
 
-def test_computed_tables_come_along(tmp_path, monkeypatch):
+def test_tables_come_along_replace_others_only_if_asked_and_never_if_damaged(tmp_path, monkeypatch):
     there = elsewhere(tmp_path, finished())
     monkeypatch.setenv("STUDY_HOME", str(there))
     Store().table("counts", {}, lambda: pd.DataFrame({"n": [1]}))
+    (source,) = (there / "tables").iterdir()
     monkeypatch.setenv("STUDY_HOME", str(tmp_path / "here"))
-    added = merge([there], Store()).added
-    (table,) = (home() / "tables").iterdir()
-    assert table.name in added
-    table.write_bytes(b"other")
-    assert merge([there], Store()).kept == {table.name: "the table has other content"}
-    assert table.read_bytes() == b"other"
+    target = home() / "tables" / source.name
+    assert source.name in merge([there], Store()).added
+    assert target.read_bytes() == source.read_bytes()
+    target.write_bytes(b"other")
+    assert merge([there], Store()).kept == {source.name: "the table has other content"}
+    assert source.name in merge([there], Store(), replace=True, dry_run=True).replaced
+    assert target.read_bytes() == b"other"
+    assert source.name in merge([there], Store(), replace=True).replaced
+    assert target.read_bytes() == source.read_bytes()
+    assert source.name in merge([there], Store()).known
+    source.write_bytes(source.read_bytes()[:-9])
+    assert "damaged" in merge([there], Store(), replace=True).unusable[source.name]
+    assert target.read_bytes() != source.read_bytes()
 
 
 def test_what_holds_no_records_is_refused_before_anything_is_taken(tmp_path):
@@ -136,7 +145,7 @@ def test_what_holds_no_records_is_refused_before_anything_is_taken(tmp_path):
         merge([tmp_path / "bad"], Store())
 
 
-def test_csv_has_a_row_a_run_and_a_column_a_field(tmp_path):
+def test_csv_has_one_row_per_run_and_one_column_per_field(tmp_path):
     records = [finished(50 + seed, seed=seed) for seed in range(2)]
     paths = write_records(records, tmp_path, "csv")
     table, epochs, steps = (pd.read_csv(path) for path in paths)
@@ -153,29 +162,7 @@ def test_a_record_of_an_unknown_field_is_named(tmp_path):
     (path,) = there.glob("runs/??/*.json")
     content = json.loads(path.read_text())
     content["run"]["config"]["of_tomorrow"] = 1
-    import hashlib
-
     body = json.dumps(content["run"], separators=(",", ":"))
     digest = hashlib.sha256(body.encode()).hexdigest()
     path.write_text(f'{{"sha256":"{digest}","run":{body}}}\n')
     assert "of_tomorrow" in merge([there], Store()).unusable[path.stem]
-
-
-def test_a_conflicting_table_is_taken_only_if_asked_and_damage_never(tmp_path, monkeypatch):
-    there = elsewhere(tmp_path, finished())
-    monkeypatch.setenv("STUDY_HOME", str(there))
-    Store().table("counts", {}, lambda: pd.DataFrame({"n": [1]}))
-    (source,) = (there / "tables").iterdir()
-    monkeypatch.setenv("STUDY_HOME", str(tmp_path / "here"))
-    Store().table("counts", {}, lambda: pd.DataFrame({"n": [2]}))
-    target = home() / "tables" / source.name
-    before = target.read_bytes()
-    looked = merge([there], Store(), replace=True, dry_run=True)
-    assert source.name in looked.replaced
-    assert target.read_bytes() == before
-    assert source.name in merge([there], Store(), replace=True).replaced
-    assert target.read_bytes() == source.read_bytes()
-    assert source.name in merge([there], Store()).known
-    source.write_bytes(source.read_bytes()[:-9])
-    assert "damaged" in merge([there], Store(), replace=True).unusable[source.name]
-    assert target.read_bytes() != source.read_bytes()

@@ -20,19 +20,14 @@ def browser(tmp_path_factory):
         pytest.skip("no Chromium with chromedriver here: install both to test pages in a browser")
     options = webdriver.ChromeOptions()
     options.binary_location = binary
+    arguments = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --disable-dev-shm-usage "
+        "--no-first-run --disable-background-networking --disable-component-update --disable-sync "
+        "--proxy-server=127.0.0.1:9 --window-size=1300,1000"
+    )
     for argument in (
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--disable-dev-shm-usage",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
+        *arguments.split(),
         "--host-resolver-rules=MAP * ~NOTFOUND",
-        "--proxy-server=127.0.0.1:9",
-        "--window-size=1300,1000",
         f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
     ):
         options.add_argument(argument)

@@ -1,4 +1,4 @@
-"""What the first page says of the claims, in a line each and in one for all."""
+"""What the first page says of the claims: one line per claim, and one for all."""
 
 import pytest
 import tiny_book

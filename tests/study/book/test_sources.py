@@ -63,6 +63,11 @@ def test_entry_listed_twice(root):
     refuse(root, "_toc.yml", "book/index")
 
 
+def test_entry_for_a_missing_file(root):
+    (root / "_toc.yml").write_text((root / "_toc.yml").read_text() + "- file: book/appendix\n")
+    refuse(root, "_toc.yml lists pages that don't exist: book/appendix")
+
+
 def test_entry_with_an_ending(root):
     toc = (root / "_toc.yml").read_text().replace("corpus", "corpus.ipynb")
     (root / "_toc.yml").write_text(toc)

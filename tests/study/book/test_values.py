@@ -35,18 +35,10 @@ def test_values(findings, expression, text):
 @pytest.mark.parametrize(
     "expression",
     [
-        "",
-        "6.verdict",
-        "1",
-        "1.estimates",
-        "1.estimates.2.estimate",
-        "1.estimates.first.estimate",
-        "1.no_such_name",
-        "1.verdict.0.x",
-        "3.summary",
-        "1.estimates.0.estimate:no format",
+        "", "6.verdict", "1", "1.estimates", "1.estimates.2.estimate", "1.estimates.first.estimate",
+        "1.no_such_name", "1.verdict.0.x", "3.summary", "1.estimates.0.estimate:no format",
     ],
-)
+)  # fmt: skip
 def test_values_that_are_not_there_are_named(findings, expression):
     with pytest.raises(FindingsError) as caught:
         find_value(findings, expression)
