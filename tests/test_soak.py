@@ -12,16 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from corpora import noisy_picture, tokens
 from disturbances import KINDS, contents, disturb, finish, undisturbed
-from download_site import Site, server_of, zipped
+from download_site import SMALL, Site, flickr8k_files, server_of
 from notebook_maker import write_notebook
 from quick_towers import CountingTower, colour_tower
 from synthetic import synthetic_features
 
 from lib.datasets import load_corpus
 from lib.datasets.archives import extract
-from lib.datasets.flickr8k_download import Distribution, download_flickr8k
+from lib.datasets.flickr8k_download import download_flickr8k
 from lib.encoders import features
 from lib.runs import RunConfig, ScheduleConfig, Store, TowersConfig
 from lib.study.execution import execute
@@ -60,19 +59,9 @@ def soak(tmp_path, tried, work, outcome, rounds=ROUNDS, kinds=KINDS):
 # Extraction and download.
 
 
-@pytest.fixture(scope="module")
-def archives(tmp_path_factory):
-    """The two archives of a corpus of four images, by path on a mirror."""
-    images = {f"p{k}.jpg": noisy_picture(k, (160, 160)) for k in range(1, 5)}
-    text = tokens(p1="One .", p2="Two .", p3="Three .", p4="Four .")
-    pictures = zipped([(f"Flicker8k_Dataset/{name}", data) for name, data in images.items()])
-    texts = zipped([("Flickr8k.token.txt", text), ("Flickr_8k.trainImages.txt", "p1.jpg\n")])
-    return {"/Flickr8k_Dataset.zip": pictures, "/Flickr8k_text.zip": texts}
-
-
-def test_extraction(tmp_path, archives, tried):
+def test_extraction(tmp_path, tried):
     archive = tmp_path / "a.zip"
-    archive.write_bytes(archives["/Flickr8k_Dataset.zip"])
+    archive.write_bytes(flickr8k_files()["/Flickr8k_Dataset.zip"])
 
     def work(home):
         if not (home / "corpus").exists():
@@ -82,10 +71,10 @@ def test_extraction(tmp_path, archives, tried):
 
 
 @pytest.fixture
-def mirror(archives):
+def mirror():
     """The address of a server in a process of its own, which knows Range."""
     site = Site()
-    site.files = archives
+    site.files = flickr8k_files()
     server, address = server_of(site)
     child = os.fork()
     if child == 0:
@@ -98,10 +87,9 @@ def mirror(archives):
 
 def test_download(tmp_path, mirror, tried, monkeypatch):
     monkeypatch.setattr("lib.datasets.download.CHUNK", 4096)
-    small = Distribution(images=(4, 4), caption_lines=(4, 4))
 
     def work(home):
-        download_flickr8k(home / "flickr8k", mirror, small)
+        download_flickr8k(home / "flickr8k", mirror, SMALL)
 
     soak(tmp_path, tried, work, partial(contents, but=LOCKS))
 

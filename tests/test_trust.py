@@ -301,13 +301,7 @@ def test_what_workers_read_is_arrays_and_words(tmp_path):
         read = read_payload(path)
         assert read.device == payload.device
         for one, other in ((read.clean, payload.clean), (read.noisy, payload.noisy)):
-            if other is None:
-                assert one is None
-                continue
-            for field in fields(other):
+            assert (one is None) == (other is None)
+            for field in fields(other) if other is not None else ():
                 mine, theirs = getattr(one, field.name), getattr(other, field.name)
-                if isinstance(theirs, np.ndarray):
-                    np.testing.assert_array_equal(mine, theirs)
-                    assert mine.dtype == theirs.dtype
-                else:
-                    assert mine == theirs
+                np.testing.assert_array_equal(mine, theirs, strict=True)

@@ -5,8 +5,7 @@ import json
 import threading
 
 import pytest
-from corpora import noisy_picture, tokens
-from download_site import BODY, Site, archive, server_of, zipped
+from download_site import BODY, SMALL, Site, archive, flickr8k_files, server_of, zipped
 
 from lib.datasets import CorpusError, DownloadError, Flickr8k
 from lib.datasets.archives import Limits, extract
@@ -187,24 +186,10 @@ class TestExtract:
         assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
 
 
-SMALL = Distribution(images=(3, 3), caption_lines=(3, 4))
-
-
 @pytest.fixture
 def mirror(site):
-    """A mirror of a corpus of three images, in the two archives of the official one."""
-    images = {f"p{k}.jpg": noisy_picture(k, (200, 200)) for k in (1, 2, 3)}
-    text = tokens(p1="One .", p2="Two .", p3="Three .")
-    lists = (("train", "p1"), ("dev", "p2"), ("test", "p3"))
-    site.files = {
-        "/Flickr8k_Dataset.zip": zipped(
-            [(f"Flicker8k_Dataset/{name}", data) for name, data in images.items()]
-        ),
-        "/Flickr8k_text.zip": zipped(
-            [("Flickr8k.token.txt", text)]
-            + [(f"Flickr_8k.{part}Images.txt", f"{name}.jpg\n") for part, name in lists]
-        ),
-    }
+    """A mirror of :func:`flickr8k_files`."""
+    site.files = flickr8k_files()
     return site
 
 

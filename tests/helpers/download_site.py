@@ -4,6 +4,10 @@ import io
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from corpora import noisy_picture, tokens
+
+from lib.datasets.flickr8k_download import Distribution
+
 BODY = bytes(range(256)) * 1600
 
 
@@ -12,9 +16,9 @@ class Site:
 
     Attributes:
         files: Bodies by path.
-        break_after: Bytes after which each of the next connections is cut, one entry each.
-        ranges, etag: Whether it knows Range; the validator it sends (None: none).
-        shift: How far from where it was asked to a part begins, once.
+        break_after: Bytes after which the next connections are cut, one entry per connection.
+        ranges, etag: Whether it supports Range; the validator that it sends (None: none).
+        shift: By how many bytes the start of the next part is wrong.
         asked: The (path, Range, If-Range) of each request.
     """
 
@@ -73,6 +77,21 @@ def archive(path, entries):
         for name, data in entries:
             opened.writestr(name, data)
     return path
+
+
+SMALL = Distribution(images=(3, 3), caption_lines=(3, 4))
+
+
+def flickr8k_files():
+    """The two archives of the official corpus by path, with three images."""
+    images = [(f"Flicker8k_Dataset/p{k}.jpg", noisy_picture(k, (200, 200))) for k in (1, 2, 3)]
+    text = tokens(p1="One .", p2="Two .", p3="Three .")
+    lists = enumerate(("train", "dev", "test"), 1)
+    splits = [(f"Flickr_8k.{part}Images.txt", f"p{k}.jpg\n") for k, part in lists]
+    return {
+        "/Flickr8k_Dataset.zip": zipped(images),
+        "/Flickr8k_text.zip": zipped([("Flickr8k.token.txt", text), *splits]),
+    }
 
 
 def zipped(entries) -> bytes:

@@ -101,14 +101,11 @@ def test_profiles_are_checked_when_read(tmp_path, text, said):
 @pytest.mark.parametrize("text", ["- full", "full: [corpus]", "full: {corpus: 3}", "full: {", ""])
 def test_profiles_of_another_shape_are_refused(tmp_path, text):
     path = tmp_path / "profiles.yml"
+    with pytest.raises(StudyError, match=r"profiles\.yml can't be read"):
+        load_profiles(path)
     path.write_text(text)
     with pytest.raises(StudyError, match=r"profiles\.yml"):
         load_profiles(path)
-
-
-def test_a_missing_profiles_file_is_named(tmp_path):
-    with pytest.raises(StudyError, match=r"profiles\.yml can't be read"):
-        load_profiles(tmp_path / "profiles.yml")
 
 
 def test_the_studys_own_profiles_hold_and_quick_changes_nothing(root):

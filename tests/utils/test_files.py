@@ -8,16 +8,6 @@ import pytest
 from lib.utils.files import atomic_folder, atomic_path, write_atomic
 
 
-def killed_while_writing(manager, target, name=""):
-    """Let a forked process be killed in the middle of writing ``target``."""
-    child = os.fork()
-    if child == 0:
-        with manager(target) as partial:
-            ((partial / name) if name else partial).write_bytes(b"half")
-            os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
-
-
 def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
     target = tmp_path / "a.txt"
     write_atomic(target, "old")
@@ -34,25 +24,21 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
 
 
 @pytest.mark.tries("kill")
-def test_what_a_killed_writer_left_goes_with_the_next(tmp_path):
+@pytest.mark.parametrize(("manager", "name"), [(atomic_path, ""), (atomic_folder, "p1.jpg")])
+def test_what_a_killed_writer_left_goes_with_the_next(tmp_path, manager, name):
     target = tmp_path / "a[1].txt"
-    killed_while_writing(atomic_path, target)
-    assert [path.suffix for path in tmp_path.iterdir()] == [".partial"]
-    write_atomic(target, "whole")
-    assert list(tmp_path.iterdir()) == [target]
-
-
-@pytest.mark.tries("kill")
-def test_a_folder_of_a_killed_writer_goes_with_the_next(tmp_path):
-    target = tmp_path / "corpus"
-    killed_while_writing(atomic_folder, target, "p1.jpg")
-    assert len(list(tmp_path.iterdir())) == 1
-    with atomic_folder(target) as partial:
-        (partial / "p2.jpg").write_bytes(b"whole")
-    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == [
-        "corpus",
-        "corpus/p2.jpg",
-    ]
+    child = os.fork()
+    if child == 0:
+        with manager(target) as partial:
+            (partial / name).write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (left,) = tmp_path.iterdir()
+    assert left.suffix == ".partial"
+    with manager(target) as partial:
+        (partial / name).write_bytes(b"whole")
+    assert (target / name).read_bytes() == b"whole"
+    assert {*tmp_path.rglob("*")} == {target, target / name}
 
 
 def test_what_a_living_writer_has_begun_is_left_alone(tmp_path):

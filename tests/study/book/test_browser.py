@@ -39,6 +39,15 @@ def browser(tmp_path_factory):
     driver.quit()
 
 
+@pytest.fixture
+def phone(browser):
+    """The browser with a screen 390 pixels wide."""
+    size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    yield browser
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def visit(browser, page):
     """Open ``page`` and wait until each of its charts has been drawn or has failed."""
     browser.get_log("browser")
@@ -108,59 +117,49 @@ def test_a_chart_fills_the_page_and_no_more(browser, html):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_first_page_shows_its_figures_on_a_phone(browser, html, theme):
+def test_the_first_page_shows_its_figures_on_a_phone(phone, html, theme):
     """At 390 pixels: no sideways scroll, every mark inside the page and unlike its ground."""
-    size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
-    try:
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        visit(browser, html / "book" / "index.html")
-        browser.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
-        root = "document.documentElement"
-        assert browser.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
-        figures = browser.execute_script(
-            """const ground = getComputedStyle(document.body).backgroundColor;
-               return [...document.querySelectorAll('.forest')].map(figure => ({
-                 rows: [...figure.querySelectorAll('svg[role=img]')].map(svg => {
-                   const mark = svg.querySelector('.mark'), box = mark.getBoundingClientRect();
-                   const strip = svg.getBoundingClientRect();
-                   return {width: strip.width, left: box.left, right: box.right,
-                           high: box.top >= strip.top && box.bottom <= strip.bottom,
-                           seen: getComputedStyle(mark).fill !== ground};
-                 }),
-                 texts: [...figure.querySelectorAll('text, span')]
-                   .map(text => text.getBoundingClientRect())
-                   .every(box => box.left >= 0 && box.right <= 390),
-               }))"""
-        )
-        assert [len(figure["rows"]) for figure in figures] == [2, 2, 2, 2]
-        for figure in figures:
-            assert figure["texts"]
-            for row in figure["rows"]:
-                assert row["width"] > 200
-                assert 0 <= row["left"] < row["right"] <= 390
-                assert row["high"]
-                assert row["seen"]
-    finally:
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    visit(phone, html / "book" / "index.html")
+    phone.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
+    root = "document.documentElement"
+    assert phone.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
+    figures = phone.execute_script(
+        """const ground = getComputedStyle(document.body).backgroundColor;
+           return [...document.querySelectorAll('.forest')].map(figure => ({
+             rows: [...figure.querySelectorAll('svg[role=img]')].map(svg => {
+               const mark = svg.querySelector('.mark'), box = mark.getBoundingClientRect();
+               const strip = svg.getBoundingClientRect();
+               return {width: strip.width, left: box.left, right: box.right,
+                       high: box.top >= strip.top && box.bottom <= strip.bottom,
+                       seen: getComputedStyle(mark).fill !== ground};
+             }),
+             texts: [...figure.querySelectorAll('text, span')]
+               .map(text => text.getBoundingClientRect())
+               .every(box => box.left >= 0 && box.right <= 390),
+           }))"""
+    )
+    assert [len(figure["rows"]) for figure in figures] == [2, 2, 2, 2]
+    for figure in figures:
+        assert figure["texts"]
+        for row in figure["rows"]:
+            assert row["width"] > 200
+            assert 0 <= row["left"] < row["right"] <= 390
+            assert row["high"]
+            assert row["seen"]
 
 
 @pytest.mark.parametrize("page", ["method", "reference/index", "reference/losses"])
-def test_a_page_of_code_and_equations_fits_a_phone(browser, html, page):
+def test_a_page_of_code_and_equations_fits_a_phone(phone, html, page):
     """No sideways scroll, and what is wider than the page shows its beginning, not its end."""
-    size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
-    try:
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        visit(browser, html / "book" / f"{page}.html")
-        root = "document.documentElement"
-        assert browser.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
-        starts = browser.execute_script(
-            """return [...document.querySelectorAll('div.math > math, dt.sig')]
-                 .map(part => part.getBoundingClientRect().left)"""
-        )
-        assert all(start >= 0 for start in starts)
-        assert starts or page == "reference/index"
-    finally:
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    visit(phone, html / "book" / f"{page}.html")
+    root = "document.documentElement"
+    assert phone.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
+    starts = phone.execute_script(
+        """return [...document.querySelectorAll('div.math > math, dt.sig')]
+             .map(part => part.getBoundingClientRect().left)"""
+    )
+    assert all(start >= 0 for start in starts)
+    assert starts or page == "reference/index"
 
 
 def test_equations_have_the_font_that_the_book_brings(browser, html):

@@ -1,7 +1,5 @@
 """Each fault of the sources is found before the build, and the culprit is named."""
 
-import json
-
 import nbformat
 import pytest
 import tiny_book
@@ -46,7 +44,7 @@ def test_the_projects_own_toc_and_configuration_are_read(book_root):
 
 def test_every_fault_is_told_at_once(root):
     (root / "book" / "index.md").write_text("No heading.\n")
-    write(root, v4.new_notebook(cells=[v4.new_markdown_cell("none either")]))
+    write(root, v4.new_notebook(cells=[tiny_book.code("# no heading either")]))
     refuse(root, "index.md has no title", "corpus.ipynb has no title")
 
 
@@ -121,31 +119,10 @@ def test_pages_with_a_title(root, text):
     check_sources(root)
 
 
-def test_title_in_a_code_cell_is_none(root):
-    write(root, v4.new_notebook(cells=[tiny_book.code("# Corpus")]))
-    refuse(root, "corpus.ipynb has no title")
-
-
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"cells": 1}', '{"cells": [{}]}'])
 def test_unreadable_notebook(root, text):
     (root / "book" / "results" / "corpus.ipynb").write_text(text)
     refuse(root, "corpus.ipynb is not a readable notebook")
-
-
-def test_failed_notebook(root):
-    failed = v4.new_output("error", ename="ValueError", evalue="no data", traceback=[])
-    write(root, tiny_book.notebook("Corpus", tiny_book.code("1"), tiny_book.code("x", failed)))
-    refuse(root, "corpus.ipynb, cell 3", "ValueError: no data")
-
-
-def test_notebook_that_was_never_executed(root):
-    write(root, tiny_book.notebook("Corpus", v4.new_code_cell("1")))
-    refuse(root, "corpus.ipynb, cell 2 was never executed")
-
-
-def test_empty_code_cells_need_no_execution(root):
-    write(root, tiny_book.notebook("Corpus", v4.new_code_cell("")))
-    check_sources(root)
 
 
 def test_large_notebook(root, monkeypatch):
@@ -153,47 +130,53 @@ def test_large_notebook(root, monkeypatch):
     refuse(root, "corpus.ipynb", "100", "thin")
 
 
+def printed(text, name="stdout"):
+    return tiny_book.code("1", v4.new_output("stream", name=name, text=text))
+
+
+def displayed(data):
+    return tiny_book.code("1", v4.new_output("display_data", data=data))
+
+
+def drawn(**changes):
+    shown = tiny_book.output(tiny_book.chart("Recall"))
+    next(iter(shown.data.values())).update(changes)
+    return tiny_book.code("1", shown)
+
+
+LOADED = [{"data": {"url": "https://example.org/data.csv"}, "mark": "line"}]
+FAILURE = v4.new_output("error", ename="ValueError", evalue="no data", traceback=[])
+WIDGET = {"application/vnd.jupyter.widget-view+json": {"model_id": "a"}, "text/plain": "x"}
+BARS = (" 40%|████      | 4/10 [00:01<00:02]", "step 1\rstep 2\rstep 3", "0%|          | 0/3")
+
+
 @pytest.mark.parametrize(
-    "data",
+    ("cell", "words"),
     [
-        {"text/plain": "HBox(children=(FloatProgress(value=0.0), HTML(value='')))"},
-        {"application/vnd.jupyter.widget-view+json": {"model_id": "a"}, "text/plain": "x"},
+        (v4.new_code_cell("1"), ["was never executed"]),
+        (tiny_book.code("x", FAILURE), ["ValueError: no data"]),
+        (
+            displayed({"text/plain": "HBox(children=(FloatProgress(value=0.0), HTML(value='')))"}),
+            [],
+        ),
+        (displayed(WIDGET), []),
+        (drawn(layer=LOADED), ["https://example.org/data.csv"]),
+        *((printed(b, name), ["progress bar"]) for b in BARS for name in ("stdout", "stderr")),
     ],
 )
-def test_widgets(root, data):
-    shown = v4.new_output("display_data", data=data)
-    write(root, tiny_book.notebook("Corpus", tiny_book.code("1", shown)))
-    refuse(root, "corpus.ipynb, cell 2")
+def test_a_cell_that_no_page_may_show(root, cell, words):
+    write(root, tiny_book.notebook("Corpus", tiny_book.code("1"), cell))
+    refuse(root, "corpus.ipynb, cell 3", *words)
 
 
 @pytest.mark.parametrize(
-    "text", [" 40%|████      | 4/10 [00:01<00:02]", "step 1\rstep 2\rstep 3", "0%|          | 0/3"]
+    "cell",
+    [
+        v4.new_code_cell(""),
+        *map(printed, ["done\n", "a | b\n", "95 % of 10|20\n", "two\r\nlines\r\n"]),
+        drawn(datasets={"a": [{"data": {"url": "https://example.org"}}]}),
+    ],
 )
-@pytest.mark.parametrize("name", ["stdout", "stderr"])
-def test_progress_bars(root, text, name):
-    shown = v4.new_output("stream", name=name, text=text)
-    write(root, tiny_book.notebook("Corpus", tiny_book.code("1", shown)))
-    refuse(root, "corpus.ipynb, cell 2", "progress bar")
-
-
-@pytest.mark.parametrize("text", ["done\n", "a | b\n", "95 % of 10|20\n", "two\r\nlines\r\n"])
-def test_plain_lines_are_no_progress_bars(root, text):
-    shown = v4.new_output("stream", name="stdout", text=text)
-    write(root, tiny_book.notebook("Corpus", tiny_book.code("1", shown)))
-    check_sources(root)
-
-
-def test_chart_that_loads_its_data(root):
-    drawn = tiny_book.output(tiny_book.chart("Recall"))
-    spec = next(iter(drawn.data.values()))
-    spec["layer"] = [{"data": {"url": "https://example.org/data.csv"}, "mark": "line"}]
-    write(root, tiny_book.notebook("Corpus", tiny_book.code("1", drawn)))
-    refuse(root, "corpus.ipynb, cell 2", "https://example.org/data.csv")
-
-
-def test_data_may_hold_the_word_url(root):
-    drawn = tiny_book.output(tiny_book.chart("Recall"))
-    spec = next(iter(drawn.data.values()))
-    spec["datasets"] = json.loads('{"a": [{"data": {"url": "https://example.org"}}]}')
-    write(root, tiny_book.notebook("Corpus", tiny_book.code("1", drawn)))
+def test_a_cell_that_a_page_may_show(root, cell):
+    write(root, tiny_book.notebook("Corpus", cell))
     check_sources(root)
