@@ -2,15 +2,14 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import tiny_book
 import torch
 from PIL import Image
 from plain_loop import PlainRun, info_nce, update
@@ -19,8 +18,7 @@ from lib.chapters.shared.findings import MIME_TYPE, RECOMMENDATION_MIME_TYPE, co
 from lib.runs import RunConfig, Store
 from lib.utils.seeds import generator
 
-TOC = Path(__file__).resolve().parent.parent / "_toc.yml"
-NAMES = re.findall(r"file: book/results/(\S+)", TOC.read_text(encoding="utf-8"))
+NAMES = tiny_book.RESULTS
 """Every chapter of results that the book lists."""
 LIVE = [name for name in NAMES if name.startswith("borrow-")]
 """Pages that train as they are executed, so that last digits are the machine's; test_adapters.py

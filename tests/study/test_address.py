@@ -58,6 +58,7 @@ def test_the_sources_are_in_line_with_the_address():
     address = read_address(ROOT)
     for path in NOTEBOOKS:
         assert setup_source(path) == setup_cell(address), path
+        assert "google.colab" not in path.read_text()  # no notebook mounts a drive
     block = re.search(r"<!-- study links -->\n(.*?)<!-- /study links -->", readme(), re.DOTALL)
     catalogue = [p.stem for p in NOTEBOOKS]
     assert sorted(block[1].splitlines()) == sorted(readme_links(address, catalogue).splitlines())
@@ -253,11 +254,6 @@ def test_beside_the_package_the_cell_does_nothing_and_leaves_no_parameter(monkey
     values = dict(defaults("corpus"))
     exec(setup_cell(ADDRESS), values)
     check("corpus", values)
-
-
-def test_no_notebook_mounts_a_drive():
-    for path in NOTEBOOKS:
-        assert "google.colab" not in path.read_text()
 
 
 def test_here_nothing_is_missing(monkeypatch):

@@ -62,11 +62,13 @@ def test_terms_choose_runs(terms, places):
     assert chosen(*terms) == places
 
 
-def test_a_wrong_term_is_refused_with_the_nearest_name():
+def test_a_wrong_term_or_setting_is_refused_with_the_nearest_name():
     with pytest.raises(LedgerError, match=r"no column 'temprature' \(did you mean 'temperature'"):
         select(RUNS, ["temprature=0.1"])
     with pytest.raises(LedgerError, match="not a term"):
         select(RUNS, ["temperature="])
+    with pytest.raises(LedgerError, match=r"no finished run fits 'fixd' \(did you mean 'fixed'"):
+        find_setting(RUNS, "fixd")
 
 
 def test_settings_take_the_seeds_together():
@@ -102,17 +104,8 @@ def test_several_settings_are_listed_and_best_is_taken_on_validation_alone():
     for record in loser:
         record.test.update(i2t_r1=99.0, rsum=600.0)
     assert find_setting([*RUNS[:4], *loser], "fixed", best=True).config == RUNS[0].config
-
-
-def test_best_needs_a_common_seed():
-    apart = [finished(seed=0), finished(seed=1, temperature=0.05)]
     with pytest.raises(LedgerError, match="they share no seed"):
-        find_setting(apart, "fixed", best=True)
-
-
-def test_no_setting_fits():
-    with pytest.raises(LedgerError, match=r"no finished run fits 'fixd' \(did you mean 'fixed'"):
-        find_setting(RUNS, "fixd")
+        find_setting([RUNS[0], finished(seed=1, temperature=0.05)], "fixed", best=True)
 
 
 def test_a_comparison_is_paired_over_the_common_seeds():

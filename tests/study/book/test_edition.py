@@ -28,22 +28,15 @@ def test_every_page_of_the_toc_is_built_and_whole(book_root, html):
     assert pages == {f"{name}.html" for name in page_names(book_root)}
     assert {f"book/results/{name}.html" for name in tiny_book.CHAPTERS} < pages
     assert check_pages(html) == []
-
-
-def test_the_address_without_a_page_leads_to_the_first_one(html):
     assert "url=book/index.html" in (html / "index.html").read_text()
 
 
-def test_no_page_names_a_network_for_what_it_shows(html):
+def test_no_page_names_a_network_or_shows_widgets_or_progress(html):
     for page in html.glob("book/**/*.html"):
         text = page.read_text(encoding="utf-8")
         found = re.search("require.?js|mathjax@|unpkg|jsdelivr|cdnjs|googleapis", text.lower())
         assert not found, f"{page.name} holds {found}"
-
-
-def test_no_page_shows_widgets_or_progress(html):
-    for page in html.glob("book/**/*.html"):
-        assert not re.search(r"HBox\(|widget state|widget-state|it/s\]", page.read_text())
+        assert not re.search(r"HBox\(|widget state|widget-state|it/s\]", text)
 
 
 def test_the_scoreboard_tells_each_claim(html):
@@ -161,12 +154,9 @@ def quick(book_root, html):
     return build("quick", book_root)
 
 
-def test_the_quick_edition_has_a_place_of_its_own(book_root, quick):
+def test_the_quick_edition_says_what_it_is_on_every_page(book_root, quick):
     assert quick == book_root / "_build" / "quick" / "html" / "book" / "index.html"
     assert quick.is_absolute()
-
-
-def test_the_quick_edition_says_what_it_is_on_every_page(book_root, quick):
     pages = list(quick.parent.rglob("*.html"))
     assert len(pages) == len(page_names(book_root))
     for page in pages:
@@ -179,9 +169,6 @@ def test_the_quick_edition_has_the_same_pages_and_text(quick, html):
     for page in (html / "book").rglob("*.html"):
         other = quick.parent / page.relative_to(html / "book")
         assert words(soup(other).article) == words(soup(page).article)
-
-
-def test_the_published_edition_has_no_banner(html):
     assert not soup(html / "book" / "index.html").select(".bd-header-announcement")
 
 
