@@ -1,8 +1,7 @@
-"""Mutation testing's last word: `make mutants` ends here.
+"""The last step of `make mutants`: check that every surviving mutant is explained.
 
-Every mutant of the study's arithmetic (``[tool.mutmut]`` in pyproject.toml) must be killed by a
-test, or stand in mutants.md with the reason why no test can kill it. This runs again those that
-survived earlier, as tests may have come since, and then says what is left unexplained.
+A test must kill every mutant of the study's arithmetic (``[tool.mutmut]`` in pyproject.toml), or
+mutants.md must explain why none can. This first runs earlier survivors again, as tests may be new.
 """
 
 import argparse
@@ -21,19 +20,19 @@ NOT_RUN = "not checked"
 
 
 def explained(text: str) -> Counter[tuple[str, str, str]]:
-    """Return the mutants of mutants.md: function, line, and what it became."""
-    found: Counter[tuple[str, str, str]] = Counter()
+    """Return the mutants of mutants.md: function, old line, new line."""
+    mutants: Counter[tuple[str, str, str]] = Counter()
     for number, line in enumerate(text.splitlines(), 1):
         if line.startswith("- "):
             item = ITEM.match(line)
             if item is None:
                 raise SystemExit(f"{EXPLAINED.name}:{number} is no `function`: ``old`` → ``new``")
-            found[item["function"], item["old"], item["new"]] += 1
-    return found
+            mutants[item["function"], item["old"], item["new"]] += 1
+    return mutants
 
 
 def mutants() -> Iterator[tuple[str, str, tuple[str, str, str]]]:
-    """Yield each mutant's name, what became of it, and how mutants.md writes it."""
+    """Yield each mutant's name, its status, and its entry for mutants.md."""
     from mutmut.mutation.data import SourceFileMutationData
     from mutmut.mutation.diff_apply import get_diff_for_mutant
     from mutmut.stats import status_by_exit_code
@@ -51,7 +50,7 @@ def mutants() -> Iterator[tuple[str, str, tuple[str, str, str]]]:
 
 
 def function_of(name: str) -> str:
-    """Return the function that a mutant is of.
+    """Return the function that a mutant changes.
 
     >>> function_of("lib.metrics.checks.x_as_ks__mutmut_3")
     'metrics.checks.as_ks'
@@ -64,7 +63,7 @@ def function_of(name: str) -> str:
 
 
 def change(diff: str) -> tuple[str, str]:
-    """Return the lines that a mutation takes out and those that it puts in, each side in one."""
+    """Return the lines that a mutation removes and those that it adds, each joined into one."""
     sides: dict[str, list[str]] = defaultdict(list)
     for line in diff.splitlines()[2:]:
         sides[line[:1]].append(" ".join(line[1:].split()))
@@ -72,7 +71,7 @@ def change(diff: str) -> tuple[str, str]:
 
 
 def main() -> int:
-    """Say what is unexplained; 0 if nothing is."""
+    """Print the mutants that are not explained; return 0 if there are none."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--again", action="store_true", help="run the survivors again first")
     parser.add_argument("--list", action="store_true", help="write what is unexplained as items")
@@ -95,11 +94,9 @@ def main() -> int:
         if status not in (*KILLED, NOT_RUN) and key not in known:
             unexplained.append((name, status, key))
     for name, status, (function, old, new) in unexplained:
-        if given.list:
-            print(f"- `{function}`: ``{old}`` → ``{new}``")
-        else:
-            print(f"{name}: {status}\n  {old}\n  {new}")
-    # Its reason may be wrong, or its line have changed.
+        item = f"- `{function}`: ``{old}`` → ``{new}``"
+        print(item if given.list else f"{name}: {status}\n  {old}\n  {new}")
+    # The reason may be wrong, or the line may have changed.
     whole = not (given.only or counts[NOT_RUN])
     gone = sorted(key for key in known if not met[key]) if whole else []
     for function, old, new in gone:

@@ -1,4 +1,4 @@
-"""An executor some of whose workers die, and what it has them do."""
+"""An executor some of whose workers die."""
 
 import os
 import signal
@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 class Saboteur(Executor):
-    """Hands calls on to another executor, so that chosen ones kill their worker.
+    """Passes calls on to another executor and lets chosen calls kill their worker.
 
     Args:
         inner: The executor.
-        folder: Where a killed worker leaves its mark.
-        dies: Says of the number and the runs of a call whether its worker dies.
-        again: Whether it dies every time, and not the first time alone.
+        folder: The folder in which a killed worker leaves its mark.
+        dies: Returns, from the number and the runs of a call, whether its worker dies.
+        again: Whether the worker dies every time, not only the first time.
     """
 
     def __init__(self, inner, folder: Path, dies, again=False):
@@ -34,7 +34,7 @@ class Saboteur(Executor):
 
 
 def die(folder, again, fn, *args):
-    """Kill this worker; where it happened before, do the work instead, unless ``again``."""
+    """Kill this worker; if one was killed before and ``again`` is false, do the work instead."""
     marks = Path(folder)
     if again or not any(marks.iterdir()):
         (marks / str(os.getpid())).touch()
