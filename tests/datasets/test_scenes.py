@@ -1,4 +1,4 @@
-"""The procedural corpus: what it draws, what it says, and that both agree."""
+"""The procedural corpus: its pictures, its captions, and that both agree."""
 
 import hashlib
 import time
@@ -24,9 +24,8 @@ def terms_in(caption, terms):
     """The names of the terms that a caption uses, longest wordings first."""
     text = f" {caption.lower().replace(',', ' ').replace('.', ' ')} "
     found = set()
-    for word, name in sorted(
-        ((word, term.name) for term in terms for word in term.words), key=lambda pair: -len(pair[0])
-    ):
+    wordings = [(word, term.name) for term in terms for word in term.words]
+    for word, name in sorted(wordings, key=lambda pair: -len(pair[0])):
         if f" {word} " in text:
             found.add(name)
             text = text.replace(f" {word} ", "  ")
@@ -71,7 +70,7 @@ def test_seeds_and_splits_give_other_scenes(corpus):
 
 
 def test_the_generator_draws_what_it_drew_when_its_version_was_set():
-    # Where this fails, a change altered what a seed draws: raise GENERATOR_VERSION and renew these.
+    # If this fails, a seed draws something else: raise GENERATOR_VERSION and renew these values.
     corpus = Scenes(train=12, val=2, test=2, image_size=64)
     pixels = hashlib.sha256(
         b"".join(corpus.load_image(sample).tobytes() for sample in corpus.samples)

@@ -56,8 +56,9 @@ def test_noise_is_a_function_of_its_draws_and_leaves_a_word(caption, kind, sever
 @given(plain, severities, seeds)
 def test_each_kind_hits_as_many_words_as_it_says(words, severity, seed):
     caption, count = " ".join(words), len(words)
+    hit = affected(count, severity)
     dropped = corrupted(caption, "word drop", severity, seed).split()
-    assert len(dropped) == max(1, count - affected(count, severity))
+    assert len(dropped) == max(1, count - hit)
     rest = iter(words)
     assert all(word in rest for word in dropped)  # A subsequence: what stays keeps its order.
 
@@ -69,9 +70,7 @@ def test_each_kind_hits_as_many_words_as_it_says(words, severity, seed):
     assert max(far) <= 1
 
     for kind in ("substitution", "typing errors"):
-        assert changed(caption, corrupted(caption, kind, severity, seed)) == affected(
-            count, severity
-        )
+        assert changed(caption, corrupted(caption, kind, severity, seed)) == hit
 
     shuffled = corrupted(caption, "shuffled order", severity, seed)
     assert Counter(shuffled.split()) == Counter(words)
@@ -91,8 +90,7 @@ def test_punctuation_that_stands_alone_stays(caption, severity, seed):
 @given(st.sampled_from(["Dog", "dog,", "horse", "'red'"]), seeds)
 def test_a_word_is_replaced_by_another_of_the_vocabulary(word, seed):
     replaced = corrupted(word, "substitution", 1, seed)
-    core = word.strip("',")
-    other = replaced.strip("',")
+    core, other = word.strip("',"), replaced.strip("',")
     assert other in VOCABULARY
     assert other != core.lower()
     assert replaced == word.replace(core, other)  # The punctuation around it stays.

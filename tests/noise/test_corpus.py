@@ -169,8 +169,8 @@ def test_an_unknown_split_is_refused(corpus):
 
 
 def test_noise_is_what_it_was_when_its_version_was_set(corpus):
-    # Where this fails, a change altered the noise: raise NOISE_VERSION, and RESULTS_VERSION too, as
-    # runs were trained on it. JPEG is left out: its last bits are the installed library's.
+    # If this fails, the noise has changed: raise NOISE_VERSION, and RESULTS_VERSION too, as runs
+    # were trained on it. JPEG is left out: its last bits depend on the installed library.
     digest = hashlib.sha256()
     for kind in ("captions", *CAPTION_KINDS, "Gaussian noise", "occlusion"):
         noisy = corrupt(corpus, Noise(kind, 3))
