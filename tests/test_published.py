@@ -21,8 +21,8 @@ from lib.utils.seeds import generator
 NAMES = tiny_book.RESULTS
 """Every chapter of results that the book lists."""
 LIVE = [name for name in NAMES if name.startswith("borrow-")]
-"""Pages that train as they are executed, so that last digits are the machine's; test_adapters.py
-runs them."""
+"""Pages that train when executed, so their last digits depend on the machine; test_adapters.py runs
+them."""
 USUAL = {
     "noise", "loss", "learning_rate_decay", "centre", "hidden_layers", "text_hidden_layers",
     "batch_size",
@@ -44,7 +44,7 @@ def records(results, tmp_path_factory):
 
 
 def of_main_comparison(records, **wanted):
-    """Flickr8k runs at 1,000 images whose configuration has these values."""
+    """Runs on 1,000 images of Flickr8k whose configurations have the ``wanted`` values."""
     return [
         record
         for record in records
@@ -82,7 +82,7 @@ def test_estimates_follow_from_the_records(results, records):
     """By hand from the Parquet tables: the mean of paired differences of the chosen runs."""
     published = json.loads((results / "findings.json").read_text(encoding="utf-8"))
     runs = pd.read_parquet(results / "records" / "runs.parquet")
-    # Other chapters' runs, with noise, another loss or other heads, are not this claim's.
+    # Runs of other chapters, with noise, another loss or other heads, do not count for this claim.
     usual = RunConfig().model_dump(include=USUAL)
     parsed = runs["config"].map(json.loads)
     own = [
@@ -177,7 +177,7 @@ def test_the_notebooks_execute_again_without_corpus_and_training(results, tmp_pa
 
 @pytest.fixture
 def all_cores():
-    """The towers' long products use every core, whatever the suite's processes are told."""
+    """Let the towers use every core, whatever the suite's processes use."""
     threads = torch.get_num_threads()
     torch.set_num_threads(os.cpu_count() or 1)
     yield

@@ -1,4 +1,4 @@
-"""The set-up: pins that agree with each other, and an environment that is made once."""
+"""The set-up: consistent pins, and an environment that is made once."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def lock(request):
 
 
 def wanted(project, *but):
-    """Yield what pyproject.toml asks for, its extras included."""
+    """Yield the requirements in pyproject.toml, including those of its extras except ``but``."""
     extras = project["optional-dependencies"]
     groups = [project["dependencies"], *(extras[name] for name in extras if name not in but)]
     for requirement in (Requirement(line) for group in groups for line in group):
@@ -49,7 +49,7 @@ def test_names_in_the_lock_are_in_order_and_no_two_are_the_same(root):
 
 
 def test_the_lock_pins_all_that_the_project_asks_for(project, lock):
-    """But for what `make bench`, `coverage` and `mutants` need, installed when they are to run."""
+    """Except for the extras of `make bench`, `coverage` and `mutants`, which install them."""
     for requirement in wanted(project, "guard", "bench"):
         name = canonicalize_name(requirement.name)
         assert name in lock, f"{name} is not pinned"
@@ -119,7 +119,7 @@ def test_continuous_integration_runs_the_test_command(root):
 
 
 def test_what_is_explained_of_mutants_is_of_lines_that_there_are(root):
-    """Whether it still survives, `make mutants` says; a line that changed is seen at once."""
+    """This finds changed lines at once; only `make mutants` shows which mutants survive."""
     found = mutants.explained((root / "tests" / "mutants.md").read_text(encoding="utf-8"))
     assert found
     for function, old, new in found:

@@ -1,4 +1,4 @@
-"""Interrupted at random moments and started again, everything ends as if nothing had happened.
+"""Work that is interrupted at random moments and started again ends in the same result.
 
 ``make soak`` does many more rounds than the suite.
 """
@@ -28,14 +28,14 @@ from lib.training import towers, train, trainer
 from lib.training.towers import run as one_run
 
 ROUNDS = int(os.environ.get("SOAK_ROUNDS", "4"))
-"""Rounds of each kind of work; each kind of disturbance comes in turn."""
+"""Rounds per kind of work; the kinds of disturbance alternate."""
 SEED = int(os.environ.get("SOAK_SEED", "0"))
 CPU = torch.device("cpu")
 LOCKS = (".lock", "mutex", "in-use")
 
 
 def soak(tmp_path, tried, work, outcome, rounds=ROUNDS, kinds=KINDS):
-    """Disturb ``work`` now and then; hold what it ends in against an undisturbed one."""
+    """Disturb ``work`` in each round; compare its outcome with that of undisturbed work."""
     reference = tmp_path / "reference"
     moments, seconds = undisturbed(partial(work, reference), reference)
     expected = outcome(reference)
@@ -117,7 +117,7 @@ def test_feature_caching(tmp_path, scenes, tried, monkeypatch):
 
 
 def numbers(home):
-    """All that the records of a store tell, but for the time and the machine."""
+    """The numbers of a store's records, without times and machines."""
     return {
         record.config.run_id: (
             record.steps.tobytes(),
@@ -130,7 +130,7 @@ def numbers(home):
 
 
 def files_of(home):
-    """The records; a lease whose holder was killed may lie there until the next one is taken."""
+    """The files of records, without leases, since one of a killed holder stays until the next."""
     return sorted(p.name for p in home.glob("runs/??/*"))
 
 

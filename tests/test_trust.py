@@ -1,4 +1,4 @@
-"""Input that is not trusted: archives, captions, images, parameters, and what the code reads."""
+"""Untrusted input: archives, captions, images, parameters, and the files that the code reads."""
 
 import ast
 import io
@@ -27,7 +27,7 @@ from lib.datasets.images import MAX_PIXELS, inspect_image
 from lib.study.catalogue import StudyError, parse_pairs
 from lib.training.distribute import Payload, read_payload, write_payload
 
-# What the code itself may call.
+# Calls that the code may not make.
 
 FORBIDDEN = {
     "pickle.load", "pickle.loads", "marshal.load", "marshal.loads", "shelve.open", "joblib.load",
@@ -67,12 +67,12 @@ def test_nothing_is_unpickled_and_no_text_is_run(root):
 
 
 def outside(folder):
-    """What lies beside the archive and the folder that it was to go into."""
+    """The names beside the archive and the folder into which it is unpacked."""
     return sorted(p.name for p in folder.iterdir() if p.name not in ("a.zip", "in"))
 
 
 def unpack(folder, made, limits=None):
-    """Unpack into ``folder/in/out``; nothing may be left of what is refused."""
+    """Unpack into ``folder/in/out``; a refused archive may leave nothing."""
     try:
         extract(made, folder / "in" / "out", limits)
     except DownloadError:

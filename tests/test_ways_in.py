@@ -1,9 +1,8 @@
-"""Ways in: plain papermill, ``study run``, alone with only the wheel, from another folder.
+"""Ways to run a notebook: plain papermill, ``study run``, with the wheel alone, in another folder.
 
-Through each of them every notebook is prepared by the program itself and run up to its work:
-set-up, parameters, check and imports. Whole executions, each of which takes a kernel, are of every
-notebook: alone with the wheel through plain papermill here, and through ``study run`` from another
-folder in test_published.py.
+Each way prepares every notebook and runs it up to its work: set-up, parameters, check and imports.
+Every notebook is also executed as a whole: here by papermill with the wheel alone, and in
+test_published.py by ``study run`` from another folder.
 """
 
 import json
@@ -112,8 +111,8 @@ def test_the_second_name_holds_in_an_editable_installation(sources, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_alone_with_the_wheel_runs_through_plain_papermill(alone, name, monkeypatch):
-    """At the published profile, whose runs are on record, so that none is trained. What the pages
-    on borrowing train, their last digits are the machine's."""
+    """With the published profile, whose runs are on record, nothing is trained, except on the pages
+    on borrowing, whose last digits depend on the machine."""
     monkeypatch.setenv("STUDY_RECORDS", str(ROOT / "book" / "results" / "records"))
     given = json.dumps(dict(load_catalogue(ROOT).profiles["full"].get(name, {})))
     (alone / "one.ipynb").write_bytes((ROOT / "notebooks" / f"{name}.ipynb").read_bytes())
@@ -182,8 +181,8 @@ WAYS = {"another folder": by_papermill, "alone": alone_by_papermill, "study run"
 
 
 def test_every_notebook_begins_by_each_way_in(alone, site, monkeypatch):
-    """All in one process of the wheel's package; a count comes as text, as from a command line,
-    then a name that does not exist. The sources lie in another folder, but where it says alone."""
+    """All in one process of the wheel's package. A count is passed as text, as on a command line,
+    then a name that does not exist. Except for "alone", the sources are in another folder."""
 
     def prepare(source, target, parameters, *_):
         papermill.execute_notebook(str(source), str(target), dict(parameters), prepare_only=True)
@@ -217,7 +216,7 @@ def test_papermill_from_another_folder_refuses_what_the_check_refuses(alone):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_has_a_default_that_the_quick_profile_keeps(name):
-    """Run as it stands, a notebook asks nothing, downloads nothing and takes the GPU if any."""
+    """A notebook run unchanged asks nothing, downloads nothing, and uses a GPU if there is one."""
     values = defaults(name)
     # A page that shows how to borrow, or what was measured before, trains on no corpus.
     assert values.get("corpus", "scenes") == "scenes"

@@ -1,4 +1,4 @@
-"""A file or a folder is written whole or not at all, and what killed writers left goes away."""
+"""Files and folders are written whole or not at all; killed writers' remains are removed."""
 
 import os
 import signal
@@ -51,7 +51,7 @@ def test_what_a_living_writer_has_begun_is_left_alone(tmp_path):
     assert target.read_text() == "mine"
 
 
-def test_the_usual_permissions_not_those_of_a_temporary_file(tmp_path):
+def test_permissions_are_the_usual_ones_not_those_of_a_temporary_file(tmp_path):
     mask = os.umask(0o027)
     try:
         write_atomic(tmp_path / "a.txt", "x")
