@@ -15,7 +15,7 @@ settings.register_profile("mutants", settings.get_profile("study"), max_examples
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "study"))
 
 ROOT = Path(__file__).resolve().parent.parent
-LONG = ("test_published.py", "test_ways_in.py", "test_training_executors.py")
+LONG = ("test_published.py", "test_ways_in.py", "test_executors.py")
 """Files of tests that take longest. Files are the units that processes take, in this order: one of
 these at the end would keep one process busy for minutes and the others idle."""
 
