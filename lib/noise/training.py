@@ -1,17 +1,13 @@
 """The noisy versions of the captions and images that runs train on."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lib.datasets import Corpus
+from lib.encoders import Features, extract_captions, extract_features, extract_images
 from lib.noise.corpus import Noise, corrupt
-
-if TYPE_CHECKING:
-    from lib.encoders import Features
 
 TRAINING_SEVERITY = 3
 """Severity of the noise in training captions and images.
@@ -58,9 +54,6 @@ def training_features(
     >>> np.array_equal(noisy.image, clean.image), np.array_equal(noisy.text, clean.text)
     (True, False)
     """
-    # Here, so that the names of the noises are there without the towers' libraries (two seconds).
-    from lib.encoders import extract_captions, extract_features, extract_images
-
     if kind not in ("captions", "images"):
         raise ValueError(f"kind = {kind!r}; use 'captions' or 'images'")
     if clean is None:
