@@ -32,14 +32,27 @@ def gather_pairs(image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
             "image and text must be (..., b, d) both, row i of each one pair; their shapes are "
             f"{tuple(image.shape)} and {tuple(text.shape)}"
         )
-    distributed = torch.distributed
-    initialised = distributed.is_available() and distributed.is_initialized()
-    if not initialised or distributed.get_world_size() == 1:
+    if _processes() == 1:
         return image, text
     # One exchange for both, so that a step waits once.
     gathered: Tensor = _Gather.apply(torch.stack([image, text]))
     images, texts = torch.cat(gathered.unbind(), dim=-2)
     return images, texts
+
+
+def gather_groups(group: Tensor) -> Tensor:
+    """Return the groups of all processes, (..., W · b) of (..., b), as :func:`gather_pairs`."""
+    if _processes() == 1:
+        return group
+    parts = [torch.empty_like(group) for _ in range(_processes())]
+    torch.distributed.all_gather(parts, group.contiguous())
+    return torch.cat(parts, dim=-1)
+
+
+def _processes() -> int:
+    distributed = torch.distributed
+    started = distributed.is_available() and distributed.is_initialized()
+    return distributed.get_world_size() if started else 1
 
 
 class _Gather(torch.autograd.Function):

@@ -84,7 +84,7 @@ def label_smoothing(similarity: Tensor, temperature: Number, epsilon: Number) ->
     return _partition(logits) - (1 - epsilon) * _positives(logits) - epsilon * mean
 
 
-def decoupled(similarity: Tensor, temperature: Number) -> Tensor:
+def decoupled(similarity: Tensor, temperature: Number, *, group: Tensor | None = None) -> Tensor:
     r"""Return the decoupled contrastive loss: InfoNCE without the pair in the denominator.
 
     .. math::
@@ -94,12 +94,13 @@ def decoupled(similarity: Tensor, temperature: Number) -> Tensor:
     Args:
         similarity: (..., B, B), pairs on the diagonal.
         temperature: τ > 0, a number or (...).
+        group: As for :func:`multi_positive`; pairs of one group are no negatives of each other.
 
     Returns:
         (..., 2, B): ``i2t`` then ``t2i``, possibly negative.
 
     Raises:
-        ValueError: As :func:`info_nce`.
+        ValueError: As :func:`info_nce`, or ``group`` has another shape.
 
     Source:
         DCL of Yeh et al. (2022), with the negatives of the other modality.
@@ -109,10 +110,12 @@ def decoupled(similarity: Tensor, temperature: Number) -> Tensor:
             [-2., -2.]])
     """
     logits = _logits(similarity, temperature)
-    return _partition(_negatives(logits)) - _positives(logits)
+    return _partition(_negatives(logits, group)) - _positives(logits)
 
 
-def hardest_negatives(similarity: Tensor, temperature: Number, margin: Number) -> Tensor:
+def hardest_negatives(
+    similarity: Tensor, temperature: Number, margin: Number, *, group: Tensor | None = None
+) -> Tensor:
     r"""Return the hinge on the hardest negative of the batch.
 
     .. math::
@@ -125,12 +128,14 @@ def hardest_negatives(similarity: Tensor, temperature: Number, margin: Number) -
         similarity: (..., B, B), pairs on the diagonal.
         temperature: Plays no role; every loss is called alike.
         margin: α > 0, a number or (...), in the unit of the similarities.
+        group: As for :func:`multi_positive`; pairs of one group are no negatives of each other.
 
     Returns:
         (..., 2, B), at least 0: ``i2t`` then ``t2i``.
 
     Raises:
-        ValueError: As :func:`info_nce` for ``similarity``, or ``margin`` is not positive.
+        ValueError: As :func:`info_nce` for ``similarity``, ``margin`` is not positive, or ``group``
+            has another shape.
 
     Source:
         The max of hinges of VSE++, Faghri et al. (2018).
@@ -141,12 +146,14 @@ def hardest_negatives(similarity: Tensor, temperature: Number, margin: Number) -
     """
     check_similarity(similarity)
     check_number("margin", margin, "positive and finite", lambda value: value > 0)
-    others = _negatives(similarity)
+    others = _negatives(similarity, group)
     hardest = torch.stack([others.amax(dim=-1), others.amax(dim=-2)], dim=-2)
     return F.relu(_aligned(margin, similarity) + hardest - _positives(similarity))
 
 
-def sigmoid(similarity: Tensor, temperature: Number, bias: Number) -> Tensor:
+def sigmoid(
+    similarity: Tensor, temperature: Number, bias: Number, *, group: Tensor | None = None
+) -> Tensor:
     r"""Return each query's share of the sigmoid loss: the sum of its row or column.
 
     Every combination of an image and a caption is a binary decision, so that a row has B of them:
@@ -164,12 +171,13 @@ def sigmoid(similarity: Tensor, temperature: Number, bias: Number) -> Tensor:
         temperature: τ > 0, a number or (...); the paper's t is 1 / τ.
         bias: b, a number or (...), learned in the paper, from −10 on. One combination in B is a
             pair: b = −log(B − 1) gives these log-odds at similarity zero.
+        group: As for :func:`multi_positive`; all combinations in one group are pairs.
 
     Returns:
         (..., 2, B), at least 0: ``i2t`` then ``t2i``.
 
     Raises:
-        ValueError: As :func:`info_nce`, or ``bias`` is not finite.
+        ValueError: As :func:`info_nce`, ``bias`` is not finite, or ``group`` has another shape.
 
     Source:
         SigLIP, Zhai et al. (2023), algorithm 1.
@@ -180,7 +188,7 @@ def sigmoid(similarity: Tensor, temperature: Number, bias: Number) -> Tensor:
     """
     check_number("bias", bias, "finite", math.isfinite)
     logits = _logits(similarity, temperature) + _aligned(bias, similarity)
-    sign = 2 * _diagonal(logits).to(logits.dtype) - 1
+    sign = 2 * _same_group(logits, group).to(logits.dtype) - 1
     decisions = -F.logsigmoid(sign * logits)
     return torch.stack([decisions.sum(dim=-1), decisions.sum(dim=-2)], dim=-2)
 
@@ -215,12 +223,7 @@ def multi_positive(similarity: Tensor, temperature: Number, *, group: Tensor) ->
             [0.6931, 0.6931]])
     """
     logits = _logits(similarity, temperature)
-    if group.shape not in (similarity.shape[:-1], similarity.shape[-1:]):
-        raise ValueError(
-            f"group must be (..., B) = {tuple(similarity.shape[:-1])}, or (B,), the group of each "
-            f"pair of the batch; its shape is {tuple(group.shape)}"
-        )
-    same = (group.unsqueeze(-1) == group.unsqueeze(-2)).to(logits.dtype)
+    same = _same_group(logits, group).to(logits.dtype)
     target = same / same.sum(dim=-1, keepdim=True)
     matched = torch.stack([(target * logits).sum(dim=-1), (target.mT * logits).sum(dim=-2)], dim=-2)
     return _partition(logits) - matched
@@ -278,7 +281,8 @@ class Loss:
         default: The constant's value in the loss's paper.
         above: The constant lies above this bound.
         most: The constant's greatest value.
-        grouped: Whether ``function`` takes ``group``.
+        grouped: Whether ``function`` needs ``group``.
+        takes_group: Whether ``function`` takes ``group`` without needing it.
 
     >>> loss = LOSSES["label_smoothing"]
     >>> loss.constant, loss.default
@@ -294,6 +298,7 @@ class Loss:
     above: float = 0.0
     most: float = math.inf
     grouped: bool = False
+    takes_group: bool = False
 
     def check(self, constant: Number | None) -> None:
         """Refuse a constant that the loss cannot use.
@@ -332,33 +337,38 @@ class Loss:
             similarity: (..., B, B), pairs on the diagonal.
             temperature: τ > 0, a number or (...).
             constant: A number or (...); None is the default.
-            group: (..., B) the group of each pair, for a loss that is ``grouped``.
+            group: (..., B) the group of each pair, for a loss that needs or takes it.
 
         Returns:
             (..., 2, B): ``i2t`` then ``t2i``.
 
         Raises:
-            ValueError: As ``function``, or ``group`` is missing.
+            ValueError: As ``function``, ``group`` is missing, or the loss takes none.
         """
-        if self.grouped:
-            if group is None:
-                raise ValueError(
-                    f"the loss {self.function.__name__} needs group, (..., B): the group of each "
-                    "pair of the batch, such as the number of its image"
-                )
-            return self.function(similarity, temperature, group=group)
-        if self.constant is None:
-            return self.function(similarity, temperature)
-        constant = self.default if constant is None else constant
-        return self.function(similarity, temperature, constant)
+        if self.grouped and group is None:
+            raise ValueError(
+                f"the loss {self.function.__name__} needs group, (..., B): the group of each "
+                "pair of the batch, such as the number of its image"
+            )
+        if group is not None and not (self.grouped or self.takes_group):
+            takers = ", ".join(name for name, loss in LOSSES.items() if loss.takes_group)
+            raise ValueError(
+                f"the loss {self.function.__name__} takes no group; multi_positive is info_nce "
+                f"with groups, and {takers} take them"
+            )
+        constants = (
+            () if self.constant is None else (self.default if constant is None else constant,)
+        )
+        groups = {} if group is None else {"group": group}
+        return self.function(similarity, temperature, *constants, **groups)
 
 
 LOSSES: dict[str, Loss] = {
     "info_nce": Loss(info_nce),
     "label_smoothing": Loss(label_smoothing, "epsilon", 0.1, most=1.0),
-    "decoupled": Loss(decoupled),
-    "hardest_negatives": Loss(hardest_negatives, "margin", 0.2),
-    "sigmoid": Loss(sigmoid, "bias", -10.0, above=-math.inf),
+    "decoupled": Loss(decoupled, takes_group=True),
+    "hardest_negatives": Loss(hardest_negatives, "margin", 0.2, takes_group=True),
+    "sigmoid": Loss(sigmoid, "bias", -10.0, above=-math.inf, takes_group=True),
     "multi_positive": Loss(multi_positive, grouped=True),
     "rince": Loss(rince, "q", 0.5, most=1.0),
 }
@@ -445,9 +455,17 @@ def _positives(matrix: Tensor) -> Tensor:
     return matrix.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)
 
 
-def _diagonal(matrix: Tensor) -> Tensor:
-    return torch.eye(matrix.shape[-1], dtype=torch.bool, device=matrix.device)
+def _same_group(matrix: Tensor, group: Tensor | None) -> Tensor:
+    """Return whether a row and a column are of one group, (..., B, B) or (B, B)."""
+    if group is None:
+        return torch.eye(matrix.shape[-1], dtype=torch.bool, device=matrix.device)
+    if group.shape not in (matrix.shape[:-1], matrix.shape[-1:]):
+        raise ValueError(
+            f"group must be (..., B) = {tuple(matrix.shape[:-1])}, or (B,), the group of each "
+            f"pair of the batch; its shape is {tuple(group.shape)}"
+        )
+    return group.unsqueeze(-1) == group.unsqueeze(-2)
 
 
-def _negatives(matrix: Tensor) -> Tensor:
-    return matrix.masked_fill(_diagonal(matrix), -math.inf)
+def _negatives(matrix: Tensor, group: Tensor | None) -> Tensor:
+    return matrix.masked_fill(_same_group(matrix, group), -math.inf)

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from ..schedulers._checks import Number, as_constant, check_similarity
+from ..schedulers._state import follow
 from ..schedulers.actuators import Schedule
+from ..schedulers.scheduler import neutral_schedule
 
 
 class Rival(nn.Module):
@@ -53,6 +55,8 @@ class SchedulingRival(Rival):
     def forward(self, similarity: Tensor, temperature: Number) -> Schedule:
         """Return the schedule of this step, and count the step.
 
+        In evaluation mode the schedule is neutral and nothing moves.
+
         Args:
             similarity: (..., B, B), B ≥ 2; its leading axes are ``batch_shape``.
             temperature: The current temperature τ > 0, a number or (...); a rival that sets the
@@ -66,6 +70,9 @@ class SchedulingRival(Rival):
                 run on the CPU, numbers that are not finite; or ``temperature`` is not positive.
         """
         self.check(similarity)
+        if not self.training:
+            return neutral_schedule(similarity, temperature)
+        follow(self, similarity.device)
         return self._step(similarity, temperature)
 
     if TYPE_CHECKING:  # nn.Module.__call__ takes anything and returns Any.

@@ -63,7 +63,7 @@ class GradNorm(Rival):
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def forward(self, losses: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-        """Return this step's weights, and move them for the next.
+        """Return this step's weights, and move them for the next; in evaluation mode they stay.
 
         Args:
             losses: (..., 2) unweighted loss of each direction, with its graph, which is retained.
@@ -87,6 +87,8 @@ class GradNorm(Rival):
         for parameter in parameters:
             last = max(parameter.dim() - len(self.batch_shape), 0)
             self.check_axes("a parameter", parameter, last)
+        if not self.training:
+            return self.weights.to(losses.dtype, copy=True)
         norms = torch.stack([self._norm(loss, parameters) for loss in losses.unbind(-1)], dim=-1)
         used = self.weights.clone()
         with torch.no_grad():

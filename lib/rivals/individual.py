@@ -108,7 +108,7 @@ class IndividualTemperatures(Rival):
         self.register_buffer("log_mean", _per_pair(torch.full_like(tau, -math.inf), count))
 
     def forward(self, similarity: Tensor, index: Tensor) -> Tensor:
-        """Return the loss of each query, and move the temperatures.
+        """Return the loss of each query, and move the temperatures; in evaluation mode they stay.
 
         The loss is the objective at the running mean s; its gradient is the paper's estimate.
 
@@ -157,7 +157,8 @@ class IndividualTemperatures(Rival):
             slope = (1 - beta) * slope + beta * gradient
             moved = torch.minimum(torch.maximum(tau - step * slope, low), high)
             for buffer, values in zip(buffers, (moved, slope, log_mean), strict=True):
-                buffer.scatter_(-1, both, values.to(buffer.dtype))
+                if self.training:
+                    buffer.scatter_(-1, both, values.to(buffer.dtype))
             value = tau * (log_mean + rho)
         carrier = (weight * gap).sum(dim=-1)
         return value + (carrier - carrier.detach())

@@ -107,5 +107,11 @@ def is_traced(tensor: Tensor) -> bool:
     return (
         torch.compiler.is_compiling()
         or type(tensor) not in (Tensor, torch.nn.Parameter)
-        or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        or is_transformed(tensor)
     )
+
+
+def is_transformed(tensor: Tensor) -> bool:
+    """Return whether a tensor lives within a ``torch.func`` transform, and must not outlive it."""
+    compiled = torch.compiler.is_compiling()
+    return not compiled and torch._C._functorch.is_functorch_wrapped_tensor(tensor)

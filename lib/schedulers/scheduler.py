@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ._checks import Number, as_constant, check_similarity, check_temperature, is_readable
+from ._state import follow
 from .actuators import ACTUATORS, Schedule, Smoothed
 from .signals import SIGNALS, mean_variances, mean_variances_on_host
 
@@ -121,8 +122,10 @@ class Scheduler(nn.Module):
        a_i = \frac{B\, u_i^{\gamma}}{\sum_k u_k^{\gamma}} .
 
     ``variance × direction``, the default, is our reconstruction of the paper's scheduler;
-    ``entropy × direction`` and ``spread × direction`` differ only in the signal. Each call is one
-    step. ``state_dict`` holds the moving average.
+    ``entropy × direction`` and ``spread × direction`` differ only in the signal. Each call in
+    training mode is one step, unless the signal is not finite: such a batch leaves the state of its
+    run as it was. In evaluation mode the schedule is neutral and nothing moves. ``state_dict``
+    holds the moving average.
 
     The constants ``gamma``, ``beta``, ``warmup``, ``target``, ``low`` and ``high`` are buffers that
     each call reads. Assign a number or a tensor of ``batch_shape`` to change one: the value is
@@ -208,7 +211,7 @@ class Scheduler(nn.Module):
         state = torch.zeros(*batch_shape, self._actuator.channels)
         self.register_buffer("average", state)
         self.register_buffer("reference", state.clone())
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.register_buffer("steps", torch.zeros(batch_shape, dtype=torch.long))
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; a constant's new value is checked and copied into its buffer."""
@@ -243,9 +246,19 @@ class Scheduler(nn.Module):
         """Whether the scheduler sets the temperature, instead of passing on the given one."""
         return self._actuator.sets_temperature
 
+    @property
+    def smoothed(self) -> Tensor:
+        """(..., C) the moving average, corrected for its start at zero; NaN before the first step.
+
+        C is 2, ``i2t`` then ``t2i``, for ``direction`` and ``sample``; otherwise 1.
+        """
+        return self.average / (1 - self.beta.unsqueeze(-1) ** self.steps.unsqueeze(-1))
+
     @torch.no_grad()
     def forward(self, similarity: Tensor, temperature: Number) -> Schedule:
         """Take one step: read the signal, update the average, return the schedule.
+
+        In evaluation mode nothing moves, and the schedule is neutral.
 
         Args:
             similarity: (..., B, B) similarities of the batch, B ≥ 2, with leading axes
@@ -264,6 +277,8 @@ class Scheduler(nn.Module):
         self._check_similarity(similarity)
         similarity = similarity.detach()
         neutral = neutral_schedule(similarity, temperature)
+        if not self.training:
+            return neutral
         return self._advance(self._observe(similarity, neutral), similarity, neutral)
 
     if TYPE_CHECKING:  # nn.Module.__call__ takes anything and returns Any.
@@ -297,6 +312,8 @@ class Scheduler(nn.Module):
         self._check_similarity(similarity, finite=check_finite)
         similarity = similarity.detach()
         neutral = neutral_schedule(similarity, temperature)
+        if not self.training:
+            return neutral
         if (self.signal_name, self.actuator_name) != ("variance", "direction"):
             return self._advance(self._observe(similarity, neutral), similarity, neutral)
         average = self.average
@@ -312,6 +329,7 @@ class Scheduler(nn.Module):
                 f"similarity has leading axes {tuple(similarity.shape[:-2])}, the scheduler was "
                 f"made with batch_shape={tuple(self.average.shape[:-1])}"
             )
+        follow(self, similarity.device)
 
     def _observe(self, similarity: Tensor, neutral: Schedule) -> Tensor:
         """Return the values that are smoothed, (..., C)."""
@@ -345,11 +363,13 @@ class Scheduler(nn.Module):
     def _advance(self, observed: Tensor, similarity: Tensor, neutral: Schedule) -> Schedule:
         """Take one step with the observed values (..., C)."""
         beta = self.beta.unsqueeze(-1)
-        self.steps.add_(1)
-        self.average.mul_(beta).add_((1 - beta) * observed)
-        corrected = self.average / (1 - beta**self.steps)
+        finite = observed.isfinite().all(dim=-1)
+        self.steps.add_(finite)
+        moved = self.average * beta + (1 - beta) * observed
+        self.average.copy_(torch.where(finite.unsqueeze(-1), moved, self.average))
+        corrected = self.smoothed
         # The reference is the average at the end of the warm-up; without one, the first average.
-        opening = (self.steps <= self.warmup.clamp(min=1)).unsqueeze(-1)
+        opening = (finite & (self.steps <= self.warmup.clamp(min=1))).unsqueeze(-1)
         self.reference.copy_(torch.where(opening, corrected, self.reference))
         acted = self._actuator.act(
             self._signal,
@@ -357,7 +377,7 @@ class Scheduler(nn.Module):
             neutral,
             Smoothed(corrected, self.reference, self.gamma, self.low, self.high),
         )
-        warming = self.steps <= self.warmup
+        warming = (self.steps <= self.warmup) | ~finite
         parts = zip(neutral, acted, strict=True)
         return Schedule(
             *(part if part is new else _select(warming, part, new) for part, new in parts)

@@ -59,7 +59,7 @@ class Trace(nn.Module):
 
     @torch.no_grad()
     def forward(self, similarity: Tensor, temperature: Number) -> Schedule:
-        """Return the schedule of the next step.
+        """Return the schedule of the next step; in evaluation mode, the neutral one.
 
         Args:
             similarity: (..., B, B), B ≥ 2; its leading axes are those of the path.
@@ -78,6 +78,8 @@ class Trace(nn.Module):
                 f"{tuple(self.weights.shape[:-2])}"
             )
         schedule = neutral_schedule(similarity, temperature)
+        if not self.training:
+            return schedule
         now = self.steps.clamp(max=self.weights.shape[-2] - 1)
         self.steps.add_(1)
         schedule = schedule._replace(weights=self.weights.index_select(-2, now[None]).squeeze(-2))

@@ -253,12 +253,8 @@ NOT_FLOATS = "image_embeddings and text_embeddings must be real floats; they are
     [
         (torch.ones(4), torch.ones(4), r"image_embeddings must be \(..., B, d\); .* is \(4,\)$"),
         (torch.ones(4, 2), torch.ones(3, 2), r"text_embeddings must be .*\(3, 2\) and \(4, 2\)"),
-        (torch.ones(1, 2), torch.ones(1, 2), "image_embeddings holds 1 pairs"),
-        (
-            torch.ones(0, 2),
-            torch.ones(0, 2),
-            "image_embeddings holds 0 pairs: .* negatives the loss is constant; use drop_last$",
-        ),
+        (torch.ones(4, 2), torch.ones(4, 0, 2), r"text_embeddings must be .*K captions per image"),
+        (torch.ones(4, 2), torch.ones(3, 5, 2), r"text_embeddings must be .*K captions per image"),
         (torch.ones(2, 2).long(), torch.ones(2, 2).long(), f"{NOT_FLOATS}.int64 and torch.int64$"),
         (torch.ones(2, 2).long(), torch.ones(2, 2), f"{NOT_FLOATS}.int64 and torch.float32$"),
         (torch.ones(2, 2), torch.ones(2, 2).cfloat(), f"{NOT_FLOATS}.float32 and torch.complex64$"),
@@ -269,6 +265,14 @@ def test_bad_embeddings_are_named(image, text, said):
     for refuse in (check_embeddings, ScheduledContrastiveLoss()):
         with pytest.raises(ValueError, match=f"^{said}"):
             refuse(image, text)
+
+
+@pytest.mark.parametrize("pairs_in_batch", [0, 1])
+def test_a_batch_without_negatives_is_refused_with_the_remedy(pairs_in_batch):
+    said = f"image_embeddings holds {pairs_in_batch} pairs: .*; use drop_last, or skip_single=True$"
+    for shape in ((pairs_in_batch, 2), (pairs_in_batch, 3, 2)):
+        with pytest.raises(ValueError, match=said):
+            ScheduledContrastiveLoss()(torch.ones(pairs_in_batch, 2), torch.ones(shape))
 
 
 @pytest.mark.parametrize("scheduler", [Scheduler(), Scheduler("entropy"), Fixed()])

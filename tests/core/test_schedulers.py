@@ -524,11 +524,8 @@ def test_similarities_that_are_not_finite_are_counted_and_the_first_is_located()
     for module in (Fixed(), Scheduler(), Scheduler("entropy")):
         with pytest.raises(ValueError, match=said):
             module(similarity, 0.1)
-    # A sum that overflows is no infinity, and in a stack a run leaves its neighbours alone.
+    # A sum that overflows is no infinity.
     assert Fixed()(torch.full((2, 2), 3e38), 0.1).weights.tolist() == [1, 1]
-    stack = torch.stack([similarity, torch.eye(3)])
-    weights = Scheduler(batch_shape=(2,))(stack, 0.1).weights
-    assert weights.isfinite().all(dim=-1).tolist() == [False, True]
 
 
 def test_similarities_and_constants_of_another_stack_are_refused():

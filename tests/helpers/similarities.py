@@ -15,6 +15,12 @@ def random_similarity(seed: int, size: int, leading: tuple[int, ...] = ()) -> to
     return image @ text.mT
 
 
+def unit_pairs(seed: int = 0, size: int = 6, width: int = 8) -> torch.Tensor:
+    """Random embeddings of unit length, (2, size, width): images, then captions."""
+    draws = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(2, size, width, generator=draws), dim=-1)
+
+
 def extreme(kind: str, size: int) -> torch.Tensor:
     """Similarities of a collapsed model, of a perfect one, and of the perfect one's opposite."""
     perfect = 2 * torch.eye(size) - 1
