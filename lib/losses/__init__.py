@@ -1,5 +1,6 @@
 """Contrastive losses per query, their weighted mean, and the scheduled loss as a module."""
 
+from .cached import cached_backward
 from .gather import gather_pairs
 from .per_query import (
     LOSSES,
@@ -20,6 +21,7 @@ __all__ = [
     "LOSSES",
     "Loss",
     "ScheduledContrastiveLoss",
+    "cached_backward",
     "contrastive_loss",
     "decoupled",
     "gather_pairs",

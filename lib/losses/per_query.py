@@ -94,7 +94,8 @@ def decoupled(similarity: Tensor, temperature: Number, *, group: Tensor | None =
     Args:
         similarity: (..., B, B), pairs on the diagonal.
         temperature: τ > 0, a number or (...).
-        group: As for :func:`multi_positive`; pairs of one group are no negatives of each other.
+        group: (..., B), as for :func:`multi_positive`; rows of one group are no negatives of each
+            other.
 
     Returns:
         (..., 2, B): ``i2t`` then ``t2i``, possibly negative.
@@ -128,7 +129,8 @@ def hardest_negatives(
         similarity: (..., B, B), pairs on the diagonal.
         temperature: Plays no role; every loss is called alike.
         margin: α > 0, a number or (...), in the unit of the similarities.
-        group: As for :func:`multi_positive`; pairs of one group are no negatives of each other.
+        group: (..., B), as for :func:`multi_positive`; rows of one group are no negatives of each
+            other.
 
     Returns:
         (..., 2, B), at least 0: ``i2t`` then ``t2i``.
@@ -171,7 +173,7 @@ def sigmoid(
         temperature: τ > 0, a number or (...); the paper's t is 1 / τ.
         bias: b, a number or (...), learned in the paper, from −10 on. One combination in B is a
             pair: b = −log(B − 1) gives these log-odds at similarity zero.
-        group: As for :func:`multi_positive`; all combinations in one group are pairs.
+        group: (..., B), as for :func:`multi_positive`; all combinations in one group are pairs.
 
     Returns:
         (..., 2, B), at least 0: ``i2t`` then ``t2i``.
