@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from similarities import assert_resumes
 from torch.nn import functional as F
 
-from lib.losses import ScheduledContrastiveLoss, contrastive_loss, gather_pairs, weighted_mean
+from lib.losses import (
+    ScheduledContrastiveLoss,
+    cached_backward,
+    contrastive_loss,
+    gather_pairs,
+    weighted_mean,
+)
 from lib.losses.scheduled import _is_finite, check_embeddings
 from lib.rivals import DynamicWeightAverage, UncertaintyWeights
 from lib.schedulers import ACTUATORS, SIGNALS, Fixed, Scheduler, Trace, mean_variances, variance
@@ -218,8 +224,26 @@ def gathered(rank: int, path: str) -> None:
         image, text = (x.float()[mine] for x in pairs(seed))
         found = loss(F.normalize(model(image), dim=-1), text[:, :4])
         found.backward()
-    torch.save([found.detach(), loss.weights, model.module.weight.grad], f"{path}/{rank}.pt")
+    results = [found.detach(), loss.weights, model.module.weight.grad.clone()]
+    torch.save(results + several_ways(model, mine, gather=True), f"{path}/{rank}.pt")
     torch.distributed.destroy_process_group()
+
+
+def several_ways(model, mine=slice(None), *, gather=False) -> list[torch.Tensor]:
+    """The losses of rows that share images and of two captions per image, and the gradient of a
+    batch from micro-batches."""
+    loss = ScheduledContrastiveLoss(Fixed(), gather=gather)
+    image, text = (x.float()[mine] for x in pairs(7))
+    embedded, text = F.normalize(model(image), dim=-1), text[:, :4]
+    group = torch.tensor([3, 3, 1, 2, 1, 5, 6, 7])[mine]
+    two = torch.stack([text, text.flip(-1)], dim=1)
+    losses = [loss(embedded, text, group=group), loss(embedded, two)]
+    model.zero_grad()
+    cached_backward(
+        lambda rows: loss(F.normalize(rows, dim=-1), text), [model], [image], len(image) // 2
+    )
+    (weight,) = model.parameters()
+    return [value.detach() for value in losses] + [weight.grad]
 
 
 def test_two_processes_are_one(tmp_path):
@@ -239,10 +263,9 @@ def test_two_processes_are_one(tmp_path):
         image, text = (x.float() for x in pairs(seed))
         found = loss(F.normalize(model(image), dim=-1), text[:, :4])
         found.backward()
+    alone = [found.detach(), loss.weights, model.weight.grad.clone(), *several_ways(model)]
     for rank in range(2):
-        shared = torch.load(tmp_path / f"{rank}.pt")
-        for a, b in zip(shared, (found.detach(), loss.weights, model.weight.grad), strict=True):
-            torch.testing.assert_close(a, b)
+        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), alone)
 
 
 NOT_FLOATS = "image_embeddings and text_embeddings must be real floats; they are torch"
