@@ -113,7 +113,7 @@ for owned in ("ranks_from_embeddings", "recall_at_k", "retrieval_metrics_from_em
 # Public names that read no numbers, or have tests of their own below.
 OTHERS = {
     "lib.schedulers": "ACTUATORS SIGNALS Signal Schedule",
-    "lib.losses": "LOSSES ScheduledContrastiveLoss gather_pairs weighted_mean",
+    "lib.losses": "LOSSES ScheduledContrastiveLoss cached_backward gather_pairs weighted_mean",
     "lib.rivals": "GradNorm",
     "lib.metrics": "COLLAPSE_SPREAD DirectionMetrics MetricsError Array Values PerQuery Ranks "
     "RetrievalMetrics skewness",
