@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import recall, step, training
+from benchmarks import batches, recall, step, training
 from benchmarks.peers import absent
 from benchmarks.results import Row, write
 from lib.chapters.benchmarks.measurements import FOLDER
@@ -21,12 +21,14 @@ class Case(StrEnum):
     STEP = "step"
     TRAINING = "training"
     RECALL = "recall"
+    BATCHES = "batches"
 
 
 MEASURED: dict[Case, Callable[[bool], Iterable[Row]]] = {
     Case.STEP: step.measure,
     Case.TRAINING: training.measure,
     Case.RECALL: recall.measure,
+    Case.BATCHES: batches.measure,
 }
 
 

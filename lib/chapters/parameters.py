@@ -285,8 +285,10 @@ class BenchmarksParameters(Parameters, notebooks=["benchmarks"]):
 
     results: str = ""
     """folder of the measurements; empty: those of the package"""
-    overhead: float = Field(0.05, gt=0)
+    overhead: float = Field(0.25, gt=0)
     """most that a scheduled step may take beyond the plain loss's, as a share"""
+    large_overhead: float = Field(0.05, gt=0)
+    """the same at the largest batch"""
     products: float = Field(1.5, gt=0)
     """most that many seeds may take, in times of their matrix products alone"""
     speedup: float = Field(3.0, gt=0)
@@ -295,6 +297,8 @@ class BenchmarksParameters(Parameters, notebooks=["benchmarks"]):
     """most that recall may take, in times of the matrix product"""
     memory_mib: int = Field(1024, ge=1)
     """MiB that recall over 20,000 images and 100,000 captions must stay under"""
+    recomputation: float = Field(1.5, gt=0)
+    """most that a batch may take from micro-batches, in times of one piece"""
 
 
 class BorrowParameters(Parameters, notebooks=["borrow-metric-learning", "borrow-lightning"]):

@@ -9,10 +9,12 @@ from typing import Literal, get_args
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-Case = Literal["step", "training", "recall"]
+Case = Literal["step", "training", "recall", "batches"]
 CASES: tuple[Case, ...] = get_args(Case)
 LOOP, STACKS = "plain loop", "ours, in stacks"
 """The names of two ways to train many seeds."""
+WHOLE = "whole batch"
+"""The name of the way to a batch's gradients without micro-batches."""
 FOLDER = Path(__file__).parent / "measured"
 """The last measurements, one file per case; they come with the package."""
 Value = str | float | int | None
@@ -121,29 +123,36 @@ def targets(
     measured: Mapping[str, Measured],
     *,
     overhead: float,
+    large_overhead: float,
     products: float,
     speedup: float,
     recall_products: float,
     memory_mib: int,
+    recomputation: float,
 ) -> pd.DataFrame:
     """Compare the measurements with their targets.
 
     Args:
         measured: Of :func:`read_measurements`.
-        overhead: Most that a scheduled step may take beyond the plain loss's, as a share.
+        overhead: Most that a scheduled step may take beyond the plain loss's, as a share, at the
+            smallest batch.
+        large_overhead: The same at the largest batch.
         products: Most that many seeds may take, in times of their matrix products alone.
         speedup: Least by which they should be faster than a loop, on small batches.
         recall_products: Most that recall may take, in times of the matrix product.
         memory_mib: Peak of memory that recall over the large gallery must stay under.
+        recomputation: Most that the largest batch may take from micro-batches, in times of the
+            whole batch at once.
 
     Returns:
         ``what``, ``target`` and ``measured`` in words, and ``met``: None if a peer was absent.
     """
     rows = [
-        *_step_targets(measured["step"], overhead),
+        *_step_targets(measured["step"], overhead, large_overhead),
         *_training_targets(measured["training"], products, speedup),
         *_recall_targets(measured["recall"], recall_products),
         _memory_target(measured["recall"], memory_mib),
+        _batches_target(measured["batches"], recomputation),
     ]
     return pd.DataFrame(rows, columns=["what", "target", "measured", "met"])
 
@@ -151,9 +160,11 @@ def targets(
 Target = tuple[str, str, str, bool | None]
 
 
-def _step_targets(step: Measured, overhead: float) -> Iterator[Target]:
-    target = f"at most {overhead:.0%}"
-    for size, ways in step.part("against peers").groupby("batch"):
+def _step_targets(step: Measured, smallest: float, largest: float) -> Iterator[Target]:
+    peers = step.part("against peers")
+    for size, overhead in ((peers["batch"].min(), smallest), (peers["batch"].max(), largest)):
+        ways = peers[peers["batch"] == size]
+        target = f"at most {overhead:.0%}"
         alone = _ratio(ways, "scheduler alone")
         what = f"the scheduler at B = {size:,}, as a share of a plain step"
         yield what, target, f"{alone:.1%}", alone <= overhead
@@ -203,6 +214,38 @@ def _memory_target(recall: Measured, memory_mib: int) -> Target:
         return what, target, "not measured", None
     peak = float(large.iloc[0]["peak_mib"])
     return f"{what}, peak memory of the process", target, f"{peak:,.0f} MiB", peak < memory_mib
+
+
+def _batches_target(batches: Measured, recomputation: float) -> Target:
+    time = batches.part("time")
+    largest = time[time["batch"] == time["batch"].max()]
+    way = _in_parts(time)
+    ratio = _ratio(largest, way)
+    what = f"B = {_only(largest, 'batch'):,} from {way}, in times of the whole batch at once"
+    return what, f"at most {recomputation:g}", f"{ratio:.2f}", ratio <= recomputation
+
+
+def _in_parts(table: pd.DataFrame) -> str:
+    """Return the name of the way that is not the whole batch at once."""
+    return next(str(way) for way in table["way"] if way != WHOLE)
+
+
+def needed(memory: pd.DataFrame) -> pd.DataFrame:
+    """Return ``batch``, ``way`` and ``mib``, the memory beyond what was held before the work, from
+    the part ``memory`` of the case ``batches``."""
+    return memory.assign(mib=memory["peak_mib"] - memory["imports_mib"])
+
+
+def micro_batches(batches: Measured) -> str:
+    """Return a sentence on the time and the memory of the largest batch from micro-batches."""
+    time, memory = batches.part("time"), needed(batches.part("memory"))
+    way, size = _in_parts(time), int(time["batch"].max())
+    ratio = _ratio(time[time["batch"] == size], way)
+    held = memory[memory["batch"] == size].set_index("way")["mib"]
+    return (
+        f"At B = {size:,}, {way} take {ratio:.2f} times as long as the whole batch at once, and "
+        f"{held[way] / held[WHOLE]:.0%} of its memory."
+    )
 
 
 def speedups(curve: pd.DataFrame) -> pd.DataFrame:
