@@ -26,8 +26,6 @@ CANDIDATES = (DECAY, BOTH, CAPTIONS)
 """The settings that may be recommended, each more costly than the one before: the fixed loss with
 a cosine decay of the learning rate, a scheduled temperature with that decay, and the fixed loss on
 several captions of each image in every step, which costs more time."""
-METHODS = (PAPER_METHOD, *CANDIDATES)
-"""What is compared with the fixed loss at each size."""
 
 
 def at_size(parameters: SensitivityParameters, train_images: int) -> RunConfig:
@@ -37,7 +35,7 @@ def at_size(parameters: SensitivityParameters, train_images: int) -> RunConfig:
 
 
 def tune_at(lab: Lab, parameters: SensitivityParameters, train_images: int) -> dict[str, RunConfig]:
-    """Tune the fixed loss and :data:`METHODS` at a size, on validation.
+    """Tune the fixed loss, the paper's scheduler and :data:`CANDIDATES` at a size, on validation.
 
     The fixed loss is tuned over the temperature at the middle learning rate, then over the rate at
     the best temperature; all methods get its rate. The others are tuned over its temperature and
