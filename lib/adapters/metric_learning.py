@@ -1,6 +1,6 @@
 """pytorch-metric-learning: a loss over a reference set, and a reducer that weights directions."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from pytorch_metric_learning.reducers import BaseReducer
@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from ..losses import ScheduledContrastiveLoss
 from ..schedulers import Scheduler
-from ..schedulers._checks import check_finite
 
 __all__ = ["DirectionReducer", "ScheduledPairLoss"]
 
@@ -18,22 +17,40 @@ class ScheduledPairLoss(nn.Module):
     """The scheduled loss, called like the library's losses: images, and captions as ``ref_emb``.
 
     Args:
+        temperature_or_scheduler: By position, the ``temperature`` as in the library, or the
+            ``scheduler``.
+        temperature: τ > 0, as in the library's ``NTXentLoss``, 0.07 by default.
         scheduler: As for :class:`lib.losses.ScheduledContrastiveLoss`.
-        temperature: τ > 0, as in the library's ``NTXentLoss``.
+        options: Further options of :class:`lib.losses.ScheduledContrastiveLoss`, such as ``loss``.
 
     Raises:
-        ValueError: ``temperature`` is not positive.
+        ValueError: ``temperature`` is not positive, or given twice, as ``scheduler`` may be.
 
     >>> image, labels = torch.eye(3), torch.tensor([7, 8, 9])
     >>> text, text_labels = image.flip(0), labels.flip(0)
-    >>> loss_of = ScheduledPairLoss()
+    >>> loss_of = ScheduledPairLoss(0.1)
     >>> loss_of(image, labels, ref_emb=text, ref_labels=text_labels).item() < 1e-3
     True
     """
 
-    def __init__(self, scheduler: nn.Module | None = None, temperature: float = 0.07) -> None:
+    def __init__(
+        self,
+        temperature_or_scheduler: float | nn.Module | None = None,
+        *,
+        temperature: float | None = None,
+        scheduler: nn.Module | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__()
-        self.loss = ScheduledContrastiveLoss(scheduler, temperature=temperature)
+        if isinstance(temperature_or_scheduler, nn.Module):
+            scheduler, twice = temperature_or_scheduler, scheduler is not None
+        else:
+            twice = temperature is not None and temperature_or_scheduler is not None
+            temperature = temperature_or_scheduler if temperature is None else temperature
+        if twice:
+            raise ValueError("temperature_or_scheduler gives what is also given by its name")
+        temperature = 0.07 if temperature is None else temperature
+        self.loss = ScheduledContrastiveLoss(scheduler, temperature=temperature, **options)
 
     def forward(
         self,
@@ -47,47 +64,68 @@ class ScheduledPairLoss(nn.Module):
 
         Args:
             embeddings: (B, d) of the images; scaled to unit length here.
-            labels: (B,) distinct labels.
+            labels: (B,) of the images.
             indices_tuple: Must be None: every other pair is a negative.
-            ref_emb: (B, d) of the captions.
-            ref_labels: (B,) the same labels in any order; default, in the same order.
+            ref_emb: (M, d) of the captions.
+            ref_labels: (M,) the image of each caption, in any order; default: ``labels``. Captions
+                of one label match each other's image. If labels of images repeat, each image needs
+                as many captions as it has rows.
 
         Returns:
             (): the loss.
 
         Raises:
-            ValueError: The captions are missing, shapes differ, labels do not match one to one, or
-                a number is not finite.
+            ValueError: The captions are missing, shapes differ, labels do not match, or a number is
+                not finite.
         """
         if ref_emb is None:
-            raise ValueError("ref_emb is missing: the captions' embeddings, (B, d)")
+            raise ValueError("ref_emb is missing: the captions' embeddings, (M, d)")
         if indices_tuple is not None:
             raise ValueError("indices_tuple must be None: this loss does not work with a miner")
-        if labels.shape != embeddings.shape[:1] or embeddings.shape != ref_emb.shape:
+        ref_labels = labels if ref_labels is None else ref_labels.to(labels.device)
+        shapes = [tuple(x.shape) for x in (embeddings, ref_emb, labels, ref_labels)]
+        if [*shapes[0][:1], *shapes[1][:1]] != [*shapes[2], *shapes[3]] or len(shapes[0]) != 2:
             raise ValueError(
-                "embeddings and ref_emb must be (B, d) and labels (B,); their shapes are "
-                f"{tuple(embeddings.shape)}, {tuple(ref_emb.shape)} and {tuple(labels.shape)}"
+                "embeddings must be (B, d), ref_emb (M, d), labels (B,) and ref_labels (M,); their "
+                f"shapes are {', '.join(map(str, shapes))}"
             )
-        ref_labels = labels if ref_labels is None else ref_labels
-        order, ref_order = labels.argsort(), ref_labels.argsort()
-        same = labels.shape == ref_labels.shape and torch.equal(
-            labels[order], ref_labels[ref_order]
-        )
-        if not same or bool((labels[order].diff() == 0).any()):
-            raise ValueError("labels and ref_labels must be the same distinct labels, one per pair")
-        image, text = (F.normalize(x, dim=-1) for x in (embeddings[order], ref_emb[ref_order]))
-        return self.loss(image, text)
+        image, text, group = _matched(embeddings, labels, ref_emb, ref_labels)
+        repeated = bool((group.sort().values.diff() == 0).any())
+        image, text = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
+        return self.loss(image, text, group=group if repeated else None)
 
     if TYPE_CHECKING:  # nn.Module.__call__ takes anything and returns Any.
         __call__ = forward
 
 
+def _matched(
+    image: Tensor, labels: Tensor, text: Tensor, ref_labels: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return images and captions row by row, and the label of each row."""
+    order, ref_order = labels.argsort(stable=True), ref_labels.argsort(stable=True)
+    ordered, ref_ordered = labels[order], ref_labels[ref_order]
+    if torch.equal(ordered, ref_ordered):
+        return image[order], text[ref_order], ordered
+    if not torch.equal(ordered, torch.unique(ref_ordered)):
+        raise ValueError(
+            "labels and ref_labels must be the same labels; if images have different numbers of "
+            "captions, labels must name each image once"
+        )
+    return image[order][torch.searchsorted(ordered, ref_labels)], text, ref_labels
+
+
 class DirectionReducer(BaseReducer):  # type: ignore[misc]
-    """Weight any of the library's losses by direction: image anchors, then caption anchors.
+    """Weight a loss of the library by direction: image anchors, then caption anchors.
 
     Pass it as ``reducer`` to a loss over ``torch.cat([image, text])`` with the labels twice. The
-    weights come from the similarities of the first half with the second. The library's losses copy
-    their reducer: the scheduler that takes the steps is ``loss.reducer.scheduler``.
+    weights come from the similarities of the first half with the second. In evaluation mode and
+    under ``torch.no_grad`` the loss has its usual mean, and the scheduler does not move; set
+    ``advances`` as for :class:`lib.losses.ScheduledContrastiveLoss`.
+
+    The library's losses copy their reducer: the scheduler that takes the steps is
+    ``loss.reducer.scheduler`` (``loss.reducer.reducers["pos_loss"].scheduler`` if the loss has
+    several terms). A loss without one number per anchor, pair or triplet, such as
+    ``HistogramLoss``, ``NPairsLoss`` or ``ProxyAnchorLoss``, is refused.
 
     Args:
         scheduler: A scheduler of the directions' weights; default ``variance × direction``.
@@ -103,6 +141,9 @@ class DirectionReducer(BaseReducer):  # type: ignore[misc]
     def __init__(self, scheduler: nn.Module | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.scheduler = Scheduler() if scheduler is None else scheduler
+        self.advances = True
+        # Not a submodule: the scheduler is one already.
+        self._loss = (ScheduledContrastiveLoss(self.scheduler),)
 
     def element_reduction(
         self, losses: Tensor, loss_indices: Any, embeddings: Tensor, labels: Tensor
@@ -110,29 +151,32 @@ class DirectionReducer(BaseReducer):  # type: ignore[misc]
         """Return the weighted mean of a loss per embedding.
 
         Args:
-            losses: (2 B,) loss of each anchor.
+            losses: (2 B,) or (2 B, 1) loss of each anchor.
             loss_indices: (2 B,) row of each anchor in ``embeddings``.
             embeddings: (2 B, d), the images then as many captions.
-            labels: (2 B,) plays no role.
+            labels: (2 B,) of the images, then the same of the captions.
 
         Returns:
             (): the loss.
 
         Raises:
-            ValueError: ``embeddings`` has an odd number of rows, or a number is not finite.
+            ValueError: The losses are not of the embeddings, ``embeddings`` are not images and as
+                many captions with the same labels, or a number is not finite.
         """
-        return self._mean(losses, loss_indices, embeddings)
+        if len(losses) != len(embeddings):
+            _refuse(f"{len(losses)} losses of {len(embeddings)} embeddings")
+        return self._mean(losses, loss_indices, embeddings, labels)
 
     def pos_pair_reduction(
         self, losses: Tensor, loss_indices: Any, embeddings: Tensor, labels: Tensor
     ) -> Tensor:
-        """Return the weighted mean of a loss per pair of an anchor and a positive.
+        """Return the weighted mean of a loss per pair or triplet, by its anchor.
 
         Args:
-            losses: (P,) loss of each pair.
+            losses: (P,) or (P, 1) loss of each pair.
             loss_indices: The rows of each pair's items in ``embeddings``, (P,) each, anchors first.
             embeddings: (2 B, d), the images then as many captions.
-            labels: (2 B,) plays no role.
+            labels: (2 B,) of the images, then the same of the captions.
 
         Returns:
             (): the loss.
@@ -140,18 +184,45 @@ class DirectionReducer(BaseReducer):  # type: ignore[misc]
         Raises:
             ValueError: As :meth:`element_reduction`.
         """
-        return self._mean(losses, loss_indices[0], embeddings)
+        return self._mean(losses, loss_indices[0], embeddings, labels)
 
     neg_pair_reduction = triplet_reduction = pos_pair_reduction
 
-    def _mean(self, losses: Tensor, anchor: Tensor, embeddings: Tensor) -> Tensor:
-        if len(embeddings) % 2:
-            raise ValueError(
-                f"embeddings must be the images then as many captions; they are {len(embeddings)}"
-            )
-        check_finite("embeddings", embeddings)
+    def already_reduced_reduction(
+        self, losses: Tensor, loss_indices: Any, embeddings: Tensor, labels: Tensor
+    ) -> NoReturn:
+        """Refuse a loss that is one number already.
+
+        Args:
+            losses: (), the loss.
+            loss_indices: Plays no role.
+            embeddings: (2 B, d) plays no role.
+            labels: (2 B,) plays no role.
+
+        Raises:
+            ValueError: Always.
+        """
+        _refuse("a single number")
+
+    def _mean(self, losses: Tensor, anchor: Tensor, embeddings: Tensor, labels: Tensor) -> Tensor:
         half = len(embeddings) // 2
+        if len(embeddings) % 2 or not torch.equal(labels[:half], labels[half:]):
+            raise ValueError(
+                "embeddings must be the images, then as many captions, and labels those of the "
+                f"images, twice; there are {len(embeddings)} embeddings"
+            )
+        losses = losses.flatten()
+        if not (self.training and torch.is_grad_enabled()):
+            return losses.mean()
+        (loss,) = self._loss
+        loss.scheduler, loss.advances = self.scheduler, self.advances
         unit = F.normalize(embeddings.detach(), dim=-1)
-        step = self.scheduler.quick if type(self.scheduler) is Scheduler else self.scheduler
-        weights = step(unit[:half] @ unit[half:].T, 1.0).weights
-        return (weights.to(losses.dtype)[(anchor >= half).long()] * losses).mean()
+        loss(unit[:half], unit[half:], 1.0)
+        return (loss.weights.to(losses)[(anchor >= half).long()] * losses).mean()
+
+
+def _refuse(found: str) -> NoReturn:
+    raise ValueError(
+        "DirectionReducer weights losses of anchors, pairs or triplets, by the direction of the "
+        f"anchor; this loss gives {found}: it needs another reducer"
+    )
