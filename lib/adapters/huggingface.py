@@ -1,22 +1,42 @@
 """Hugging Face ``Trainer``: the scheduled loss of two-tower models such as ``CLIPModel``."""
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
+from transformers import EvalPrediction, Trainer
 
 from ..losses import ScheduledContrastiveLoss
+from ..metrics import recall_at_k
+from ._trainer import TrainerSteps, calling_trainer
 
-__all__ = ["ScheduledTrainerLoss"]
+__all__ = ["NOT_EMBEDDINGS", "ScheduledTrainerLoss", "recall_metrics"]
+
+NOT_EMBEDDINGS = ["logits_per_image", "logits_per_text", "text_model_output", "vision_model_output"]
+"""Outputs of ``CLIPModel`` and its like that :func:`recall_metrics` has no use for: pass them to
+the trainer as ``ignore_keys`` or ``ignore_keys_for_eval``.
+
+>>> "text_embeds" in NOT_EMBEDDINGS
+False
+"""
 
 
 class ScheduledTrainerLoss(nn.Module):
     """The scheduled loss of two-tower models: the ``compute_loss_func`` of a ``Trainer``.
 
+    The scheduler takes one step per optimiser step, with the first micro-batch if gradients are
+    accumulated; loss and gradients are then those of the model's own loss. The trainer's
+    checkpoints hold the scheduler's state, and its log the weights, signals and temperature.
+    Nothing else has to be passed to the trainer.
+
     Args:
         model: The trained model. Its ``logit_scale``, if there is one, is the logarithm of 1 / τ,
-            and is learned.
+            and is learned, as its ``logit_bias`` is for the loss ``sigmoid``.
         scheduler: As for :class:`lib.losses.ScheduledContrastiveLoss`.
         gather: Whether to gather the batch of all processes.
+        options: Further options of :class:`lib.losses.ScheduledContrastiveLoss`, such as ``loss``.
 
     >>> import torch
     >>> model = nn.Linear(2, 2)  # stands for a CLIPModel
@@ -27,12 +47,18 @@ class ScheduledTrainerLoss(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, scheduler: nn.Module | None = None, *, gather: bool = False
+        self,
+        model: nn.Module,
+        scheduler: nn.Module | None = None,
+        *,
+        gather: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__()
-        self.loss = ScheduledContrastiveLoss(scheduler, gather=gather)
+        self.loss = ScheduledContrastiveLoss(scheduler, gather=gather, **options)
         # Not a submodule: the trainer holds the model.
         self._model = (model,)
+        self._steps = TrainerSteps(self.loss)
 
     def forward(
         self, outputs: Any, labels: Tensor | None = None, num_items_in_batch: Any = None
@@ -42,10 +68,12 @@ class ScheduledTrainerLoss(nn.Module):
         Args:
             outputs: ``image_embeds`` and ``text_embeds``, (B, d) each, of unit length.
             labels: Plays no role: pairs lie on the diagonal.
-            num_items_in_batch: Plays no role: the trainer's count for accumulated gradients.
+            num_items_in_batch: Plays no role, except that a trainer multiplies the loss by the
+                number of its processes if there are labels; that is taken back here.
 
         Returns:
-            (): the loss.
+            (): the loss; in a trainer that accumulates gradients, divided by the number of
+            micro-batches, as the trainer divides a model's own loss.
 
         Raises:
             ValueError: The outputs lack embeddings, or the embeddings are not a batch of pairs.
@@ -58,9 +86,76 @@ class ScheduledTrainerLoss(nn.Module):
                 "image_embeds and text_embeds"
             ) from None
         model = self._model[0]
+        model = getattr(model, "module", model)  # Of DistributedDataParallel.
         self.loss.train(model.training)
-        scale = getattr(model, "logit_scale", None)
-        return self.loss(image, text, None if scale is None else scale.exp())
+        trainer = calling_trainer()
+        if trainer is not None and model.training and torch.is_grad_enabled():
+            self._steps.begin(trainer)
+        scale, bias = (getattr(model, name, None) for name in ("logit_scale", "logit_bias"))
+        loss = self.loss(image, text, None if scale is None else scale.exp(), logit_bias=bias)
+        if trainer is None:
+            return loss
+        return loss / _multiple(trainer, model.training, num_items_in_batch)
 
     if TYPE_CHECKING:  # nn.Module.__call__ takes anything and returns Any.
         __call__ = forward
+
+
+def _multiple(trainer: Trainer, training: bool, items: Any) -> float:
+    """Return how many times too large a batch's mean loss would become in a trainer."""
+    multiple = 1.0
+    if training and getattr(trainer, "loss_is_scaled_for_ga", None) is not False:
+        # The last group of an epoch may not be full.
+        usual = trainer.args.gradient_accumulation_steps
+        multiple *= getattr(trainer, "current_gradient_accumulation_steps", usual)
+    if items is not None and getattr(trainer.args, "average_tokens_across_devices", False):
+        multiple *= trainer.args.n_gpu if trainer.args.n_gpu > 1 else trainer.args.world_size
+    return multiple
+
+
+def recall_metrics(
+    ks: Sequence[int] = (1, 5, 10), names: tuple[str, str] = ("text_embeds", "image_embeds")
+) -> Callable[[EvalPrediction], dict[str, float]]:
+    """Return a ``compute_metrics`` of a ``Trainer``: recall with exact ties.
+
+    The trainer's outputs must be the embeddings alone: pass :data:`NOT_EMBEDDINGS` as
+    ``ignore_keys_for_eval``. Row i of both is a pair; with labels, rows of one label are captions
+    of one image.
+
+    Args:
+        ks: The ranks.
+        names: The two outputs in the model's order.
+
+    Returns:
+        A function from the trainer's ``EvalPrediction`` to the names and values of
+        :meth:`lib.metrics.RetrievalMetrics.as_dict`, with ``_`` for spaces.
+
+    Raises:
+        ValueError: ``names`` are not ``image_embeds`` and ``text_embeds``.
+
+    >>> outputs = EvalPrediction(predictions=(np.eye(3), np.eye(3)), label_ids=None)
+    >>> recall_metrics(ks=(1,))(outputs)["i2t_R@1"]
+    100.0
+    """
+    if sorted(names) != ["image_embeds", "text_embeds"]:
+        raise ValueError(f"names must be image_embeds and text_embeds; they are {names}")
+
+    def compute(outputs: EvalPrediction) -> dict[str, float]:
+        found = outputs.predictions
+        if not isinstance(found, tuple) or [np.ndim(each) for each in found] != [2, 2]:
+            raise ValueError(
+                "the trainer's outputs must be the embeddings alone: pass NOT_EMBEDDINGS of "
+                "lib.adapters.huggingface as ignore_keys_for_eval"
+            )
+        by_name = dict(zip(names, found, strict=True))
+        image, text = by_name["image_embeds"], by_name["text_embeds"]
+        owner = np.arange(len(text))
+        # Without labels, some versions give None and some an empty tuple.
+        if outputs.label_ids is not None and np.size(outputs.label_ids):
+            _, first, owner = np.unique(outputs.label_ids, return_index=True, return_inverse=True)
+            image = image[first]
+        kept = tuple(k for k in ks if k <= len(image))
+        measured = recall_at_k(image, text, owner, ks=kept).as_dict()
+        return {name.replace(" ", "_"): value for name, value in measured.items()}
+
+    return compute
