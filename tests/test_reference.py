@@ -17,7 +17,8 @@ from lib.study.book.reference import citation_labels, cite, described
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
     "lib.schedulers", "lib.losses", "lib.metrics", "lib.rivals", "lib.models", "lib.datasets",
-    "lib.encoders", "lib.noise", "lib.statistics", "lib.adapters.huggingface",
+    "lib.encoders", "lib.noise", "lib.statistics", "lib.adapters.accelerate",
+    "lib.adapters.huggingface",
     "lib.adapters.lightning", "lib.adapters.metric_learning", "lib.adapters.open_clip",
     "lib.adapters.sentence_transformers",
 )  # fmt: skip
