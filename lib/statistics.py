@@ -17,6 +17,7 @@ How the study avoids false findings:
 * None of this covers adding seeds until p falls below alpha: test once.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -26,8 +27,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+from scipy.optimize import brentq
+from scipy.special import chdtr
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestPower
 
 __all__ = [
     "Comparison",
@@ -383,6 +385,13 @@ def comparison_table(
     )
 
 
+_NORMAL = np.linspace(-10, 10, 8001)
+_DENSITY = (_NORMAL[1] - _NORMAL[0]) * stats.norm.pdf(_NORMAL)
+"""Values of a standard normal variable and their weights in a mean. Given that variable, the power is
+a distribution function of χ². (SciPy's noncentral t is not a number for few seeds or small levels.)
+"""
+
+
 def minimum_detectable_effect(
     standard_deviation: float, seeds: int, power: float = 0.8, alpha: float = 0.05
 ) -> float:
@@ -414,8 +423,17 @@ def minimum_detectable_effect(
         raise StatisticsError(
             f"alpha < power must both be between 0 and 1, but they are {alpha} and {power}"
         )
-    effect = TTestPower().solve_power(nobs=seeds, alpha=alpha, power=power, alternative="two-sided")
-    return float(np.squeeze(effect)) * standard_deviation
+    freedom, critical = seeds - 1, float(stats.t.isf(alpha / 2, seeds - 1))
+
+    def lacking(shift: float) -> float:
+        """Return how much power a standardised mean of N(shift, 1) lacks."""
+        scaled = freedom * ((shift + _NORMAL) / critical) ** 2
+        return power - float(_DENSITY @ chdtr(freedom, scaled))
+
+    most = 1.0
+    while lacking(most) > 0:
+        most *= 2
+    return float(brentq(lacking, 0, most)) / math.sqrt(seeds) * standard_deviation
 
 
 def bootstrap_by_image(

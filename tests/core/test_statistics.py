@@ -253,6 +253,24 @@ def test_detectable_effect_shrinks_with_the_seeds_and_the_deviation():
     assert minimum_detectable_effect(1.0, 2) > minimum_detectable_effect(1.0, 3)
 
 
+@pytest.mark.parametrize(("seeds", "alpha"), [(2, 0.05 / 6), (3, 0.05 / 26), (4, 1e-4), (20, 1e-6)])
+def test_detectable_effect_of_few_seeds_and_small_levels_is_what_a_simulation_finds(seeds, alpha):
+    """A t statistic from its definition: a normal mean over an independent deviation."""
+    effect = minimum_detectable_effect(1.0, seeds, alpha=alpha)
+    draw, size = np.random.default_rng(seeds), 200_000
+    deviation = np.sqrt(draw.chisquare(seeds - 1, size) / (seeds - 1))
+    t = (effect * np.sqrt(seeds) + draw.standard_normal(size)) / deviation
+    found = np.mean(np.abs(t) > stats.t.isf(alpha / 2, seeds - 1))
+    assert found == pytest.approx(0.8, abs=0.004)
+
+
+def test_more_comparisons_need_larger_effects_however_few_the_seeds():
+    for seeds in (2, 3, 20):
+        levels = [0.05 / comparisons for comparisons in (1, 4, 26, 56, 10**4, 10**8)]
+        effects = [minimum_detectable_effect(1.0, seeds, alpha=alpha) for alpha in levels]
+        assert effects == sorted(set(effects))
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
