@@ -387,9 +387,8 @@ def comparison_table(
 
 _NORMAL = np.linspace(-10, 10, 8001)
 _DENSITY = (_NORMAL[1] - _NORMAL[0]) * stats.norm.pdf(_NORMAL)
-"""Values of a standard normal variable and their weights in a mean. Given that variable, the power is
-a distribution function of χ². (SciPy's noncentral t is not a number for few seeds or small levels.)
-"""
+"""Values of a standard normal variable, and their weights in a mean. Given that variable, the power
+is a distribution function of χ². (SciPy's noncentral t fails for few seeds and small levels.)"""
 
 
 def minimum_detectable_effect(

@@ -41,6 +41,39 @@ class MetricsError(ValueError):
     """
 
 
+def as_tensor(name: str, values: Any) -> Tensor:
+    """Return a tensor as it is, detached, or an array or nested lists as a new one.
+
+    Arrays may be read-only, of any strides or byte order, or a column or a frame of pandas.
+
+    Raises:
+        MetricsError: A masked array, or anything that is not numbers.
+    """
+    if isinstance(values, Tensor):
+        return values.detach()
+    try:
+        if isinstance(values, list | tuple) and values and isinstance(values[0], Tensor):
+            return torch.stack([as_tensor(name, one) for one in values])
+        if not hasattr(values, "__array__"):
+            return torch.as_tensor(values)
+        array = values.__array__()
+        if hasattr(values, "filled"):
+            raise MetricsError(f"{name} is a masked array: fill it, or leave the masked rows out")
+        kind, size = array.dtype.kind, array.dtype.itemsize
+        if kind == "O":  # As of pandas' columns that may lack a value.
+            return torch.as_tensor(array.tolist())
+        # Torch has no larger floats, and only parts of its operations for unsigned integers.
+        wanted = {"u": "int64" if size < 8 else "float64", "f": f"float{8 * min(size, 8)}"}
+        array = array.astype(wanted.get(kind, array.dtype.newbyteorder("=")), copy=False)
+        if not array.flags.writeable or min(array.strides, default=0) < 0:
+            array = array.copy()  # Torch takes no negative strides, and warns of read-only arrays.
+        return torch.from_numpy(array)
+    except (TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, MetricsError):
+            raise
+        raise MetricsError(f"{name} must hold numbers in rows of equal length: {error}") from error
+
+
 def as_scores(name: str, values: Any) -> Tensor:
     """Return ``values`` as a detached, finite, real tensor of floats with two axes or more.
 
@@ -50,7 +83,7 @@ def as_scores(name: str, values: Any) -> Tensor:
         MetricsError: Complex values, fewer than two axes, an empty axis, or a number that is not
             finite.
     """
-    tensor = torch.as_tensor(values).detach()
+    tensor = as_tensor(name, values)
     if tensor.is_complex():
         raise MetricsError(f"{name} holds complex numbers; scores must be real")
     if tensor.ndim < 2:
@@ -106,7 +139,7 @@ def as_owner(caption_owner: Any, images: int, captions: int, device: torch.devic
     Raises:
         MetricsError: Another shape, numbers that are not integers, or a row that does not exist.
     """
-    owner = torch.as_tensor(caption_owner)
+    owner = as_tensor("caption_owner", caption_owner)
     if owner.is_floating_point() or owner.is_complex() or owner.dtype == torch.bool:
         raise MetricsError(f"caption_owner must hold integers, image rows, but it is {owner.dtype}")
     if tuple(owner.shape) != (captions,):

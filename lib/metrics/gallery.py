@@ -84,6 +84,8 @@ class _Rows:
 
     def __init__(self, name: str, source: Any, device: torch.device) -> None:
         self.name, self.device = name, device
+        if hasattr(source, "to_numpy"):  # A frame's rows are not its items.
+            source = source.to_numpy()
         shape = getattr(source, "shape", None)
         if shape is None:
             source = _spooled(name, source)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checks import MetricsError, Values, as_scores, shape
+from .checks import MetricsError, Values, as_scores, as_tensor, shape
 
 
 def nearest(similarity: Values, k: int, *, exclude_self: bool = False) -> Tensor:
@@ -95,7 +95,7 @@ def skewness(values: Values) -> Tensor:
     >>> skewness([0.0, 0.0, 0.0, 4.0])
     tensor(1.1547, dtype=torch.float64)
     """
-    wide = as_scores("values", torch.as_tensor(values)[..., None]).double().squeeze(-1)
+    wide = as_scores("values", as_tensor("values", values)[..., None]).double().squeeze(-1)
     size = wide.abs().amax(dim=-1, keepdim=True)
     centred = wide - wide.mean(dim=-1, keepdim=True)
     # Spread at the level of rounding counts as zero; the scale keeps cubes finite.
@@ -164,7 +164,7 @@ def neighbour_purity(
 
 
 def _labels(name: str, labels: Any, count: int, device: torch.device) -> Tensor:
-    tensor = torch.as_tensor(labels)
+    tensor = as_tensor(name, labels)
     whole = not (tensor.is_floating_point() or tensor.is_complex())
     if not whole or tuple(tensor.shape) != (count,):
         raise MetricsError(
