@@ -11,7 +11,7 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,8 +28,12 @@ with warnings.catch_warnings():
     from timm.data.transforms_factory import create_transform
 
 
+MOST_TOKENS = 128
+"""Number of tokens after which a caption is cut, unless its model takes fewer."""
+
+
 class TowerError(ValueError):
-    """A tower's name is unknown, or its weights cannot be loaded.
+    """A tower's name is unknown, or its model cannot be loaded or used.
 
     >>> issubclass(TowerError, ValueError)
     True
@@ -85,6 +89,7 @@ class TextTower:
         dim: Length of a feature vector.
         fingerprint: SHA-256 of the weights, the vocabulary and the pooling.
         layer: Number of layers after which the outputs are taken; None takes the last.
+        tokens: Number of tokens after which a caption is cut.
 
     >>> tower = load_text_tower("minilm")
     >>> tower(["A dog runs .", "Two people talk ."], torch.device("cpu")).shape
@@ -97,10 +102,11 @@ class TextTower:
     dim: int
     fingerprint: str
     layer: int | None = None
+    tokens: int = MOST_TOKENS
 
     @torch.inference_mode()
     def __call__(self, captions: Sequence[str], device: torch.device) -> Tensor:
-        """Encode captions, each up to its 128th token.
+        """Encode captions, each up to its token number ``tokens``.
 
         Args:
             captions: B captions.
@@ -110,7 +116,11 @@ class TextTower:
             (B, dim) float32 features on the CPU.
         """
         tokens = self.tokenizer(
-            list(captions), padding=True, truncation=True, max_length=128, return_tensors="pt"
+            list(captions),
+            padding=True,
+            truncation=True,
+            max_length=self.tokens,
+            return_tensors="pt",
         ).to(device)
         whole = self.layer is None
         outputs = self.model.to(device)(**tokens, output_hidden_states=not whole)
@@ -195,13 +205,15 @@ def load_image_tower(name: str) -> ImageTower:
 
     Args:
         name: A preset of :data:`lib.encoders.IMAGE_TOWERS` or any timm model name. ``name@128``
-            sets the input size in pixels; the default is the model's.
+            sets the input size in pixels; the default is the model's. A model of a fixed size, such
+            as a vision transformer, is made for that size.
 
     Returns:
         The tower, without gradients, in evaluation mode.
 
     Raises:
-        TowerError: The name is unknown or its weights cannot be fetched.
+        TowerError: The name is unknown, its weights cannot be fetched or do not fit the input size,
+            or the model does not map an image to a vector.
 
     >>> load_image_tower("efficientnet-lite0@128").dim
     1280
@@ -212,22 +224,41 @@ def load_image_tower(name: str) -> ImageTower:
     if base in IMAGE_TOWERS:
         model = IMAGE_TOWERS[base]()
     else:
-        model = _fetch(
-            base, "timm", lambda: timm.create_model(base, pretrained=True, num_classes=0)
-        )
+        model = _fetch(base, "timm", lambda: _created(base, int(size_text or 0)))
     config = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
     if size_text:
         config["input_size"] = (3, int(size_text), int(size_text))
     config |= {"crop_pct": 1.0, "crop_mode": "squash"}
     transform = create_transform(**config, is_training=False)
     model.eval().requires_grad_(False)
-    return ImageTower(
-        name=name,
-        model=model,
-        transform=transform,
-        dim=int(cast(Any, model).num_features),
-        fingerprint=_fingerprint(model, repr(transform)),
-    )
+    tower = ImageTower(name=name, model=model, transform=transform, dim=0, fingerprint="")
+    dim = _tried(tower, "image", [Image.new("RGB", (40, 30))])
+    return replace(tower, dim=dim, fingerprint=_fingerprint(model, repr(transform)))
+
+
+def _created(base: str, size: int) -> nn.Module:
+    options: dict[str, Any] = {"pretrained": True, "num_classes": 0}
+    if size:
+        try:
+            return timm.create_model(base, **options, img_size=size)
+        except TypeError:
+            pass  # A convolutional network takes images of any size.
+    return timm.create_model(base, **options)
+
+
+def _tried(tower: ImageTower | TextTower, kind: str, inputs: Sequence[Any]) -> int:
+    """Return the length of a tower's vectors, after a try: it must not fail amid a corpus."""
+    try:
+        shape = tuple(tower(inputs, torch.device("cpu")).shape)
+    except Exception as error:  # Models raise their own kinds.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TowerError(f"{kind} tower {tower.name!r} cannot encode: {reason}") from error
+    if len(shape) != 2 or shape[0] != len(inputs):
+        raise TowerError(
+            f"{kind} tower {tower.name!r} must map each of {len(inputs)} inputs to a vector; it "
+            f"made the shape {shape}"
+        )
+    return shape[1]
 
 
 def load_text_tower(name: str) -> TextTower:
@@ -242,7 +273,8 @@ def load_text_tower(name: str) -> TextTower:
         The tower, without gradients, in evaluation mode.
 
     Raises:
-        TowerError: The name is unknown, its weights cannot be fetched, or it has fewer layers.
+        TowerError: The name is unknown, its weights cannot be fetched, it has fewer layers, or the
+            model is none that encodes text.
 
     >>> load_text_tower("minilm@2").layer
     2
@@ -262,6 +294,13 @@ def load_text_tower(name: str) -> TextTower:
     tokenizer = _fetch(
         base, "transformers", lambda: transformers.AutoTokenizer.from_pretrained(source)
     )
+    # Of a model of images and text, or of an encoder with a decoder, the part that reads text.
+    model = getattr(model, "text_model", model)
+    if getattr(model.config, "is_encoder_decoder", False):
+        model = model.get_encoder()
+    if tokenizer.pad_token is None:
+        # Padding is masked, so that any token will do.
+        tokenizer.pad_token = tokenizer.eos_token
     layer = int(layer_text) if layer_text else None
     if layer is not None and layer > model.config.num_hidden_layers:
         raise TowerError(
@@ -270,18 +309,33 @@ def load_text_tower(name: str) -> TextTower:
         )
     model.eval().requires_grad_(False)
     vocabulary = sorted(tokenizer.get_vocab().items())
-    return TextTower(
+    tokens = _most_tokens(model, tokenizer)
+    tower = TextTower(
         name=name,
         model=model,
         tokenizer=tokenizer,
-        dim=int(model.config.hidden_size),
+        dim=0,
         fingerprint=_fingerprint(
             model,
-            f"mean pooling, 128 tokens, {vocabulary}"
+            f"mean pooling, {tokens} tokens, {vocabulary}"
             + ("" if layer is None else f", after layer {layer}"),
         ),
         layer=layer,
+        tokens=tokens,
     )
+    return replace(tower, dim=_tried(tower, "text", ["a", "a " * 2 * MOST_TOKENS]))
+
+
+def _most_tokens(model: nn.Module, tokenizer: Any) -> int:
+    """Return the number of tokens after which captions are cut: 128, or the model's own limit."""
+    limits = [MOST_TOKENS, tokenizer.model_max_length]
+    limits.append(getattr(cast(Any, model).config, "max_position_embeddings", None) or MOST_TOKENS)
+    for name, table in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(table, nn.Embedding):
+            # The positions of RoBERTa and its like begin after that of the padding.
+            offset = 0 if table.padding_idx is None else table.padding_idx + 1
+            limits.append(table.num_embeddings - offset)
+    return int(min(limits))
 
 
 def _fetch(name: str, library: str, load: Callable[[], Any]) -> Any:
