@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
 from pydantic.fields import FieldInfo
 
 from lib.chapters.parameters import MODELS, validate
 from lib.chapters.shared.checking import ParameterError
 from lib.utils.text import did_you_mean
+from lib.utils.yaml import YAMLError, read_yaml
 
 Values = dict[str, Any]
 
@@ -70,7 +70,7 @@ class Catalogue:
         Each notebook that has the parameter gets the value in ``given``.
 
         Raises:
-            StudyError: The profile is unknown.
+            StudyError: The profile is unknown, or does not name a notebook.
             ParameterError: A value has the wrong type, or no chosen notebook has the parameter.
         """
         if profile not in self.profiles:
@@ -78,6 +78,14 @@ class Catalogue:
                 f"unknown profile {profile!r}{did_you_mean(profile, self.profiles)}; "
                 f"the profiles are: {', '.join(self.profiles)}"
             )
+        # An empty profile is that of the notebooks' own defaults.
+        named = self.profiles[profile]
+        for notebook in notebooks if named else []:
+            if notebook.name not in named:
+                raise StudyError(
+                    f"profile {profile!r} does not name {notebook.name}; it names "
+                    f"{', '.join(named)}. Choose another profile, or name it in {PROFILES}"
+                )
         known = {name for notebook in notebooks for name in notebook.parameters}
         unknown = [name for name in given if name not in known]
         settings = {}
@@ -205,8 +213,8 @@ def parse_pairs(pairs: Iterable[str], documents: Iterable[str]) -> Values:
     given: Values = {}
     for document in documents:
         try:
-            mapping = yaml.safe_load(document)
-        except yaml.YAMLError as error:
+            mapping = read_yaml(document)
+        except YAMLError as error:
             raise StudyError(f"-y {document!r} is not YAML: {error}") from error
         given.update(_mapping(mapping, f"-y {document!r}"))
     for pair in pairs:
@@ -238,8 +246,8 @@ def _toc_names(path: Path) -> Iterator[str]:
 
 def _read_yaml(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        return read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
         raise StudyError(f"{path} can't be read: {error}") from error
 
 

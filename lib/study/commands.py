@@ -3,9 +3,11 @@
 :mod:`lib.study.record_commands` has the commands on run records.
 """
 
+import io
 import json
 import re
 import signal
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,17 +37,32 @@ from lib.study.catalogue import (
 )
 from lib.study.execution import execute
 from lib.study.publish import publish_picture, publish_records
-from lib.study.shell import Failure, Json, Root, explained
+from lib.study.shell import Failure, Json, Root, explained, writable
 from lib.study.staleness import NOTE, write_note
 from lib.study.terminal import Board
 from lib.utils.progress import LOG_VARIABLE
-from lib.utils.version import EXECUTOR_VARIABLE, RECORDS_VARIABLE
+from lib.utils.version import EXECUTOR_VARIABLE, RECORDS_VARIABLE, code_version
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Run the study's notebooks and build its book.",
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"study {code_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def study(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Run the study's notebooks and build its book."""
 
 
 app.command()(record_commands.runs)
@@ -75,6 +92,10 @@ class PairCommand(TyperCommand):
 
 def main() -> None:
     """Run the ``study`` command with the arguments of this process."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal or a pipe of a narrow encoding gets "?" for what it lacks, and no traceback.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     # A cluster that ends a job sends SIGTERM: stop as cleanly as on Ctrl-C, the kernel included.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     app(prog_name="study")
@@ -159,6 +180,8 @@ def run(
 ) -> None:
     """Run notebooks and write executed copies. Finished training runs are not repeated."""
     with explained():
+        if names and everything:
+            raise StudyError(f"--all runs every chapter: name {', '.join(names)} or give --all")
         catalogue = load_catalogue(find_root(root or Path.cwd()), None if everything else names)
         if not names and not everything:
             raise StudyError(
@@ -250,6 +273,11 @@ def _run(
     for notebook, target in zip(notebooks, targets, strict=True):
         if target.resolve() == notebook.path.resolve():
             raise StudyError(f"{folder} holds the source notebooks: choose another --output")
+    writable(folder.absolute(), "the folder of the executed copies")
+    if kept_log is not None:
+        writable(kept_log.absolute().parent, "the folder of the log")
+        if kept_log.is_dir():
+            raise StudyError(f"--log {kept_log} is a folder: name a file")
     board = Board(len(notebooks), kept_log)
     for notebook, target in zip(notebooks, targets, strict=True):
         values = settings[notebook.name]

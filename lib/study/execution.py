@@ -24,7 +24,8 @@ LOG_LINES_SHOWN = 15
 
 
 class NotebookFailure(RuntimeError):
-    """A notebook raised or its kernel died; the text has the error and the path of its output."""
+    """A notebook raised, ended early or its kernel died; the text has the error and the path of
+    its output."""
 
 
 def execute(
@@ -80,10 +81,32 @@ def execute(
             )
             raise NotebookFailure(f"notebook {source.stem!r} failed {text}{where}") from error
         notebook = nbformat.read(partial, as_version=4)  # type: ignore[no-untyped-call]
+        if unfinished := _unfinished(notebook):
+            write_atomic(failed, partial.read_bytes())
+            raise NotebookFailure(
+                f"notebook {source.stem!r} is not done: {unfinished}\n"
+                f"What was run so far is in {failed}"
+            )
     clean(notebook, replaced or {})
     written: str = nbformat.writes(notebook)  # type: ignore[no-untyped-call]
     write_atomic(target, written.rstrip("\n") + "\n")
     failed.unlink(missing_ok=True)
+
+
+def _unfinished(notebook: "NotebookNode") -> str:
+    """Return why a notebook that raised no error is not whole; "" if it is.
+
+    Papermill takes a cell that leaves by ``sys.exit(0)`` for the end of the notebook.
+    """
+    for number, cell in enumerate(notebook.cells, 1):
+        if cell.cell_type != "code" or not cell.source.strip():
+            continue
+        ended = [o.ename for o in cell.outputs if o.output_type == "error"]
+        if ended or cell.execution_count is None:
+            why = f"ended with {ended[0]}" if ended else "was not run"
+            first = cell.source.strip().splitlines()[0]
+            return f"cell {number} of {len(notebook.cells)} {why}: {first}"
+    return ""
 
 
 def clean(notebook: "NotebookNode", replaced: Mapping[str, str]) -> None:

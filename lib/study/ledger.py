@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import yaml  # type: ignore[import-untyped]
 
 from lib.chapters.shared.verdicts import against, against_on_all
 from lib.runs import TEST_COLUMNS, RunConfig, RunRecord
 from lib.utils.text import did_you_mean
+from lib.utils.yaml import YAMLError, read_yaml
 
 SHORT_ID = 8
 """Characters of a run's id that are shown; commands take any unambiguous four or more."""
@@ -266,8 +266,8 @@ def _parse(term: str) -> tuple[str, list[Any]]:
 
 def _value(text: str) -> Any:
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = read_yaml(text)
+    except YAMLError:
         return text
     # YAML reads 1e-3 as text.
     if isinstance(value, str):

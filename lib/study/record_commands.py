@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lib.study.catalogue import StudyError
-from lib.study.shell import FAILURE, Json, explained
+from lib.study.shell import FAILURE, Json, explained, writable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,6 +122,7 @@ def export(
     with explained(), _answers():
         from lib.study.exchange import write_records
 
+        writable(folder, "the folder of the export")
         _, everything = _records()
         for path in write_records(_select(everything, terms), folder, form):
             typer.echo(path)

@@ -12,6 +12,7 @@ from lib.chapters.shared.checking import ParameterError
 from lib.chapters.shared.findings import FindingError
 from lib.study.catalogue import StudyError
 from lib.study.execution import NotebookFailure
+from lib.utils.files import explain, require_writable
 from lib.utils.text import printable
 
 FAILURE = 1
@@ -32,6 +33,18 @@ class Failure(RuntimeError):
     """A command could not do its work; the text says why."""
 
 
+def writable(folder: Path, what: str) -> None:
+    """Refuse a place where results cannot be written, before the work.
+
+    Raises:
+        StudyError: The folder cannot be made, or nothing can be written into it.
+    """
+    try:
+        require_writable(folder)
+    except OSError as error:
+        raise StudyError(f"{what} cannot be written: {explain(error)}; name another") from error
+
+
 @contextmanager
 def explained() -> Iterator[None]:
     """Turn expected errors into a message and an exit status; a traceback means a defect."""
@@ -41,6 +54,9 @@ def explained() -> Iterator[None]:
         typer.echo(printable(f"study: {error}"), err=True)
         usage = isinstance(error, StudyError | ParameterError)
         raise typer.Exit(USAGE if usage else FAILURE) from error
+    except OSError as error:
+        typer.echo(printable(f"study: {explain(error)}"), err=True)
+        raise typer.Exit(FAILURE) from error
     except KeyboardInterrupt as error:
         # The kernel's sudden end leaves unfinished tasks; asyncio would print a traceback of each.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)

@@ -3,6 +3,7 @@
 Partial files have locks without filelock, which needs a second file that a kill would leave behind.
 """
 
+import errno
 import glob
 import os
 import shutil
@@ -26,6 +27,46 @@ def home() -> Path:
     if configured := os.environ.get("STUDY_HOME"):
         return Path(configured).expanduser().absolute()
     return platformdirs.user_cache_path("variance-study")
+
+
+def require_writable(folder: Path) -> None:
+    """Try to write where a folder is to lie, before work whose result goes there; make nothing.
+
+    Raises:
+        OSError: The folder cannot be made or written; the error names a path.
+    """
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+    with named(place), tempfile.TemporaryFile(prefix=".try-", dir=place) as file:
+        file.write(b"0")
+        file.flush()
+
+
+def explain(error: OSError) -> str:
+    """Return an error of the file system as its path and its reason.
+
+    >>> explain(FileNotFoundError(2, "No such file or directory", "runs.csv"))
+    'runs.csv: No such file or directory'
+    """
+    path, reason = error.filename2 or error.filename, error.strerror or str(error)
+    return f"{path}: {reason}" if path else reason
+
+
+@contextmanager
+def named(target: Path) -> Iterator[None]:
+    """Add the path, and the room that is left, to an error of a write that names neither."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(target)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                room = shutil.disk_usage(target.parent).free / 2**20
+                error.strerror = f"{error.strerror} ({room:,.0f} MiB are free)"
+        raise
 
 
 @contextmanager
@@ -72,9 +113,10 @@ def _partial(target: Path, *, folder: bool = False) -> Iterator[Path]:
     partial, lock = _new_partial(target, folder)
     os.umask(mask := os.umask(0))  # Reading the umask requires setting it.
     try:
-        yield partial
-        partial.chmod((0o777 if folder else 0o666) & ~mask)
-        partial.replace(target)
+        with named(target):
+            yield partial
+            partial.chmod((0o777 if folder else 0o666) & ~mask)
+            partial.replace(target)
     finally:
         _remove(partial)
         if lock is not None:

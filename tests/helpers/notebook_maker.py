@@ -33,6 +33,7 @@ def write_study(root: Path, **sources):
         write_notebook(path, parameters_cell(MODELS[name]), check, source, title=f"About {name}")
     (root / "notebooks" / "profiles.yml").write_text(
         "quick: {}\nfull:\n  corpus: {seeds: 20}\n  baseline: {train_images: 1000}\n"
+        "  main-comparison: {}\npart: {corpus: {seeds: 4}}\n"
     )
     (root / "_toc.yml").write_text(
         "format: jb-book\nroot: book/index\nparts:\n- caption: Results\n  chapters:\n"

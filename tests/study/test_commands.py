@@ -1,6 +1,8 @@
+import errno
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,10 +18,13 @@ from typer.testing import CliRunner
 
 from lib.chapters.parameters import defaults
 from lib.runs import Store
+from lib.study.catalogue import load_catalogue, parse_pairs
 from lib.study.commands import app
 from lib.study.execution import NotebookFailure
 from lib.study.publish import publish_picture
 from lib.study.terminal import Board
+from lib.utils.files import atomic_path
+from lib.utils.version import code_version
 
 FINDING = """
 from lib.chapters.shared.findings import Finding, publish
@@ -91,7 +96,7 @@ def test_list_shows_every_notebook_parameter_and_profile(study):
     assert corpus["path"] == "notebooks/corpus.ipynb"
     assert {p["name"]: p["default"] for p in corpus["parameters"]} == defaults("corpus")
     assert all(p["comment"] and p["takes"] for p in corpus["parameters"])
-    assert corpus["profiles"] == {"quick": {}, "full": {"seeds": 20}}
+    assert corpus["profiles"] == {"quick": {}, "full": {"seeds": 20}, "part": {"seeds": 4}}
     shown = study_command("list", "main-comparison", "corpus", "baseline").stdout
     for word in ("corpus — About corpus", "corpus_root", "smoothing", "1000"):
         assert word in shown
@@ -431,3 +436,76 @@ def test_a_terminal_shows_one_live_bar_and_lines_end_as_text(monkeypatch, tmp_pa
     assert "[1/2] corpus" in screen.getvalue()
     assert "training: 1/2" in screen.getvalue()
     assert board.done == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "--all", "corpus"], "--all runs every chapter: name corpus or give --all"),
+        (["run", "baseline", "--profile", "part"], "profile 'part' does not name baseline; it"),
+        (["run", "--all", "--profile", "part"], "profile 'part' does not name main-comparison"),
+        (["run", "corpus", "--output", "/dev/null/x"], "/dev/null: Not a directory; name another"),
+        (["run", "corpus", "--log", "/dev/null/x/log"], "folder of the log cannot be written"),
+        (["run", "corpus", "--log", "notebooks"], "--log notebooks is a folder: name a file"),
+        (["run", "corpus", "--output", "x" * 300], "File name too long; name another"),
+        (["export", "/dev/null/records"], "folder of the export cannot be written: /dev/null: Not"),
+        (["export", "notebooks/corpus.ipynb/x"], "corpus.ipynb: Not a directory; name another"),
+        (["run", "corpus", "-p", "epochs", "1:30"], "epochs = '1:30': expected a whole number"),
+        (["run", "corpus", "-p", "train_sizes", "[1:30]"], "train_sizes[0] = '1:30': expected a"),
+        (["run", "corpus", "-p", "train_sizes", "[0x10]"], "train_sizes[0] = '0x10': expected"),
+        (["run", "baseline", "-p", "tuning_seeds", "4"], "tuning_seeds = 4: expected at most seed"),
+    ],
+)
+def test_what_is_not_possible_is_refused_before_the_work(study, words, said, monkeypatch):
+    monkeypatch.setattr("lib.study.commands.execute", None)
+    result = study_command(*words)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.output
+    assert not (study / "_build").exists()
+
+
+def test_numbers_are_those_that_are_written(study):
+    settings = load_catalogue(study).settings(
+        load_catalogue(study).select(["corpus"]),
+        "quick",
+        parse_pairs(["train_sizes=[0100, 1e3]"], ["{epochs: 007}"]),
+    )
+    assert settings["corpus"] == {"train_sizes": [100, 1000], "epochs": 7}
+
+
+def test_a_full_disk_is_named_with_the_path_and_the_room(study, monkeypatch):
+    def execute(source, target, *arguments):
+        with atomic_path(target):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("lib.study.commands.execute", execute)
+    result = study_command("run", "corpus")
+    assert result.exit_code == 1
+    path = study / "_build" / "runs" / "corpus.ipynb"
+    said = rf"^study: {re.escape(str(path))}: No space left on device \([\d,]+ MiB are free\)$"
+    assert re.search(said, result.stderr, re.MULTILINE)
+
+
+def test_the_version_is_that_of_the_code():
+    result = study_command("--version")
+    assert (result.exit_code, result.stdout) == (0, f"study {code_version()}\n")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_narrow_encoding_gets_replacements(encoding, root):
+    """What a table of parameters, the help and an error say holds letters that neither has."""
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    code = (
+        "import sys\nfrom lib.study.commands import main\n"
+        "for words in (['list', 'signals'], ['run', '--help'], "
+        "['run', 'signals', '-p', 'γ', '1']):\n"
+        "    sys.argv = ['study', *words]\n    try:\n        main()\n"
+        "    except SystemExit as end:\n        print(end.code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"Traceback" not in done.stderr
+    assert done.stdout.decode(encoding).split()[-1] == "2"

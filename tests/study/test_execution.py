@@ -140,3 +140,17 @@ def test_following_a_log_shows_each_whole_line_once_and_the_late_ones_too(tmp_pa
         with log.open("a") as stream:
             stream.write("three\n")
     assert shown == ["one", "two × 2", "three"]
+
+
+@pytest.mark.parametrize("way", ["sys.exit(0)", "raise SystemExit"])
+def test_a_cell_that_leaves_early_does_not_make_a_page(tmp_path, way):
+    source = write_notebook(
+        tmp_path / "corpus.ipynb",
+        parameters_cell(MODELS["corpus"]),
+        f"import sys\n{way}",
+        "'the end'",
+    )
+    target = tmp_path / "out" / "corpus.ipynb"
+    with pytest.raises(NotebookFailure, match=r"not done: cell \d of \d .*\n.*failed\.ipynb"):
+        execute(source, target, {})
+    assert [path.name for path in target.parent.iterdir()] == ["corpus.failed.ipynb"]

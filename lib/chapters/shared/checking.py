@@ -6,13 +6,13 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import annotated_types as bounds
-import yaml  # type: ignore[import-untyped]
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from lib.utils.names import OneOf
 from lib.utils.text import did_you_mean, nearest
+from lib.utils.yaml import YAMLError, read_yaml
 
 MODELS: dict[str, type["Parameters"]] = {}
 """The model of each notebook's parameters; a model names its notebooks as it is declared."""
@@ -55,6 +55,18 @@ class Parameters(BaseModel):
             if isinstance(items, list) and len(set(items)) < len(items):
                 raise PydanticCustomError("repeated", "no value may stand twice")
         return value
+
+    @model_validator(mode="after")
+    def _tune_on_seeds_of_the_comparison(self) -> "Parameters":
+        tuning, seeds = getattr(self, "tuning_seeds", 0), getattr(self, "seeds", None)
+        if seeds is not None and tuning > seeds:
+            raise PydanticCustomError(
+                "seeds",
+                "tuning_seeds = {tuning}: expected at most seeds = {seeds}, since they are the "
+                "first of them; write -p tuning_seeds {seeds}",
+                {"tuning": tuning, "seeds": seeds},
+            )
+        return self
 
 
 def describe(field: FieldInfo) -> str:
@@ -119,8 +131,8 @@ def _convert(annotation: Any, value: Any) -> Any:
 
 def _parse_yaml(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return read_yaml(text)
+    except YAMLError:
         return text
 
 
