@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import EvalPrediction, Trainer
@@ -133,7 +132,8 @@ def recall_metrics(
     Raises:
         ValueError: ``names`` are not ``image_embeds`` and ``text_embeds``.
 
-    >>> outputs = EvalPrediction(predictions=(np.eye(3), np.eye(3)), label_ids=None)
+    >>> embeddings = torch.eye(3).numpy()
+    >>> outputs = EvalPrediction(predictions=(embeddings, embeddings), label_ids=None)
     >>> recall_metrics(ks=(1,))(outputs)["i2t_R@1"]
     100.0
     """
@@ -142,17 +142,19 @@ def recall_metrics(
 
     def compute(outputs: EvalPrediction) -> dict[str, float]:
         found = outputs.predictions
-        if not isinstance(found, tuple) or [np.ndim(each) for each in found] != [2, 2]:
+        if not isinstance(found, tuple) or [getattr(each, "ndim", 0) for each in found] != [2, 2]:
             raise ValueError(
                 "the trainer's outputs must be the embeddings alone: pass NOT_EMBEDDINGS of "
                 "lib.adapters.huggingface as ignore_keys_for_eval"
             )
         by_name = dict(zip(names, found, strict=True))
         image, text = by_name["image_embeds"], by_name["text_embeds"]
-        owner = np.arange(len(text))
+        owner = torch.arange(len(text))
         # Without labels, some versions give None and some an empty tuple.
-        if outputs.label_ids is not None and np.size(outputs.label_ids):
-            _, first, owner = np.unique(outputs.label_ids, return_index=True, return_inverse=True)
+        if outputs.label_ids is not None and len(outputs.label_ids):
+            labels = torch.as_tensor(outputs.label_ids)
+            distinct, owner = torch.unique(labels, return_inverse=True)
+            first = [int((owner == place).nonzero()[0]) for place in range(len(distinct))]
             image = image[first]
         kept = tuple(k for k in ks if k <= len(image))
         measured = recall_at_k(image, text, owner, ks=kept).as_dict()

@@ -45,13 +45,20 @@ class Store:
         """The leases on this store's runs and tables."""
         return Leases(self.folder / "leases")
 
-    def get(self, config: RunConfig) -> RunRecord | None:
-        """Return the finished run of a configuration, or None."""
+    def get(self, config: RunConfig, fingerprint: str | None = None) -> RunRecord | None:
+        """Return the finished run of a configuration, or None.
+
+        Args:
+            config: The run.
+            fingerprint: Of the corpus content that the run must be of; None takes any.
+        """
         run_id = config.run_id
-        record = self._bundled(run_id) or self._read(self._path(run_id))
-        if record is not None:
-            _note_use("run", run_id)
-        return record
+        for look in (self._bundled, lambda name: self._read(self._path(name))):
+            record = look(run_id)
+            if record is not None and fingerprint in (None, record.corpus_fingerprint):
+                _note_use("run", run_id)
+                return record
+        return None
 
     def outdated(self, config: RunConfig) -> bool:
         """Return whether this machine has the run at an older results version."""

@@ -66,6 +66,9 @@ def train(
 ) -> list[RunRecord]:
     """Return the records of runs, training those that the store does not hold.
 
+    If features or a corpus's folder are named, their content decides: finished runs of other
+    content are trained again. Otherwise finished runs are taken without a look at the corpus.
+
     Finished runs are stored at once, so an interruption loses only the runs in progress. On the
     same kind of hardware the executor changes no number. Processes that share a store train each
     run once. Runs whose towers are trained always train in this process.
@@ -89,7 +92,8 @@ def train(
     """
     store = store or Store()
     runs = _RequestedRuns(configs, store)
-    if unsettled := runs.unsettled():
+    named = bool(corpus_root) or features is not None
+    if unsettled := [*runs.configs] if named else runs.unsettled():
         # Refuses bad input before the first run starts.
         loaded = _load(unsettled, features=features, corpus_root=corpus_root, device=device)
         try:
@@ -117,6 +121,11 @@ class _RequestedRuns:
         self._diverged: list[str] = []
         self._lost: list[str] = []
 
+    @property
+    def configs(self) -> list[RunConfig]:
+        """The distinct runs."""
+        return list(self._records)
+
     def unsettled(self) -> list[RunConfig]:
         """Return the runs without a record, and those whose records are of different contents of
         the same corpus: only the corpus itself shows which content is the present one."""
@@ -132,6 +141,10 @@ class _RequestedRuns:
 
     def due(self, key: DataKey, fingerprint: str) -> list[RunConfig]:
         """Return the runs with this key and no record of this corpus content."""
+        for config, record in self._records.items():
+            if _data_key(config) == key and record is not None:
+                # The published record may be of other content than this machine's.
+                self._records[config] = self.store.get(config, fingerprint) or record
         due = [
             config
             for config, record in self._records.items()
@@ -178,8 +191,8 @@ class _RequestedRuns:
 
     def _finished_elsewhere(self, config: RunConfig, fingerprint: str) -> bool:
         """Whether another process has finished the run; if so, take its record."""
-        record = self.store.get(config)
-        if record is None or record.corpus_fingerprint != fingerprint:
+        record = self.store.get(config, fingerprint)
+        if record is None:
             return False
         self._records[config] = record
         return True

@@ -20,6 +20,7 @@ from synthetic import synthetic_features
 from lib.chapters.parameters import validate
 from lib.chapters.shared.tuning import replicate, results_table, tune_methods
 from lib.chapters.shared.verdicts import against
+from lib.runs import Store, export_records
 from lib.study.catalogue import load_catalogue
 from lib.training import Lab, TrainingError, distribute, train, trainer
 from lib.training.executors import Cluster, ExecutorError, Processes, check_executor, open_executor
@@ -327,6 +328,38 @@ def test_records_of_two_contents_of_a_corpus_are_not_mixed(train_small, capsys, 
     records = train_small([config(), config(seed=1)], features=other)
     assert {record.corpus_fingerprint for record in records} == {"another corpus"}
     assert "1 finished runs are of other content of synthetic" in capsys.readouterr().err
+
+
+def test_content_that_is_named_decides(train_small, capsys):
+    """All runs are finished, of one content: today's features are of another."""
+    before = train_small([config()])
+    other = replace(synthetic_features(seed=1), corpus_fingerprint="another corpus")
+    (after,) = train_small([config()], features=other)
+    assert after.corpus_fingerprint == "another corpus"
+    assert after.difference(before[0])
+    assert "1 finished runs are of other content of synthetic" in capsys.readouterr().err
+    assert_all_the_same(train_small([config()], features=other), [after])
+    assert "other content" not in capsys.readouterr().err
+
+
+def test_a_published_run_of_other_content_hides_no_run_of_this_machine(tmp_path, capsys):
+    other = replace(synthetic_features(seed=1), corpus_fingerprint="another corpus")
+    published = Store(folder=tmp_path / "there", published=tmp_path / "none")
+    theirs = train([config()], store=published, features=synthetic_features(), device="cpu")
+    export_records(theirs, tmp_path / "published")
+    here = Store(folder=tmp_path / "here", published=tmp_path / "published")
+    for _ in range(2):
+        (ours,) = train([config()], store=here, features=other, device="cpu")
+        assert ours.corpus_fingerprint == "another corpus"
+    assert capsys.readouterr().err.count("finished runs are of other content") == 1
+    (first,) = train([config()], store=here, features=synthetic_features(), device="cpu")
+    assert first.corpus_fingerprint == theirs[0].corpus_fingerprint
+
+
+def test_a_corpus_whose_folder_is_named_is_read_though_all_runs_are_finished(train_small, tmp_path):
+    train_small([config(corpus="flickr8k")])
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        train_small([config(corpus="flickr8k")], features=None, corpus_root=str(tmp_path))
 
 
 def test_runs_of_an_older_results_version_are_trained_again(train_small, monkeypatch, capsys):

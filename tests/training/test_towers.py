@@ -1,6 +1,8 @@
 """Trained towers: against plain loops and frozen towers, resumption, vocabulary, refusals."""
 
 import errno
+import hashlib
+import io
 import os
 import resource
 import signal
@@ -134,6 +136,42 @@ def test_a_checkpoint_that_is_damaged_is_not_used(undisturbed, tmp_path):
     with pytest.warns(UserWarning, match=r"\.pt is damaged"):
         again = records(CHANGING[:1], tmp_path)
     assert_all_the_same(again, undisturbed[:1])
+
+
+@pytest.mark.usefixtures("use")
+def test_a_checkpoint_with_one_other_bit_is_not_used(undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setattr(one_run, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    path, written = pool.checkpoint_path(CHANGING[0]), []
+    write = one_run.write_atomic
+
+    def kept(target, data):
+        written.append(data)
+        write(target, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(one_run, "write_atomic", kept)
+        records(CHANGING[:1], tmp_path / "first")
+    for place in (0, 31, 32, len(written[0]) // 3, len(written[0]) // 2, len(written[0]) - 1):
+        damaged = bytearray(written[0])
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        with pytest.warns(UserWarning, match="not those that were written"):
+            assert one_run._read(path, CPU) is None
+    with pytest.warns(UserWarning, match="the run begins anew"):
+        again = records(CHANGING[:1], tmp_path / "again")
+    assert_all_the_same(again, undisturbed[:1])
+
+
+def test_a_checkpoint_comes_back_to_the_devices_that_it_was_on(tmp_path):
+    """A run on a GPU keeps its series on the CPU. The device "meta" stands for the GPU."""
+    state = {"weights": torch.ones(3, device="meta"), "epochs": [torch.ones(2)]}
+    content = io.BytesIO()
+    torch.save(state, content)
+    path = tmp_path / "run.pt"
+    path.write_bytes(hashlib.sha256(content.getvalue()).digest() + content.getvalue())
+    kept = one_run._read(path, torch.device("meta"))
+    assert kept["weights"].device.type == "meta"
+    assert kept["epochs"][0].device.type == "cpu"
 
 
 @pytest.mark.usefixtures("use")

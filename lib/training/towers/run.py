@@ -1,5 +1,6 @@
 """One run with trained towers; an interrupted run continues to the same numbers."""
 
+import hashlib
 import io
 import time
 import warnings
@@ -28,7 +29,8 @@ EVALUATION_BATCH = 250
 """Images, or captions of similar length, that are embedded at a time in an evaluation."""
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 """An interruption loses at most this plus one epoch."""
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 3
+DIGEST_BYTES = hashlib.sha256().digest_size
 """Raise this when the content of a checkpoint changes; older ones are then ignored."""
 
 
@@ -189,16 +191,29 @@ def epochs_of(run: Run, checkpoint: Path, stopped: Any) -> Iterator[int]:
             # Into memory first: torch reports a full disk only as "unexpected pos".
             content = io.BytesIO()
             torch.save({"key": key, "state": run.state()}, content)
-            write_atomic(checkpoint, content.getvalue())
+            digest = hashlib.sha256(content.getbuffer()).digest()
+            write_atomic(checkpoint, digest + content.getvalue())
             written = time.monotonic()
         yield len(history.epochs)
 
 
 def _read(checkpoint: Path, device: torch.device) -> dict[str, Any] | None:
+    """Return a checkpoint whose bytes are those that were written; what was on a device comes back
+    on the run's device, and what was on the CPU on the CPU."""
+
+    def placed(storage: Any, location: str) -> Any:
+        if location == "cpu":
+            return storage
+        return torch.serialization.default_restore_location(storage, str(device))  # type: ignore[no-untyped-call]
+
     if not checkpoint.exists():
         return None
     try:
-        kept: dict[str, Any] = torch.load(checkpoint, map_location=device, weights_only=True)
+        content = checkpoint.read_bytes()
+        digest, state = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+        if hashlib.sha256(state).digest() != digest:
+            raise ValueError("its bytes are not those that were written")
+        kept: dict[str, Any] = torch.load(io.BytesIO(state), map_location=placed, weights_only=True)
     except Exception as error:  # torch raises errors of any kind for a damaged file
         warnings.warn(f"{checkpoint} is damaged ({error}); the run begins anew", stacklevel=2)
         return None
