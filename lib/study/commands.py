@@ -36,6 +36,7 @@ from lib.study.catalogue import (
     read_notebook,
 )
 from lib.study.execution import execute
+from lib.study.preflight import check_needs
 from lib.study.publish import publish_picture, publish_records
 from lib.study.shell import Failure, Json, Root, explained, writable
 from lib.study.staleness import NOTE, write_note
@@ -192,6 +193,8 @@ def run(
         settings = catalogue.settings(chosen, profile, given)
         folder = output or catalogue.root / "_build" / "runs"
         environment = {} if executor is None else {EXECUTOR_VARIABLE: _checked(executor)}
+        for notebook in chosen:
+            check_needs(notebook.name, settings[notebook.name])
         for path in _run(catalogue, chosen, settings, folder, environment, log):
             typer.echo(path)
 

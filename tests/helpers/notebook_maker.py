@@ -32,7 +32,7 @@ def write_study(root: Path, **sources):
         path = root / "notebooks" / f"{name}.ipynb"
         write_notebook(path, parameters_cell(MODELS[name]), check, source, title=f"About {name}")
     (root / "notebooks" / "profiles.yml").write_text(
-        "quick: {}\nfull:\n  corpus: {seeds: 20}\n  baseline: {train_images: 1000}\n"
+        "quick: {}\nfull:\n  corpus: {seeds: 20}\n  baseline: {train_images: 700}\n"
         "  main-comparison: {}\npart: {corpus: {seeds: 4}}\n"
     )
     (root / "_toc.yml").write_text(

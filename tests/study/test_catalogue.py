@@ -69,7 +69,7 @@ def test_given_values_overrule_the_profile_and_reach_the_notebooks_that_take_the
     assert settings == {
         "main-comparison": {"seeds": 7, "gammas": [2.0]},
         "corpus": {"seeds": 7},
-        "baseline": {"train_images": 1000, "seeds": 7},
+        "baseline": {"train_images": 700, "seeds": 7},
     }
     assert type(settings["corpus"]["seeds"]) is int
 

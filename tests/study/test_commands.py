@@ -98,7 +98,7 @@ def test_list_shows_every_notebook_parameter_and_profile(study):
     assert all(p["comment"] and p["takes"] for p in corpus["parameters"])
     assert corpus["profiles"] == {"quick": {}, "full": {"seeds": 20}, "part": {"seeds": 4}}
     shown = study_command("list", "main-comparison", "corpus", "baseline").stdout
-    for word in ("corpus — About corpus", "corpus_root", "smoothing", "1000"):
+    for word in ("corpus — About corpus", "corpus_root", "smoothing", "700"):
         assert word in shown
 
 
@@ -129,7 +129,7 @@ def test_run_sends_checked_values_of_the_right_types(study, no_kernel):
     (corpus, baseline) = no_kernel
     shared = {"epochs": 20, "seeds": 4}
     assert corpus[2] == {**shared, "learning_rate": 0.001, "train_sizes": [100, 200]}
-    assert baseline[2] == {**shared, "train_images": 1000}
+    assert baseline[2] == {**shared, "train_images": 700}
     assert corpus[1] == study / "_build" / "runs" / "corpus.ipynb"
     assert result.stdout.split() == [str(corpus[1]), str(baseline[1])]
 
@@ -463,6 +463,38 @@ def test_what_is_not_possible_is_refused_before_the_work(study, words, said, mon
     assert said in result.stderr
     assert "Traceback" not in result.output
     assert not (study / "_build").exists()
+
+
+@pytest.mark.parametrize(
+    ("parameter", "said"),
+    [
+        ("device=cuda:93", "device: device 'cuda:93' cannot be used here"),
+        ("image_tower=resnet_of_mine", "image_tower: tower 'resnet_of_mine' is not a preset"),
+        ("image_tower=efficientnet-lite0@9", "image_tower: image tower 'efficientnet-lite0@9'"),
+        ("text_tower=/no/such/model", "text_tower: tower '/no/such/model' is not a preset"),
+        ("text_tower=minilm@40", "text_tower: text tower 'minilm@40': minilm has 6 layers"),
+        ("train_images=900000", "train_images = 900000, but the train split of scenes has"),
+        ("corpus_root=/no/such/folder", "corpus_root: "),
+    ],
+)
+def test_what_this_machine_lacks_is_refused_before_a_kernel_starts(
+    study, parameter, said, monkeypatch
+):
+    monkeypatch.setattr("lib.study.commands.execute", None)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    more = ["-p", "corpus", "flickr8k"] if "root" in parameter else []
+    result = study_command("run", "baseline", "-p", parameter, *more)
+    assert result.exit_code == 2
+    assert f"notebook 'baseline': {said}" in result.stderr
+
+
+def test_finished_runs_need_no_corpus(study, monkeypatch):
+    """As the published ones do without the photographs."""
+    executed = []
+    monkeypatch.setattr("lib.study.commands.execute", lambda *given: executed.append(given))
+    result = study_command("run", "baseline", "-p", "corpus", "flickr8k", "-p", "device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert len(executed) == 1
 
 
 def test_numbers_are_those_that_are_written(study):
