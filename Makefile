@@ -83,8 +83,11 @@ book: env ## build the published book from its executed notebooks, running none
 full: env ## run the study at the full profile on Flickr8k, and build the published book
 	@$(RUN) lib.study full
 
-lab: env ## open the notebooks in JupyterLab
-	@$(RUN) jupyterlab notebooks
+lab: env ## open copies of the notebooks in JupyterLab; copies that are there stay as they are
+	@mkdir -p _build/lab
+	@cp -n notebooks/*.ipynb _build/lab/
+	@echo "The copies are in _build/lab: remove one to get the notebook as it is now."
+	@$(RUN) jupyterlab _build/lab
 
 clean: ## remove built books and caches; the environment and finished runs stay
 	rm -rf _build mutants .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -216,7 +216,9 @@ def quick(root: Root = None) -> None:
     """Run everything at the quick profile, build the quick edition and print its address."""
     with explained():
         folder = find_root(root or Path.cwd())
-        _make(folder, "quick", folder / "_build" / "quick" / "results", "quick")
+        results = folder / "_build" / "quick" / "results"
+        executed = _make(folder, "quick", results, "quick")
+        write_note(executed, results / NOTE, folder, "quick")
         _build(folder, "quick")
 
 
@@ -228,8 +230,9 @@ def full(root: Root = None) -> None:
         results = folder / "book" / "results"
         with tempfile.TemporaryDirectory(prefix="study-") as scratch:
             log = Path(scratch) / "records.log"
-            _make(folder, "full", results, "published", {RECORDS_VARIABLE: str(log)})
+            executed = _make(folder, "full", results, "published", {RECORDS_VARIABLE: str(log)})
             publish_records(log, results / "records")
+        write_note(executed, results / NOTE, folder, "full")
         publish_picture(results / "main-comparison.ipynb", results / "main-comparison.svg")
         _build(folder, "published")
 
@@ -253,14 +256,15 @@ def _make(
     results: Path,
     edition: Edition,
     environment: Mapping[str, str] | None = None,
-) -> None:
-    """Execute every chapter at ``profile`` into ``results``, and collect the findings."""
+) -> list[Path]:
+    """Execute every chapter at ``profile`` into ``results``, collect the findings, and return the
+    executed copies."""
     catalogue = load_catalogue(root)
     chosen = catalogue.select(catalogue.chapters)
     settings = catalogue.settings(chosen, profile, {})
     executed = _run(catalogue, chosen, settings, results, environment or {})
     write_findings(executed, results / "findings.json", edition)
-    write_note(executed, results / NOTE)
+    return executed
 
 
 def _run(

@@ -1,8 +1,9 @@
 """Whether an executed notebook is what its source and the package would give now.
 
-A notebook is stale if a cell of its source has changed, or a module that makes its charts, tables
-and sentences. Comments, docstrings and blanks do not count. Modules that train or read corpora do
-not either: a change of their numbers raises :data:`lib.runs.RESULTS_VERSION`, which counts.
+A notebook is stale if a cell of its source has changed, a module that makes its charts, tables and
+sentences, what its profile sets, the run records beside it or the measurements that it shows.
+Comments, docstrings and blanks do not count. Modules that train or read corpora do not either: a
+change of their numbers raises :data:`lib.runs.RESULTS_VERSION`, which counts.
 """
 
 import ast
@@ -17,6 +18,7 @@ from typing import Any
 
 import lib
 from lib.utils.files import write_atomic
+from lib.utils.yaml import read_yaml
 
 NOTE = "executed.json"
 """The file beside executed notebooks that names the code that made them."""
@@ -29,13 +31,42 @@ UNWATCHED = (
 )
 """Modules that only refuse values, which changes no page that was made."""
 
+RECORDS, MEASUREMENTS, PROFILE = "run records", "measurements", "profile"
+"""What a page is made from besides code, as the note calls it."""
+
 _PACKAGE = Path(lib.__file__).parent
 
 
-def write_note(executed: Iterable[Path], target: Path) -> None:
-    """Write the state of the code by which ``executed`` notebooks have just been made."""
-    notes = {path.stem: _state(_code(path)) for path in executed}
+def write_note(executed: Iterable[Path], target: Path, root: Path, profile: str) -> None:
+    """Write what ``executed`` notebooks have just been made from.
+
+    Args:
+        executed: The executed notebooks.
+        target: :data:`NOTE` beside them.
+        root: The study's folder.
+        profile: The profile that they were executed with.
+    """
+    notes = {}
+    for path in executed:
+        data = _data(path, root / "notebooks" / path.name, profile)
+        notes[path.stem] = _state(_code(path)) | data
     write_atomic(target, json.dumps(notes, indent=1, sort_keys=True) + "\n")
+
+
+def read_note(executed: Path) -> Mapping[str, str]:
+    """Return what an executed notebook was made from, by name; empty without :data:`NOTE`.
+
+    Raises:
+        ValueError: The note is malformed.
+    """
+    note = executed.parent / NOTE
+    if not note.is_file():
+        return {}
+    try:
+        made: Mapping[str, str] = json.loads(note.read_text(encoding="utf-8"))[executed.stem]
+        return {str(name): str(value) for name, value in made.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{note} does not say how {executed.name} was made ({error!r})") from error
 
 
 def stale(executed: Path, source: Path) -> Iterator[str]:
@@ -49,19 +80,38 @@ def stale(executed: Path, source: Path) -> Iterator[str]:
     if _cells(executed) != _cells(source):
         yield f"{executed} is stale: {source} has changed since it was executed; {again}"
         return
-    note = executed.parent / NOTE
-    if not note.is_file():
-        return
     try:
-        before: Mapping[str, str] = json.loads(note.read_text(encoding="utf-8"))[executed.stem]
-        now = _state(_code(source))
-        changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        yield f"{note} does not say how {executed.name} was made ({error!r}); {again}"
+        before = read_note(executed)
+    except ValueError as error:
+        yield f"{error}; {again}"
         return
+    if not before:
+        return
+    profile = before.get(PROFILE, "").partition(" ")[0]
+    now = _state(_code(source)) | _data(executed, source, profile)
+    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if changed:
         names = ", ".join(sorted(changed))
         yield f"{executed} is stale: {names} changed since it was executed; {again}"
+
+
+def _data(executed: Path, source: Path, profile: str) -> dict[str, str]:
+    """Return what a page is made from besides code: a digest of each."""
+    profiles = source.parent / "profiles.yml"
+    text = profiles.read_text(encoding="utf-8") if profiles.is_file() else ""
+    values = ((read_yaml(text) or {}).get(profile) or {}).get(source.stem) or {}
+    records = sorted((executed.parent / "records").rglob("*.parquet"))
+    measured = sorted((_PACKAGE / "chapters" / "benchmarks" / "measured").glob("*.json"))
+    data = {PROFILE: f"{profile} {_digest(json.dumps(values, sort_keys=True).encode())}"}
+    if source.stem == "benchmarks":
+        data[MEASUREMENTS] = _digest(*(path.read_bytes() for path in measured))
+    elif records and "lib.training" in _code(source):
+        data[RECORDS] = _digest(*(path.read_bytes() for path in records))
+    return data
+
+
+def _digest(*contents: bytes) -> str:
+    return hashlib.sha256(b"\0".join(contents)).hexdigest()[:16]
 
 
 def _cells(path: Path) -> list[tuple[str, str]]:

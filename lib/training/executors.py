@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from lib.utils.version import EXECUTOR_VARIABLE
 
 NAMES = "serial, processes, processes:N, threads, threads:N, dask://HOST:PORT, dask:///FILE.json"
-SECONDS_TO_JOIN = 120
+SECONDS_TO_ANSWER, SECONDS_TO_JOIN = 5, 120
 """How long to wait for a cluster's first worker."""
 IDLE_SECONDS = 300
 """After this time without work a process ends."""
@@ -139,7 +139,7 @@ class Cluster(Executor):
 
         where = {"scheduler_file": address} if address.startswith("/") else {"address": address}
         try:
-            self._client = Client(**where, set_as_default=False, timeout=SECONDS_TO_JOIN)
+            self._client = Client(**where, set_as_default=False, timeout=SECONDS_TO_ANSWER)
         except (OSError, ValueError) as error:
             raise ExecutorError(f"no dask scheduler answers at {address}: {error}") from error
         try:

@@ -25,7 +25,7 @@ def pair(tmp_path):
         path.parent.mkdir()
     write(source, SOURCE)
     write(executed, SOURCE, injected=True)
-    write_note([executed], executed.parent / NOTE)
+    write_note([executed], executed.parent / NOTE, tmp_path, "full")
     return executed, source
 
 
@@ -60,7 +60,7 @@ def test_a_changed_cell_is_stale(pair, change):
 
 
 def test_a_changed_module_is_named_and_its_words_do_not_matter(pair, package):
-    write_note([pair[0]], pair[0].parent / NOTE)
+    write_note([pair[0]], pair[0].parent / NOTE, pair[1].parents[1], "full")
     shared = package / "chapters" / "shared"
     figures = shared / "figures.py"
     text = figures.read_text()
@@ -81,6 +81,37 @@ def test_another_results_version_makes_all_stale(pair, monkeypatch):
     raise_results_version(monkeypatch, 99)
     (said,) = stale(*pair)
     assert "RESULTS_VERSION" in said
+
+
+def test_other_records_and_another_profile_are_stale(pair):
+    executed, source = pair
+    for path in pair:
+        write(path, f"from lib.training import Lab\n{SOURCE}")
+    (source.parent / "profiles.yml").write_text("full: {corpus: {seeds: 20}}\n")
+    records = executed.parent / "records" / "runs.parquet"
+    records.parent.mkdir()
+    records.write_bytes(b"one")
+    write_note([executed], executed.parent / NOTE, source.parents[1], "full")
+    assert list(stale(*pair)) == []
+    records.write_bytes(b"other")
+    (said,) = stale(*pair)
+    assert "run records changed since it was executed" in said
+    records.write_bytes(b"one")
+    (source.parent / "profiles.yml").write_text("full: {corpus: {seeds: 21}}\n")
+    (said,) = stale(*pair)
+    assert "profile changed since it was executed" in said
+    (source.parent / "profiles.yml").write_text("full:\n  corpus: {seeds: 20}  # the same\n")
+    assert list(stale(*pair)) == []
+
+
+def test_other_measurements_make_their_page_stale(pair, package):
+    executed, source = (path.rename(path.with_name("benchmarks.ipynb")) for path in pair)
+    write_note([executed], executed.parent / NOTE, source.parents[1], "full")
+    assert list(stale(executed, source)) == []
+    measured = package / "chapters" / "benchmarks" / "measured" / "step.json"
+    measured.write_text(measured.read_text() + " ")
+    (said,) = stale(executed, source)
+    assert "measurements changed since it was executed" in said
 
 
 @pytest.mark.parametrize("note", ["", "[]", "{}", '{"corpus": 3}'])

@@ -313,7 +313,7 @@ def test_data_that_went_down_with_the_only_worker_are_sent_again(
 
 def test_a_missing_scheduler_is_reported(monkeypatch):
     pytest.importorskip("distributed")
-    monkeypatch.setattr("lib.training.executors.SECONDS_TO_JOIN", 1)
+    monkeypatch.setattr("lib.training.executors.SECONDS_TO_ANSWER", 1)
     with pytest.raises(ExecutorError, match="no dask scheduler answers at 127"):
         Cluster("127.0.0.1:1")
 

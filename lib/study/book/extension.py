@@ -6,12 +6,22 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from lib.study.book import answers, charts, equations, launch, reference, scoreboard, values
+from lib.study.book import (
+    answers,
+    charts,
+    equations,
+    launch,
+    provenance,
+    reference,
+    scoreboard,
+    values,
+)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Add every part to ``app``."""
-    for part in (answers, equations, charts, launch, reference, scoreboard, values):
+    parts = answers, equations, charts, launch, provenance, reference, scoreboard, values
+    for part in parts:
         part.setup(app)
     # Sphinx reads its pages again if this code, and so this version, has changed.
     sources = sorted(Path(__file__).parent.glob("*.py"))

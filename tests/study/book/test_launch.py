@@ -1,5 +1,7 @@
 """Links from a chapter to its source notebook elsewhere: all of them, or none."""
 
+import json
+
 import pytest
 from tiny_book import ROOT
 
@@ -13,10 +15,13 @@ def test_without_an_address_no_page_links_to_a_notebook_elsewhere(html):
         assert "mybinder" not in text
 
 
-def test_with_an_address_results_open_their_source_and_prose_opens_nothing(small_root):
+def test_results_open_their_source_and_say_what_made_them_and_prose_does_not(small_root):
     (small_root / "pyproject.toml").write_text(
         '[project]\nversion = "1.2"\n[project.urls]\nRepository = "https://github.com/o/n"\n'
     )
+    (executed,) = (small_root / "book" / "results").glob("*.ipynb")
+    made = {"profile": "full 0a1b", "run records": "2c3d", "lib.metrics": "4e5f"}
+    (executed.parent / "executed.json").write_text(json.dumps({executed.stem: made}))
     build("published", small_root)
     pages = small_root / "_build" / "published" / "html" / "book"
     (result,) = (pages / "results").glob("*.html")
@@ -26,8 +31,10 @@ def test_with_an_address_results_open_their_source_and_prose_opens_nothing(small
     assert f'href="https://github.com/{place}"' in text
     assert "https://mybinder.org/v2/gh/o/n/v1.2?urlpath=lab%2Ftree%2Fnotebooks" in text
     assert (ROOT / "notebooks" / f"{result.stem}.ipynb").is_file()
+    assert "the profile full (0a1b), the run records 2c3d.</p>" in text
     for page in pages.glob("*.html"):
         assert "colab.research" not in page.read_text(encoding="utf-8")
+        assert "Made from" not in page.read_text(encoding="utf-8")
 
 
 def test_an_unusable_address_stops_the_build(small_root):

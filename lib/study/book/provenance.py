@@ -1,0 +1,41 @@
+"""A line at the end of a page of results: what it was made from."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from docutils import nodes  # type: ignore[import-untyped]
+from sphinx.application import Sphinx
+
+from lib.study.book.launch import RESULTS
+from lib.study.staleness import MEASUREMENTS, PROFILE, RECORDS, read_note
+
+
+def setup(app: Sphinx) -> None:
+    """Add the lines."""
+    app.connect("doctree-read", _add_line)
+
+
+def _add_line(app: Sphinx, doctree: nodes.document) -> None:
+    if PurePosixPath(app.env.docname).parent != RESULTS:
+        return
+    # check_sources has read the note before.
+    made = read_note(Path(app.env.doc2path(app.env.docname)))
+    title = next(iter(doctree.findall(nodes.title)), None)
+    if made and title is not None:
+        title.parent += nodes.paragraph("", line(made), classes=["provenance"])
+
+
+def line(made: Mapping[str, str]) -> str:
+    """Return what a page was made from, with a digest of each.
+
+    >>> line({"profile": "full 0a1b", "run records": "2c3d", "lib.metrics": "4e5f"})
+    'Made from the code 17a3d4704f, the profile full (0a1b), the run records 2c3d.'
+    """
+    data = (PROFILE, RECORDS, MEASUREMENTS)
+    code = sorted(f"{name} {digest}" for name, digest in made.items() if name not in data)
+    profile, _, values = made.get(PROFILE, "").partition(" ")
+    parts = [f"the code {hashlib.sha256(' '.join(code).encode()).hexdigest()[:10]}"]
+    parts += [f"the profile {profile} ({values})"] if profile else []
+    parts += [f"the {name} {made[name]}" for name in (RECORDS, MEASUREMENTS) if name in made]
+    return f"Made from {', '.join(parts)}."
