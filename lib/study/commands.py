@@ -36,7 +36,7 @@ from lib.study.catalogue import (
     read_notebook,
 )
 from lib.study.execution import execute
-from lib.study.preflight import check_needs
+from lib.study.preflight import check_needs, for_a_busy_machine
 from lib.study.publish import publish_picture, publish_records
 from lib.study.shell import Failure, Json, Root, explained, writable
 from lib.study.staleness import NOTE, write_note
@@ -285,11 +285,14 @@ def _run(
         writable(kept_log.absolute().parent, "the folder of the log")
         if kept_log.is_dir():
             raise StudyError(f"--log {kept_log} is a folder: name a file")
+    busy, said = for_a_busy_machine()
+    if said:
+        typer.echo(f"study: {said}", err=True)
     board = Board(len(notebooks), kept_log)
     for notebook, target in zip(notebooks, targets, strict=True):
         values = settings[notebook.name]
         with board.notebook(notebook.name) as log:
-            variables = {**environment, LOG_VARIABLE: str(log)}
+            variables = {**busy, **environment, LOG_VARIABLE: str(log)}
             replaced = _replacements(catalogue.root, values)
             execute(notebook.path, target, values, variables, replaced)
     return targets

@@ -1,12 +1,32 @@
 """What a notebook's parameters need of this machine, looked for before its kernel starts."""
 
+import os
 from inspect import signature
 from typing import Any
 
 from lib.chapters.parameters import validate
 from lib.study.catalogue import StudyError, Values
 
+WAIT_POLICY = "OMP_WAIT_POLICY"
 SIZES = ("train_images", "train_sizes", "scratch_images")
+
+
+def for_a_busy_machine() -> tuple[dict[str, str], str]:
+    """Return variables for kernels on a machine whose cores are taken, and a line that says so.
+
+    Threads that wait for each other by spinning slow small matrices down several times if other
+    work has the cores. How threads wait changes no number; how many there are would. What the user
+    has set stays.
+    """
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    cores = os.cpu_count() or 1
+    if WAIT_POLICY in os.environ or load < cores / 2:
+        return {}, ""
+    said = (
+        f"this machine is busy (load {load:.1f} on {cores} cores): threads wait without spinning "
+        f"({WAIT_POLICY}=PASSIVE)"
+    )
+    return {WAIT_POLICY: "PASSIVE"}, said
 
 
 def check_needs(notebook: str, values: Values) -> None:

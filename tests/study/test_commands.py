@@ -488,6 +488,20 @@ def test_what_this_machine_lacks_is_refused_before_a_kernel_starts(
     assert f"notebook 'baseline': {said}" in result.stderr
 
 
+@pytest.mark.parametrize("load", [0.1, 99.0])
+def test_on_a_busy_machine_threads_wait_without_spinning(study, monkeypatch, load):
+    given = []
+    monkeypatch.setattr("lib.study.commands.execute", lambda *five: given.append(five[3]))
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    result = study_command("run", "baseline")
+    assert ("this machine is busy" in result.stderr) is (load > 1)
+    assert given[0].get("OMP_WAIT_POLICY") == ("PASSIVE" if load > 1 else None)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert "this machine is busy" not in study_command("run", "baseline").stderr
+    assert "OMP_WAIT_POLICY" not in given[1]
+
+
 def test_finished_runs_need_no_corpus(study, monkeypatch):
     """As the published ones do without the photographs."""
     executed = []
