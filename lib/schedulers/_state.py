@@ -1,5 +1,7 @@
 """The state of a scheduler, or of any module that is called alike: what its buffers hold."""
 
+from itertools import chain
+
 import torch
 from torch import Tensor, nn
 
@@ -35,6 +37,6 @@ def follow(module: nn.Module, device: torch.device) -> None:
 
     A trainer moves its model; nobody moves a loss that is not part of the model.
     """
-    first = next(module.buffers(), None)
+    first = next(chain(module.buffers(), module.parameters()), None)
     if first is not None and first.device != device:
         module.to(device)
