@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..losses import ScheduledContrastiveLoss
+from ..schedulers._state import State, copy_state, put_back
 
 KEY = "variance_schedule"
 """Of a scheduler's state in ``trainer_state.json``, among the states of callbacks."""
@@ -38,6 +40,8 @@ class TrainerSteps:
 
     def __init__(self, loss: ScheduledContrastiveLoss) -> None:
         self._loss = loss
+        # The scheduler of the first training, and its state before that.
+        self._start: tuple[nn.Module, State] | None = None
         self._state: TrainerState | None = None
         self._step = -1
 
@@ -45,7 +49,8 @@ class TrainerSteps:
         """Before each training call, tell the loss whether an optimiser step has come between.
 
         The first call of a training adds a callback, and loads the scheduler's state if the trainer
-        has resumed from a checkpoint.
+        has resumed from a checkpoint. A trainer with ``model_init`` makes a new model for each
+        training, which the scheduler begins anew, too.
 
         Args:
             trainer: The trainer that calls.
@@ -53,9 +58,14 @@ class TrainerSteps:
         """
         state = trainer.state
         if state is not self._state:
+            scheduler = self._loss.scheduler
+            if self._start is None or self._start[0] is not scheduler:
+                self._start = scheduler, copy_state(scheduler)
             kept = _kept(state)
             if key in kept:
                 load(self._loss, kept[key])
+            elif trainer.model_init is not None:
+                put_back(*self._start)
             followers = trainer.callback_handler.callbacks
             if not any(isinstance(c, _Follower) and c.loss is self._loss for c in followers):
                 # In front of the reporters, which see what it adds to the log.
@@ -98,7 +108,9 @@ class _Follower(TrainerCallback):
             saved = Path(state.best_model_checkpoint, "trainer_state.json")
             if saved.exists():
                 callbacks = json.loads(saved.read_text(encoding="utf-8"))["stateful_callbacks"]
-                load(self.loss, callbacks[self.key])
+                # A checkpoint of a training without this loss has no state of it.
+                if self.key in callbacks:
+                    load(self.loss, callbacks[self.key])
 
 
 def _kept(state: TrainerState) -> dict[str, Any]:
@@ -109,5 +121,16 @@ def _kept(state: TrainerState) -> dict[str, Any]:
 
 def load(loss: ScheduledContrastiveLoss, kept: dict[str, Any]) -> None:
     """Load a state that :class:`_Follower` kept: lists of numbers, exact as JSON."""
-    types = {name: value.dtype for name, value in loss.state_dict().items()}
-    loss.load_state_dict({name: torch.tensor(kept[name], dtype=types[name]) for name in types})
+    wanted = loss.state_dict()
+    found = {
+        name: torch.tensor(kept[name], dtype=value.dtype)
+        for name, value in wanted.items()
+        if name in kept
+    }
+    wrong = [n for n, value in wanted.items() if n not in found or found[n].shape != value.shape]
+    if wrong:
+        raise ValueError(
+            "trainer_state.json of the checkpoint is of a training with another scheduler: it "
+            f"lacks this one's {', '.join(wrong)}; resume with the scheduler of that training"
+        )
+    loss.load_state_dict(found)

@@ -31,8 +31,10 @@ class ScheduledTrainerLoss(nn.Module):
     Nothing else has to be passed to the trainer.
 
     Args:
-        model: The trained model. Its ``logit_scale``, if there is one, is the logarithm of 1 / τ,
-            and is learned, as its ``logit_bias`` is for the loss ``sigmoid``.
+        model: The trained model; in a trainer with ``model_init``, the model that this makes takes
+            its place. Its ``logit_scale``, if there is one, is the logarithm of 1 / τ, and is
+            learned, as its ``logit_bias`` is for the loss ``sigmoid``. If it has a parameter
+            ``temperature`` instead, as ``AlignModel`` has, that is τ.
         scheduler: As for :class:`lib.losses.ScheduledContrastiveLoss`.
         gather: Whether to gather the batch of all processes.
         options: Further options of :class:`lib.losses.ScheduledContrastiveLoss`, such as ``loss``.
@@ -84,14 +86,16 @@ class ScheduledTrainerLoss(nn.Module):
                 f"the model's outputs lack {error}; a two-tower model such as CLIPModel has "
                 "image_embeds and text_embeds"
             ) from None
-        model = self._model[0]
+        trainer = calling_trainer()
+        model: Any = self._model[0]
+        if trainer is not None and trainer.model_init is not None:
+            model = trainer.model  # The given model is not the one that learns.
         model = getattr(model, "module", model)  # Of DistributedDataParallel.
         self.loss.train(model.training)
-        trainer = calling_trainer()
         if trainer is not None and model.training and torch.is_grad_enabled():
             self._steps.begin(trainer)
-        scale, bias = (getattr(model, name, None) for name in ("logit_scale", "logit_bias"))
-        loss = self.loss(image, text, None if scale is None else scale.exp(), logit_bias=bias)
+        bias = getattr(model, "logit_bias", None)
+        loss = self.loss(image, text, _scale(model), logit_bias=bias)
         if trainer is None:
             return loss
         return loss / _multiple(trainer, model.training, num_items_in_batch)
@@ -100,14 +104,28 @@ class ScheduledTrainerLoss(nn.Module):
         __call__ = forward
 
 
+def _scale(model: nn.Module) -> Tensor | None:
+    """Return 1 / τ of a two-tower model that learns its temperature, or None."""
+    scale, temperature = (getattr(model, name, None) for name in ("logit_scale", "temperature"))
+    if isinstance(scale, Tensor):
+        return scale.exp()
+    return 1 / temperature if isinstance(temperature, Tensor) else None
+
+
 def _multiple(trainer: Trainer, training: bool, items: Any) -> float:
     """Return how many times too large a batch's mean loss would become in a trainer."""
     multiple = 1.0
-    if training and getattr(trainer, "loss_is_scaled_for_ga", None) is not False:
+    # Else compute_loss of a subclass calls, and the trainer treats its loss as a model's own.
+    is_function = trainer.compute_loss_func is not None
+    is_scaled = getattr(trainer, "loss_is_scaled_for_ga", None)
+    if is_scaled is None:
+        is_scaled = is_function or (trainer.model_accepts_loss_kwargs and items is not None)
+    if training and is_scaled:
         # The last group of an epoch may not be full.
         usual = trainer.args.gradient_accumulation_steps
         multiple *= getattr(trainer, "current_gradient_accumulation_steps", usual)
-    if items is not None and getattr(trainer.args, "average_tokens_across_devices", False):
+    across = getattr(trainer.args, "average_tokens_across_devices", False)
+    if is_function and items is not None and across:
         multiple *= trainer.args.n_gpu if trainer.args.n_gpu > 1 else trainer.args.world_size
     return multiple
 

@@ -126,6 +126,106 @@ def test_a_trainer_has_the_gradients_of_the_models_own_loss(tmp_path, rows, k):
     assert ours.evaluate()["eval_loss"] == pytest.approx(own.evaluate()["eval_loss"], rel=1e-5)
 
 
+def in_a_subclass(folder, rows, **options):
+    """A trainer with a ``compute_loss`` of its own, which calls our loss."""
+    from transformers import Trainer
+
+    from lib.adapters.huggingface import ScheduledTrainerLoss
+
+    model = small_clip()
+    loss_of = ScheduledTrainerLoss(model, Fixed())
+
+    class Subclass(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, **unused):
+            outputs = model(**{name: v for name, v in inputs.items() if name != "return_loss"})
+            return (loss_of(outputs), outputs) if return_outputs else loss_of(outputs)
+
+    made = hugging_face(folder, rows, model=model, own=True, **options)
+    return quiet(Subclass(model, made.args, train_dataset=rows, data_collator=with_loss))
+
+
+def with_model_init(folder, rows, loss, **options):
+    """A trainer that makes a new model for each training, and not the one that the loss got."""
+    from transformers import Trainer
+
+    made = hugging_face(folder, rows, own=True, **options)
+    return quiet(
+        Trainer(
+            model_init=lambda: small_clip(),
+            args=made.args,
+            train_dataset=rows,
+            data_collator=with_loss,
+            compute_loss_func=loss,
+        )
+    )
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_a_loss_that_a_trainers_subclass_calls_has_the_models_gradients(tmp_path, rows, k):
+    options = {"max_steps": -1, "num_train_epochs": 1, "optim": "sgd", "learning_rate": 0.1}
+    options["gradient_accumulation_steps"] = k
+    own = hugging_face(tmp_path, rows[: 6 * B], own=True, **options)
+    ours = in_a_subclass(tmp_path, rows[: 6 * B], **options)
+    own.train()
+    ours.train()
+    assert logged(ours) == pytest.approx(logged(own), rel=1e-5)
+    torch.testing.assert_close(ours.model.state_dict(), own.model.state_dict())
+
+
+def test_a_new_model_per_training_learns_its_temperature_and_begins_the_schedule_anew(
+    tmp_path, rows
+):
+    from lib.adapters.huggingface import ScheduledTrainerLoss
+
+    loss = ScheduledTrainerLoss(small_clip(), Scheduler(**STEERED))
+    trainer = with_model_init(tmp_path, rows, loss, gradient_accumulation_steps=1)
+    trainer.train()
+    first = logged(trainer)
+    assert trainer.model.logit_scale.item() != small_clip().logit_scale.item()
+    whole = hugging_face(tmp_path, rows, gradient_accumulation_steps=1)
+    whole.train()
+    assert first == logged(whole)
+    trainer.train()
+    assert logged(trainer) == first
+    assert int(loss.loss.scheduler.steps) == STEPS
+
+
+def test_the_best_checkpoint_may_be_of_a_training_without_a_scheduler(tmp_path, rows):
+    best = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    best |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss"}
+    hugging_face(tmp_path, rows, own=True, **best | {"max_steps": 2}).train()
+    saved = tmp_path / "checkpoint-2" / "trainer_state.json"
+    saved.write_text(json.dumps(json.loads(saved.read_text()) | {"best_metric": -1.0}))
+    trainer = hugging_face(tmp_path, rows, **best)
+    trainer.train(resume_from_checkpoint=str(saved.parent))
+    assert trainer.state.best_model_checkpoint == str(saved.parent)
+    assert int(trainer.compute_loss_func.loss.scheduler.steps) == STEPS - 2
+
+
+@pytest.mark.parametrize("kept", [Fixed(), Scheduler("variance", "sharpness")])
+def test_a_checkpoint_of_another_scheduler_is_refused_by_name(tmp_path, rows, kept):
+    options = {"save_strategy": "steps", "save_steps": 1, "gradient_accumulation_steps": 1}
+    hugging_face(tmp_path, rows, kept, max_steps=1, **options).train()
+    other = hugging_face(tmp_path, rows, max_steps=2, **options)
+    with pytest.raises(ValueError, match=r"another scheduler: it lacks .*scheduler\.average"):
+        other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
+def test_a_models_temperature_may_be_a_parameter_itself():
+    """As AlignModel's is, which has no logit_scale."""
+    pytest.importorskip("transformers")
+    from lib.adapters.huggingface import ScheduledTrainerLoss
+
+    model = nn.Module()
+    model.temperature = nn.Parameter(torch.tensor(0.5))
+    image, text = unit_pairs()
+    found = ScheduledTrainerLoss(model, Fixed())({"image_embeds": image, "text_embeds": text})
+    expected = ScheduledContrastiveLoss(Fixed(), temperature=0.5)(image, text)
+    torch.testing.assert_close(found, expected)
+    found.backward()
+    assert model.temperature.grad.item() != 0
+
+
 def test_a_trainer_takes_the_schedulers_state_of_the_best_model(tmp_path, rows):
     best = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
     trainer = hugging_face(
