@@ -230,7 +230,7 @@ def test_a_trainer_takes_the_schedulers_state_of_the_best_model(tmp_path, rows):
     best = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
     trainer = hugging_face(
         tmp_path, rows, **best, load_best_model_at_end=True, metric_for_best_model="eval_loss",
-        learning_rate=0.3,
+        learning_rate=3.0,
     )  # fmt: skip
     trainer.train()
     folder = tmp_path / f"checkpoint-{trainer.state.best_global_step}"
