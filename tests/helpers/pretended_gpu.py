@@ -9,13 +9,19 @@ from contextlib import ExitStack, contextmanager
 from unittest.mock import patch
 
 import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
 
 GPU = torch.device("cuda", 0)
+ON_GPU = "pretended on cuda:0"
+"""Marks a tensor of the GPU in a file."""
 COPIES = {"copy_", "_to_copy", "_foreach_copy_"}
-"""Operations that may take tensors of two devices."""
+PACKING = {"_pack_padded_sequence", "_pack_padded_sequence_backward", "_pad_packed_sequence", "gru"}
+PACKING |= {"lstm"}
+MAY_MIX = COPIES | PACKING
+"""Operations that may take tensors of two devices: the lengths of a packed batch are on the CPU."""
 ON_HOST = {"_local_scalar_dense", "equal", "is_same_size"}
 """Operations whose result is no tensor of the device."""
 NEED_ONE_DEVICE = {
@@ -65,6 +71,12 @@ class Pretended(torch.Tensor):
     def __repr__(self):
         return f"Pretended({self.inner!r})"
 
+    def __deepcopy__(self, memo):
+        copied = Pretended(self.inner.detach().clone())
+        if isinstance(self, nn.Parameter):
+            return nn.Parameter(copied, self.requires_grad)
+        return copied.requires_grad_(self.requires_grad)
+
     @classmethod
     def __torch_dispatch__(cls, function, types, arguments=(), options=None):
         return on_pretended(function, arguments, options or {})
@@ -77,7 +89,7 @@ def is_gpu(device):
 def check_devices(name, arguments, tensors):
     """Raise torch's error if an operation mixes devices that it may not mix."""
     hosted = [t for t in tensors if not isinstance(t, Pretended)]
-    if len(hosted) in (0, len(tensors)) or name in COPIES:
+    if len(hosted) in (0, len(tensors)) or name in MAY_MIX:
         return
     if name in ("index", "index_put", "index_put_", "_unsafe_index"):
         # Indices may be on the CPU; those of a tensor on the CPU must be.
@@ -118,6 +130,8 @@ def on_pretended(function, arguments, options):
     result = function(*inner[0], **inner[1])
     if name == "copy_":
         return arguments[0]
+    if name == "_pack_padded_sequence":
+        return Pretended(result[0]) if ours else result[0], result[1]
     stays = ours if to_gpu is None else to_gpu
     if name in ON_HOST or not stays:
         return result
@@ -171,6 +185,35 @@ def _move(arguments, options, *, to_cpu):
     return tensor if dtype in (None, tensor.dtype) else copy(tensor, dtype=dtype)
 
 
+def _save(state, file, real=torch.save):
+    """Write a state, with where each tensor was."""
+    real(tree_map(lambda t: {ON_GPU: t.inner} if isinstance(t, Pretended) else t, state), file)
+
+
+def _load(file, map_location=None, real=torch.load, **options):
+    """Read a state, each tensor to where ``map_location`` wants it, as torch does."""
+
+    def place(leaf):
+        marked = isinstance(leaf, dict)
+        tensor = leaf[ON_GPU] if marked else leaf
+        if not isinstance(tensor, torch.Tensor):
+            return tensor
+        where = "cuda:0" if marked else "cpu"
+        if callable(map_location):
+            answers = patch.object(
+                torch.serialization, "default_restore_location", lambda _, at: at
+            )
+            with answers:
+                asked = map_location(tensor.untyped_storage(), where)
+            where = asked if isinstance(asked, str) else "cpu"
+        elif map_location is not None:
+            where = str(map_location)
+        return tensor.to(GPU) if is_gpu(where) else tensor
+
+    read = real(file, map_location="cpu", **options)
+    return tree_map(place, read, is_leaf=lambda t: isinstance(t, dict) and set(t) == {ON_GPU})
+
+
 @contextmanager
 def pretended_gpu() -> Iterator[torch.device]:
     """Within this context of this thread, the machine has one GPU."""
@@ -194,6 +237,9 @@ def pretended_gpu() -> Iterator[torch.device]:
         stack.enter_context(patch.object(optimiser, capture, lambda self: None))
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, replaces)
+        stack.enter_context(patch.object(torch.backends.cudnn, "is_acceptable", lambda _: False))
+        stack.enter_context(patch.object(torch, "save", _save))
+        stack.enter_context(patch.object(torch, "load", _load))
         stack.enter_context(Dispatch())
         stack.enter_context(Moves())
         yield GPU

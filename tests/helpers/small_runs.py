@@ -11,6 +11,14 @@ from lib.runs import (
     ScheduleConfig,
     Store,
 )
+from lib.runs.schedules import (
+    AnalyticUncertaintyConfig,
+    CosineConfig,
+    DynamicWeightAverageConfig,
+    GradNormConfig,
+    IndividualTemperatureConfig,
+    UncertaintyConfig,
+)
 
 
 def config(**changes) -> RunConfig:
@@ -54,6 +62,21 @@ MIXED = [
     config(embedding_dim=5, hidden_layers=1, hidden_features=7, dropout=0.3),
     config(embedding_dim=5, hidden_layers=1, hidden_features=7, dropout=0.3, seed=1),
 ]
+
+RIVALS = {
+    "cosine": config(schedule=CosineConfig(low=0.1, high=0.4, period=1.5)),
+    "uncertainty": config(schedule=UncertaintyConfig(rate=0.05)),
+    "analytic uncertainty": config(schedule=AnalyticUncertaintyConfig(softness=0.5)),
+    "average": config(schedule=DynamicWeightAverageConfig(softness=0.1, period=1)),
+    "GradNorm": config(schedule=GradNormConfig(alpha=1.5, step=0.1)),
+    "individual": config(schedule=IndividualTemperatureConfig(rho=0.8, step=0.05)),
+    "label smoothing": config(loss="label_smoothing", loss_constant=0.2),
+    "decoupled": config(loss="decoupled"),
+    "hardest negatives": config(loss="hardest_negatives", loss_constant=0.3),
+    "sigmoid": config(loss="sigmoid", loss_constant=-2.0, learn_bias=True, learn_temperature=True),
+    "multi-positive": config(loss="multi_positive", captions_at_once=3),
+    "more captions": config(captions_at_once=3),
+}
 
 
 def fresh(tmp_path, name: str) -> Store:

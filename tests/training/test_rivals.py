@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_loop import PlainRun, update
 from pydantic import ValidationError
-from small_runs import assert_same_numbers, config, fresh
+from small_runs import RIVALS, assert_same_numbers, config, fresh
 from synthetic import synthetic_features
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,21 +31,6 @@ from lib.training.data import Pairs, TrainingData
 CPU = torch.device("cpu")
 TAU = 0.2
 
-
-RIVALS = {
-    "cosine": config(schedule=CosineConfig(low=0.1, high=0.4, period=1.5)),
-    "uncertainty": config(schedule=UncertaintyConfig(rate=0.05)),
-    "analytic uncertainty": config(schedule=AnalyticUncertaintyConfig(softness=0.5)),
-    "average": config(schedule=DynamicWeightAverageConfig(softness=0.1, period=1)),
-    "GradNorm": config(schedule=GradNormConfig(alpha=1.5, step=0.1)),
-    "individual": config(schedule=IndividualTemperatureConfig(rho=0.8, step=0.05)),
-    "label smoothing": config(loss="label_smoothing", loss_constant=0.2),
-    "decoupled": config(loss="decoupled"),
-    "hardest negatives": config(loss="hardest_negatives", loss_constant=0.3),
-    "sigmoid": config(loss="sigmoid", loss_constant=-2.0, learn_bias=True, learn_temperature=True),
-    "multi-positive": config(loss="multi_positive", captions_at_once=3),
-    "more captions": config(captions_at_once=3),
-}
 OTHERS = [
     config(),
     config(seed=1, schedule=CosineConfig(low=0.2, high=0.3, period=4)),
