@@ -301,10 +301,12 @@ def load_text_tower(name: str) -> TextTower:
     if tokenizer.pad_token is None:
         # Padding is masked, so that any token will do.
         tokenizer.pad_token = tokenizer.eos_token
-    layer = int(layer_text) if layer_text else None
-    if layer is not None and layer > model.config.num_hidden_layers:
+    # On the left, padding would shift a caption's positions by the length of the batch's longest.
+    tokenizer.padding_side = "right"
+    layer, layers = int(layer_text) if layer_text else None, _layers(model)
+    if layer is not None and layer > layers:
         raise TowerError(
-            f"text tower {name!r}: {base} has {model.config.num_hidden_layers} layers; "
+            f"text tower {name!r}: {base} has {layers} layers; "
             "write a number up to that after '@', or none for the last"
         )
     model.eval().requires_grad_(False)
@@ -326,16 +328,22 @@ def load_text_tower(name: str) -> TextTower:
     return replace(tower, dim=_tried(tower, "text", ["a", "a " * 2 * MOST_TOKENS]))
 
 
+def _layers(model: nn.Module) -> int:
+    """Return the number of a model's layers, 0 if its configuration counts none."""
+    return int(getattr(cast(Any, model).config, "num_hidden_layers", 0))
+
+
 def _most_tokens(model: nn.Module, tokenizer: Any) -> int:
     """Return the number of tokens after which captions are cut: 128, or the model's own limit."""
     limits = [MOST_TOKENS, tokenizer.model_max_length]
-    limits.append(getattr(cast(Any, model).config, "max_position_embeddings", None) or MOST_TOKENS)
+    # Models of relative positions have no limit: none, or a number that is not positive.
+    limits.append(getattr(cast(Any, model).config, "max_position_embeddings", None) or 0)
     for name, table in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(table, nn.Embedding):
             # The positions of RoBERTa and its like begin after that of the padding.
             offset = 0 if table.padding_idx is None else table.padding_idx + 1
             limits.append(table.num_embeddings - offset)
-    return int(min(limits))
+    return int(min(limit for limit in limits if limit > 0))
 
 
 def _fetch(name: str, library: str, load: Callable[[], Any]) -> Any:

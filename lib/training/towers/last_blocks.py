@@ -193,7 +193,7 @@ def _token_states(
 ) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
     """Return the tokens' states, and each caption's first token and number of tokens."""
     distinct, caption_index = distinct_captions(corpus)
-    options = {"truncation": True, "max_length": 128}
+    options = {"truncation": True, "max_length": tower.tokens}
     tokens = tower.tokenizer(distinct, **options)["input_ids"]
     lengths = np.array([len(numbers) for numbers in tokens], dtype=np.int64)
     tower.model.to(device)

@@ -30,8 +30,8 @@ EVALUATION_BATCH = 250
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 """An interruption loses at most this plus one epoch."""
 CHECKPOINT_VERSION = 3
-DIGEST_BYTES = hashlib.sha256().digest_size
 """Raise this when the content of a checkpoint changes; older ones are then ignored."""
+DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class EndToEndModel(nn.Module):
