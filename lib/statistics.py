@@ -250,6 +250,7 @@ def compare_methods(
     >>> [comparison.verdict.value for comparison in compared]
     ['equivalent']
     """
+    _check_frame(table)
     methods = [] if "method" not in table else table["method"].unique().tolist()
     pairs = [(method, baseline) for method in methods if method != baseline]
     options: dict[str, Any] = {"lower_is_better": lower_is_better, "within": within}
@@ -300,6 +301,7 @@ def compare_pairs(
     >>> [one.setting for one in compare_pairs(halves, [("b", "a")], ["R@1"], within="half")]
     [0]
     """
+    _check_frame(table)
     margins = dict(margin) if isinstance(margin, Mapping) else dict.fromkeys(metrics, margin)
     for _, baseline in pairs:
         _check_table(table, baseline, metrics, margins, alpha, lower_is_better)
@@ -412,6 +414,10 @@ def minimum_detectable_effect(
     >>> round(minimum_detectable_effect(1.0, 20), 2)
     0.66
     """
+    standard_deviation = _number("standard_deviation", standard_deviation)
+    power, alpha = _number("power", power), _number("alpha", alpha)
+    if not hasattr(seeds, "__index__"):
+        raise StatisticsError(f"seeds must be a whole number, not {seeds!r}")
     if not (np.isfinite(standard_deviation) and standard_deviation >= 0):
         raise StatisticsError(
             f"standard_deviation must be finite and not negative, not {standard_deviation}"
@@ -462,8 +468,8 @@ def bootstrap_by_image(
         The mean in the values' unit, and its interval.
 
     Raises:
-        StatisticsError: The shapes differ, a value is not finite, or there are fewer than two
-            images.
+        StatisticsError: The shapes differ, a value is no finite number, an image is missing, or
+            there are fewer than two images.
 
     Source:
         Efron (1987).
@@ -472,7 +478,7 @@ def bootstrap_by_image(
     >>> bootstrap_by_image(hits, [0, 0, 1, 1, 2, 2]).estimate
     0.5
     """
-    values, owner = np.asarray(per_query, dtype=np.float64), np.asarray(image)
+    values, owner = _array("per_query", per_query, np.float64), _array("image", image)
     if values.ndim != 1 or values.shape != owner.shape:
         raise StatisticsError(
             f"per_query and image must be (Q,) both, but they are {values.shape} and {owner.shape}"
@@ -484,6 +490,8 @@ def bootstrap_by_image(
         raise StatisticsError(
             f"per_query[{bad[0]}] is {values[bad[0]]}; every value must be finite"
         )
+    if (gaps := np.flatnonzero(pd.isna(owner))).size:
+        raise StatisticsError(f"image[{gaps[0]}] is missing; every query needs its image")
     images, row = np.unique(owner, return_inverse=True)
     if len(images) < 2:
         raise StatisticsError(f"the interval needs two images or more, but there is {len(images)}")
@@ -514,6 +522,29 @@ def _ratio_of_means(
     return ratio
 
 
+def _array(name: str, values: Any, dtype: Any = None) -> NDArray[Any]:
+    """Return an argument as an array, or raise a StatisticsError; a tensor may be on a device."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise StatisticsError(f"{name} is a masked array: fill it, or leave the masked values out")
+    try:
+        array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+        if np.iscomplexobj(array):
+            raise TypeError("complex numbers are not real")
+        return array if dtype is None else array.astype(dtype, copy=False)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise StatisticsError(f"{name} must be an array of (Q,) values: {error}") from error
+
+
+def _number(name: str, value: Any) -> float:
+    """Return an argument as a number, or raise a StatisticsError."""
+    try:
+        if isinstance(value, str):
+            raise TypeError("it is text")
+        return float(value.detach() if hasattr(value, "detach") else value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise StatisticsError(f"{name} must be a number, not {value!r} ({error})") from error
+
+
 def _by_seed(name: str, values: Any) -> dict[int, float]:
     """Return one method's values by seed, or raise a StatisticsError."""
     if isinstance(values, pd.Series):
@@ -526,13 +557,24 @@ def _by_seed(name: str, values: Any) -> dict[int, float]:
             f"is a {type(values).__name__}: give a dict or a Series indexed by seed"
         )
     try:
-        by_seed = {seed: float(value) for seed, value in values.items()}
+        by_seed = {
+            seed: float(value.detach() if hasattr(value, "detach") else value)
+            for seed, value in values.items()
+        }
     except (TypeError, ValueError) as error:
         raise StatisticsError(f"{name} holds a value that is not a number: {error}") from error
     bad = {seed: value for seed, value in by_seed.items() if not np.isfinite(value)}
     if bad:
         raise StatisticsError(f"{name} is not finite for seeds {bad}; rerun or drop them in both")
     return by_seed
+
+
+def _check_frame(table: Any) -> None:
+    if not isinstance(table, pd.DataFrame):
+        raise StatisticsError(
+            f"table must be a DataFrame with a row per method and seed, not a "
+            f"{type(table).__name__}"
+        )
 
 
 def _check_table(

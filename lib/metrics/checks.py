@@ -47,12 +47,13 @@ def as_tensor(name: str, values: Any) -> Tensor:
     Arrays may be read-only, of any strides or byte order, or a column or a frame of pandas.
 
     Raises:
-        MetricsError: A masked array, or anything that is not numbers.
+        MetricsError: A masked array, a tensor that is sparse, nested, quantised or without data, or
+            anything that is not numbers.
     """
     if isinstance(values, Tensor):
-        return values.detach()
+        return _plain(name, values.detach())
     try:
-        if isinstance(values, list | tuple) and values and isinstance(values[0], Tensor):
+        if isinstance(values, list | tuple) and values and _is_array(values[0]):
             return torch.stack([as_tensor(name, one) for one in values])
         if not hasattr(values, "__array__"):
             return torch.as_tensor(values)
@@ -62,16 +63,37 @@ def as_tensor(name: str, values: Any) -> Tensor:
         kind, size = array.dtype.kind, array.dtype.itemsize
         if kind == "O":  # As of pandas' columns that may lack a value.
             return torch.as_tensor(array.tolist())
-        # Torch has no larger floats, and only parts of its operations for unsigned integers.
-        wanted = {"u": "int64" if size < 8 else "float64", "f": f"float{8 * min(size, 8)}"}
+        wanted = {"f": f"float{8 * min(size, 8)}"}  # Torch has no larger floats.
         array = array.astype(wanted.get(kind, array.dtype.newbyteorder("=")), copy=False)
         if not array.flags.writeable or min(array.strides, default=0) < 0:
             array = array.copy()  # Torch takes no negative strides, and warns of read-only arrays.
-        return torch.from_numpy(array)
+        return _plain(name, torch.from_numpy(array))
     except (TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, MetricsError):
             raise
         raise MetricsError(f"{name} must hold numbers in rows of equal length: {error}") from error
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, Tensor) or bool(getattr(value, "ndim", 0))
+
+
+def _plain(name: str, tensor: Tensor) -> Tensor:
+    """Return a dense tensor in a type that has all operations, or raise a MetricsError."""
+    kinds = {
+        "nested": tensor.is_nested,
+        "sparse": tensor.layout != torch.strided,
+        "quantised": tensor.is_quantized,
+        "meta": tensor.is_meta,
+    }
+    if kind := next((kind for kind, holds in kinds.items() if holds), ""):
+        raise MetricsError(f"{name} is a {kind} tensor; give a dense one that holds its numbers")
+    if tensor.is_floating_point():
+        return tensor.float() if tensor.dtype.itemsize == 1 else tensor
+    if tensor.dtype in (torch.uint16, torch.uint32, torch.uint64):
+        whole = tensor.long()
+        return tensor.double() if (whole < 0).any() else whole
+    return tensor
 
 
 def as_scores(name: str, values: Any) -> Tensor:

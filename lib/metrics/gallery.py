@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checks import MetricsError, Values, as_ks, as_owner, as_scores
+from .checks import MetricsError, Values, as_ks, as_owner, as_scores, as_tensor
 from .ranking import BLOCK_ROWS, _assemble, _count_embeddings, _exact, _on_grid, _Tally
 from .retrieval import RetrievalMetrics, _summarise
 
@@ -86,6 +86,9 @@ class _Rows:
         self.name, self.device = name, device
         if hasattr(source, "to_numpy"):  # A frame's rows are not its items.
             source = source.to_numpy()
+        bare = hasattr(source, "__array__") and not hasattr(source, "dtype")
+        if bare or isinstance(source, Tensor):
+            source = as_tensor(name, source)
         shape = getattr(source, "shape", None)
         if shape is None:
             source = _spooled(name, source)
@@ -150,8 +153,7 @@ def _spooled(name: str, chunks: Any) -> Tensor:
     width = count = 0
     with tempfile.NamedTemporaryFile(prefix="gallery-") as file:
         for index, chunk in enumerate(chunks):
-            copied = chunk if isinstance(chunk, Tensor) else chunk.copy()
-            vectors = as_scores(f"{name}, chunk {index},", copied).cpu().contiguous()
+            vectors = as_scores(f"{name}, chunk {index},", chunk).cpu().contiguous()
             if vectors.dim() != 2 or (index and vectors.shape[1] != width):
                 raise MetricsError(
                     f"{name}, chunk {index}, must be (n, {width or 'd'}), but its shape is "
