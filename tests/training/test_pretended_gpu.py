@@ -5,13 +5,17 @@ import copy
 import pytest
 import torch
 from pretended_gpu import Pretended, pretended_gpu
+from pytorch_metric_learning.losses import NTXentLoss
 from quick_towers import CountingTower, colour_tower
 from small_runs import MIXED, RIVALS, assert_same_numbers, config, schedule
 from torch import nn
 from torch.nn import functional as F
 
 from lib import encoders
+from lib.adapters.huggingface import ScheduledTrainerLoss
+from lib.adapters.metric_learning import DirectionReducer, ScheduledPairLoss
 from lib.adapters.open_clip import ScheduledClipLoss
+from lib.adapters.sentence_transformers import ScheduledMultipleNegativesLoss
 from lib.datasets import load_corpus
 from lib.losses import LOSSES, ScheduledContrastiveLoss, cached_backward
 from lib.rivals import CosineTemperature, DynamicWeightAverage, UncertaintyWeights
@@ -187,3 +191,45 @@ def test_adapters_and_micro_batches_run_on_a_gpu():
         scale, bias = torch.tensor(5.0).to(gpu), torch.tensor(-1.0).to(gpu)
         losses = ScheduledClipLoss()(image, text, scale, bias, output_dict=True)
         assert isinstance(losses["contrastive_loss"], Pretended)
+
+
+class OneTower(nn.Module):
+    """Stands for a library's model: a tower, and the logarithm of a learned scale."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.logit_scale = nn.Linear(8, 4), nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, features):
+        return {"sentence_embedding": self.head(features["rows"])}
+
+
+def pair_loss(model, rows, others):
+    labels = torch.arange(6)
+    return ScheduledPairLoss(0.1)(model.head(rows), labels, ref_emb=model.head(others))
+
+
+def reduced_loss(model, rows, others):
+    labels = torch.arange(6, device=rows.device).repeat(2)
+    reducer = DirectionReducer(Scheduler("variance", "direction"))
+    return NTXentLoss(reducer=reducer)(model.head(torch.cat([rows, others])), labels)
+
+
+def negatives_loss(model, rows, others):
+    return ScheduledMultipleNegativesLoss(model)([{"rows": rows}, {"rows": others}], None)
+
+
+def trainer_loss(model, rows, others):
+    image, text = (F.normalize(model.head(side), dim=-1) for side in (rows, others))
+    return ScheduledTrainerLoss(model)({"image_embeds": image, "text_embeds": text})
+
+
+@pytest.mark.parametrize("loss_of", [pair_loss, reduced_loss, negatives_loss, trainer_loss])
+def test_adapters_follow_the_model_to_a_gpu(loss_of):
+    """As on the adapters' pages: the model is moved, the loss is not."""
+    with pretended_gpu() as gpu:
+        model = OneTower().to(gpu)
+        loss = loss_of(model, *(torch.randn(6, 8).to(gpu) for _ in range(2)))
+        assert isinstance(loss, Pretended)
+        loss.backward()
+        assert isinstance(model.head.weight.grad, Pretended)
