@@ -214,7 +214,7 @@ def scheduled_training(scheduler: nn.Module | None = None) -> Iterator[nn.Module
     >>> int(scheduler.steps)
     0
     """
-    from open_clip_train import main as program
+    from open_clip_train import main as program  # type: ignore[import-untyped]
 
     scheduler = Scheduler() if scheduler is None else scheduler
     create_model = program.create_model_and_transforms

@@ -42,4 +42,8 @@ def read_yaml(text: str) -> Any:
     >>> read_yaml("[0100, 1e3, 1:30, 0x10, 1_000]")
     [100, 1000.0, '1:30', '0x10', '1_000']
     """
-    return yaml.load(text, _Loader)
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
