@@ -6,7 +6,7 @@ name, but not both.
 
 from setuptools import find_packages, setup
 
-CORE = ("adapters", "losses", "metrics", "rivals", "schedulers")
+CORE = ("adapters", "losses", "metrics", "models", "rivals", "schedulers")
 
 setup(
     packages=[

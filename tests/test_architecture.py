@@ -119,7 +119,7 @@ EVERYTHING_BELOW = {
             {"lib/adapters/a.py": "from .. import statistics", "lib/statistics.py": ""},
             [NOT_CORE.format("lib.adapters.a", "lib.statistics")],
         ),
-        ({"lib/models.py": "def f():\n import numpy as np"}, ["lib.models imports numpy"]),
+        ({"lib/models/a.py": "def f():\n import numpy"}, ["lib.models.a imports numpy"]),
         ({"lib/adapters/a.py": "import clip, timm"}, ["lib.adapters.a imports clip, timm"]),
         (
             {"lib/chapters/main_comparison.py": "def f():\n from .noise import figures"},

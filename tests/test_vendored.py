@@ -12,7 +12,7 @@ from other_project import STEPS, results, results_elsewhere
         ("schedulers",),
         ("metrics",),
         ("losses", "schedulers"),
-        ("losses", "metrics", "models.py", "rivals", "schedulers"),
+        ("losses", "metrics", "models", "rivals", "schedulers"),
     ],
     ids=" ".join,
 )

@@ -67,7 +67,7 @@ def alone(site, tmp_path, monkeypatch):
     return folder
 
 
-BORROWED = {"adapters", "losses", "metrics", "models.py", "rivals", "schedulers", "statistics.py"}
+BORROWED = {"adapters", "losses", "metrics", "models", "rivals", "schedulers", "statistics.py"}
 
 
 def files(folder, names=("",)):

@@ -12,8 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["DualEncoder", "Embeddings", "LearnedTemperature", "ProjectionHead", "matmul"]
-
 
 def matmul(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
     """Return ``left @ right`` with bits that do not depend on the other matrices of the stack.
