@@ -1,7 +1,13 @@
 """Configurations and records of runs, and the store of finished runs."""
 
 from lib.runs.bundle import Bundle, export_records, read_bundle
-from lib.runs.config import RESULTS_VERSION, NoiseConfig, RunConfig, TowersConfig
+from lib.runs.config import (
+    RESULTS_VERSION,
+    CanonicalConfig,
+    NoiseConfig,
+    RunConfig,
+    TowersConfig,
+)
 from lib.runs.record import EPOCH_COLUMNS, STEP_COLUMNS, TEST_COLUMNS, RunRecord, read_record
 from lib.runs.schedules import ConstantConfig, ReplayConfig, ScheduleConfig
 from lib.runs.store import Store
@@ -12,6 +18,7 @@ __all__ = [
     "STEP_COLUMNS",
     "TEST_COLUMNS",
     "Bundle",
+    "CanonicalConfig",
     "ConstantConfig",
     "NoiseConfig",
     "ReplayConfig",

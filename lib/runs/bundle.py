@@ -131,6 +131,9 @@ def read_bundle(folder: Path) -> Bundle:
                 raise DamagedTableError(f"{folder / f'{name}.parquet'} is of another export")
     epochs = _series(folder / "epochs.parquet", purposes["epochs"], EPOCH_COLUMNS, np.float64)
     steps = _series(folder / "steps.parquet", purposes["steps"], STEP_COLUMNS, np.float32)
+    for run_id, config in zip(runs["run_id"], runs["config"], strict=True):
+        if run_id not in steps and json.loads(config).get("epochs") == 0:
+            steps[run_id] = np.empty((0, len(STEP_COLUMNS)), np.float32)
     for name, series in (("epochs", epochs), ("steps", steps)):
         if lacking := [run_id for run_id in runs["run_id"] if run_id not in series]:
             raise DamagedTableError(

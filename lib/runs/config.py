@@ -52,6 +52,17 @@ class NoiseConfig(BaseModel):
     rate: float = Field(gt=0, le=1)
 
 
+class CanonicalConfig(BaseModel):
+    """Heads by canonical correlation analysis of the training pairs: the arguments of
+    :func:`lib.models.canonical_heads`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    image_ridge: float = Field(gt=0, le=LARGEST)
+    text_ridge: float = Field(gt=0, le=LARGEST)
+    power: float = Field(default=1.0, ge=0, le=100)
+
+
 class TowersConfig(BaseModel):
     """Towers that are trained together with their heads.
 
@@ -111,7 +122,8 @@ class RunConfig(BaseModel):
     centre: bool = True
     dropout: float = Field(0.0, ge=0, lt=1)
     batch_size: int = Field(128, ge=2)
-    epochs: int = Field(20, ge=1)
+    epochs: int = Field(20, ge=0)
+    """Passes over the subset; 0 leaves the heads as ``start`` sets them."""
     learning_rate: float = Field(1e-3, gt=0, le=LARGEST)
     learning_rate_decay: Literal["none", "cosine"] = "none"
     weight_decay: float = Field(0.01, ge=0, le=LARGEST)
@@ -123,6 +135,8 @@ class RunConfig(BaseModel):
     learn_bias: bool = False
     captions_at_once: int = Field(1, ge=1)
     noise: NoiseConfig | None = None
+    start: CanonicalConfig | None = None
+    """The heads before the first step; None draws them by the seed."""
     towers: TowersConfig | None = None
     """Towers to train; None keeps both frozen."""
 
@@ -137,6 +151,19 @@ class RunConfig(BaseModel):
             raise ValueError(
                 "several captions at once and GradNorm are for frozen towers; use another loss, or "
                 "leave out towers"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _options_suit_the_start(self) -> "RunConfig":
+        if self.start is None:
+            if self.epochs == 0:
+                raise ValueError("epochs = 0 needs a start: heads that are drawn know nothing")
+            return self
+        if self.towers or self.hidden_layers or self.text_hidden_layers or not self.centre:
+            raise ValueError(
+                "a start is for linear heads over centred features of frozen towers: leave out "
+                "towers, hidden_layers, text_hidden_layers and centre"
             )
         return self
 
@@ -205,7 +232,13 @@ class RunConfig(BaseModel):
 
     @property
     def method(self) -> str:
-        """The study's name of the method: ``fixed``, ``learned τ``, ``variance × …``."""
+        """The study's name of the method: ``fixed``, ``learned τ``, ``variance × …``, ``CCA``."""
+        if self.start is not None:
+            return f"CCA, then {self._trained_by}" if self.epochs else "CCA"
+        return self._trained_by
+
+    @property
+    def _trained_by(self) -> str:
         match self.schedule:
             case ScheduleConfig(signal=signal, actuator=actuator):
                 return f"{signal} × {actuator}"

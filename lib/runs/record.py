@@ -14,7 +14,8 @@ from lib.runs.config import RunConfig
 from lib.utils.files import write_atomic
 
 EPOCH_COLUMNS = ("loss", *(f"{d}_r{k}" for d in ("i2t", "t2i") for k in (1, 5, 10)), "rsum")
-"""Per-epoch series: mean training loss, validation recalls in percent, and their sum."""
+"""Per-epoch series: mean training loss, validation recalls in percent, and their sum. A run of no
+epochs has one row, of the heads as they are and the loss 0."""
 
 STEP_COLUMNS = ("loss", "weight_i2t", "weight_t2i", "temperature", "signal_i2t", "signal_t2i")
 """Per-step series. The signals are the mean row and column variance of the batch's similarities,
@@ -33,7 +34,7 @@ class RunRecord:
         corpus_fingerprint: SHA-256 of the corpus content that the run was trained on.
         best_epoch: The epoch (from 1) with the greatest validation rSum, the first of equals.
         test: :data:`TEST_COLUMNS` to values, in percent and ranks.
-        epochs: (epochs, len(EPOCH_COLUMNS)) float64.
+        epochs: (epochs or 1, len(EPOCH_COLUMNS)) float64.
         steps: (steps, len(STEP_COLUMNS)) float32.
         collapsed: Whether the chosen model's test embeddings have all but one direction in common.
         seconds: Wall time of the run's share of its stack; never part of a comparison.
@@ -95,7 +96,7 @@ class RunRecord:
 
     def fault(self) -> str:
         """Return what is wrong with the record, "" if nothing is."""
-        if self.epochs.shape != (self.config.epochs, len(EPOCH_COLUMNS)):
+        if self.epochs.shape != (max(1, self.config.epochs), len(EPOCH_COLUMNS)):
             return f"its epochs have the shape {self.epochs.shape}"
         if self.steps.ndim != 2 or self.steps.shape[1] != len(STEP_COLUMNS):
             return f"its steps have the shape {self.steps.shape}"
@@ -145,7 +146,7 @@ def read_record(path: Path) -> RunRecord:
         best_epoch=content["best_epoch"],
         test=content["test"],
         epochs=np.array(content["epochs"], dtype=np.float64),
-        steps=np.array(content["steps"], dtype=np.float32),
+        steps=np.array(content["steps"] or np.empty((0, len(STEP_COLUMNS))), dtype=np.float32),
         collapsed=content["collapsed"],
         seconds=content["seconds"],
         made=content["made"],

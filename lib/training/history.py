@@ -105,14 +105,15 @@ class History:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done, or no run is left whose numbers are finite."""
-        return len(self.epochs) == self._configs[0].epochs or not self.alive.any()
+        """Whether all epochs are done, or no run is left whose numbers are finite. Runs of no
+        epochs have one without steps, in which their heads are scored."""
+        return len(self.epochs) == max(1, self._configs[0].epochs) or not self.alive.any()
 
     def add_epoch(self, steps: Tensor, validation: Scores) -> Tensor:
         """Add an epoch, and return the runs (R,) for which it is the best so far.
 
         Args:
-            steps: (steps, R, len(STEP_COLUMNS)).
+            steps: (steps, R, len(STEP_COLUMNS)); no steps if nothing is trained.
             validation: After the last step.
         """
         epoch = len(self.epochs) + 1
@@ -125,7 +126,8 @@ class History:
         better = rsum > self.best_rsum
         self.best_rsum = torch.where(better, rsum, self.best_rsum)
         self.best_epoch[better] = epoch
-        loss = steps[..., 0].double().mean(dim=0)
+        loss = steps[..., 0].double()
+        loss = loss.mean(dim=0) if len(loss) else loss.sum(dim=0)
         self.epochs.append(torch.cat([loss[:, None], validation.metrics[:, : RSUM + 1]], dim=-1))
         self.steps.append(steps)
         return better

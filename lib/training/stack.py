@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib.models import DualEncoder, Embeddings, ProjectionHead, matmul
-from lib.runs import RunConfig
+from lib.models import DualEncoder, Embeddings, ProjectionHead, canonical_heads, matmul
+from lib.runs import STEP_COLUMNS, RunConfig
 from lib.training.data import Gallery, Pairs, TrainingData, batches, draw_epoch
 from lib.training.history import History, Scores, StackResult, score
 from lib.training.objective import Objective
@@ -64,14 +64,22 @@ def count_weights(config: RunConfig, widths: tuple[int, int]) -> int:
 def _build_model(
     configs: Sequence[RunConfig], data: TrainingData, pairs: Sequence[Pairs]
 ) -> DualEncoder:
-    """Build the stack's heads: drawn by each run's seed, standardised on each run's pairs."""
+    """Build the stack's heads, standardised on each run's pairs: drawn by each run's seed, or as
+    the run's start sets them."""
     widths = data.image.shape[1], data.text.shape[1]
     model = init_heads(configs, widths, batch_shape=(len(configs),)).to(data.device)
-    for run, drawn in enumerate(pairs):
-        image = torch.from_numpy(drawn.image).to(data.device)
-        text = torch.from_numpy(drawn.all_captions()).to(data.device)
-        model.image.standardise(data.image[image], run)
-        model.text.standardise(data.text[text], run)
+    for run, (config, drawn) in enumerate(zip(configs, pairs, strict=True)):
+        image = data.image[torch.from_numpy(drawn.image).to(data.device)]
+        text = data.text[torch.from_numpy(drawn.all_captions()).to(data.device)]
+        model.image.standardise(image, run)
+        model.text.standardise(text, run)
+        if config.start is not None:
+            count = torch.from_numpy(drawn.caption_count).to(data.device)
+            owner = torch.repeat_interleave(count)
+            options = config.start.model_dump()
+            heads = canonical_heads(image, text, config.embedding_dim, owner=owner, **options)
+            for part, started in ((model.image, heads.image), (model.text, heads.text)):
+                part.weights[0].data[run] = started.weights[0].detach()
     if not configs[0].centre:
         model.image.mean.zero_()
         model.text.mean.zero_()
@@ -178,7 +186,8 @@ def fit_stack(
     optimiser, product = _optimiser(model, objective, shape, device)
     embed = _BatchEmbedder(model, data, configs, product)
     copies = shape.captions_at_once
-    batched = batches(shape.train_images, shape.batch_size, copies)
+    batched = batches(shape.train_images, shape.batch_size, copies) if shape.epochs else []
+    none = torch.empty(0, len(configs), len(STEP_COLUMNS), device=device)
     step = TrainingStep(objective, optimiser, shape, len(batched))
     shared = [model.image.weights[-1], model.text.weights[-1]]
     validation = _GalleryEmbedder(model, data.validation)
@@ -191,7 +200,8 @@ def fit_stack(
         for batch in batched:
             embedded = embed(images[:, batch], captions[:, batch])
             steps.append(step(pair_similarities(embedded, copies), places[:, batch], shared))
-        better = history.add_epoch(torch.stack(steps), validation.score(history.alive))
+        taken = torch.stack(steps) if steps else none
+        better = history.add_epoch(taken, validation.score(history.alive))
         for kept, parameter in zip(best, model.parameters(), strict=True):
             kept[better] = parameter.detach()[better]
     with torch.no_grad():
