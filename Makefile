@@ -4,10 +4,10 @@ PYTHON ?= python3
 RUN := .venv/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help env study test soak coverage mutants check bench book full lab clean
+.PHONY: help env study test soak coverage mutants adapters-matrix check bench book full lab clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 	@echo "The environment in .venv is made with PYTHON=$(PYTHON), and reused while it is current."
 
 # The stamp is the last thing written, so an interrupted installation has none and is done again. It
@@ -68,6 +68,9 @@ mutants: env ## break the arithmetic everywhere and see a test fail: an hour or 
 	@$(GUARD)
 	@export OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=mutants; \
 	  $(RUN) mutmut run && .venv/bin/python tests/mutants.py --again
+
+adapters-matrix: env ## try each adapter with the oldest and the newest release of its library: minutes
+	@.venv/bin/python tests/adapters_matrix.py
 
 check: env ## check style and types
 	@$(RUN) ruff check

@@ -9,6 +9,7 @@ import sys
 import time
 import tomllib
 
+import adapters_matrix
 import mutants
 import pytest
 import yaml
@@ -116,6 +117,28 @@ def test_continuous_integration_runs_the_test_command(root):
     assert os.access(script, os.X_OK)
     assert script.read_text().rstrip().endswith("\nmake test")
     assert "set -euo pipefail" in script.read_text()
+
+
+def test_the_matrix_of_versions_tries_every_adapter_and_every_test_of_its_steps(root):
+    modules = {path.stem for path in (root / "lib" / "adapters").glob("[!_]*.py")}
+    assert set(adapters_matrix.ADAPTERS) == modules
+    for requirement in adapters_matrix.bounds().values():
+        assert [bound.operator for bound in requirement.specifier] == [">="], requirement
+    tests = [
+        re.findall(r"^def (test_\w+)", (root / path).read_text(encoding="utf-8"), flags=re.M)
+        for path in adapters_matrix.TESTS
+    ]
+    selected = {
+        adapter: {name for name in [*tests[0], *tests[1]] if chosen(library.tests, name)}
+        for adapter, library in adapters_matrix.ADAPTERS.items()
+    }
+    assert all(selected.values())
+    assert set(tests[1]) <= set().union(*selected.values())
+
+
+def chosen(expression, name):
+    """Whether pytest's -k chooses a name."""
+    return eval(re.sub(r"(?!(?:and|or|not)\b)\b(\w+)", r"('\1' in name)", expression))
 
 
 def test_what_is_explained_of_mutants_is_of_lines_that_there_are(root):

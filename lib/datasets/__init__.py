@@ -1,6 +1,7 @@
 """Corpora of images with captions: samples, splits, low-data subsets, an integrity check."""
 
 import inspect
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -51,6 +52,25 @@ def load_corpus(
     return CORPORA[name](**given, **options)
 
 
+def is_named(name: str, root: str = "") -> bool:
+    """Return whether the folder of a corpus is named, by ``root`` or a variable of the environment.
+
+    If it is not, the corpus is drawn, or is looked for where downloads go.
+
+    Args:
+        name: The corpus.
+        root: As for :func:`lib.datasets.load_corpus`.
+
+    Returns:
+        Whether it is; False for an unknown name without a root.
+
+    >>> is_named("scenes"), is_named("flickr8k", "/data/flickr8k")
+    (False, True)
+    """
+    variable = getattr(CORPORA.get(name), "root_variable", "")
+    return bool(root or (variable and os.environ.get(variable)))
+
+
 def _hint(word: str, known: Iterable[str]) -> str:
     return f"{did_you_mean(word, known)}; there are: {', '.join(known)}"
 
@@ -70,6 +90,7 @@ __all__ = [
     "Scenes",
     "Split",
     "find_flickr8k",
+    "is_named",
     "load_corpus",
     "read_captions",
 ]

@@ -65,6 +65,7 @@ class Corpus(ABC):
     """
 
     redistributable: bool = False
+    root_variable: str = ""
 
     def __init__(
         self, *, name: str, samples: Sequence[Sample], report: IntegrityReport, fingerprint: str

@@ -60,6 +60,8 @@ class Flickr8k(Corpus):
     root = 'no/such/folder' is not there
     """
 
+    root_variable = "FLICKR8K_ROOT"
+
     def __init__(
         self,
         root: str | os.PathLike[str] | None = None,
@@ -154,8 +156,8 @@ def find_flickr8k(
     """
     if root:
         return _folder(Path(root), "root")
-    if configured := os.environ.get("FLICKR8K_ROOT"):
-        return _folder(Path(configured), "$FLICKR8K_ROOT")
+    if configured := os.environ.get(Flickr8k.root_variable):
+        return _folder(Path(configured), f"${Flickr8k.root_variable}")
     kept = home() / "corpora" / "flickr8k"
     if kept.is_dir():
         return kept

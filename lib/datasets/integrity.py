@@ -21,6 +21,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -210,7 +211,9 @@ def inspect_images(folder: Path, paths: Sequence[Path]) -> dict[Path, Inspection
                 inspections = list(track(results, "checking images", total=len(paths)))
             finally:
                 workers.shutdown(cancel_futures=True)
-        write_atomic(cache, json.dumps([asdict(one) for one in inspections]))
+        # A folder that cannot be written costs the check again, and nothing else.
+        with suppress(OSError):
+            write_atomic(cache, json.dumps([asdict(one) for one in inspections]))
     return dict(zip(paths, inspections, strict=True))
 
 

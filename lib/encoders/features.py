@@ -4,6 +4,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -245,15 +246,20 @@ def cached_rows(
         ValueError: A row is not finite.
     """
     folder = home() / "features" / key[:2] / key
-    folder.mkdir(parents=True, exist_ok=True)
     whole = folder / "features.npy"
     ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     shape = (int(ends[-1]), dim)
+    # Without the lock, so that a folder that cannot be written serves what it has.
+    rows = _read(whole, shape, dtype)
+    if rows is not None:
+        # An earlier process may have been killed while it removed the blocks.
+        with suppress(OSError):
+            _remove_blocks(folder)
+        return rows
+    folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
         rows = _read(whole, shape, dtype)
         if rows is not None:
-            # An earlier process may have been killed while it removed the blocks.
-            _remove_blocks(folder)
             return rows
         starts = range(0, len(lengths), BLOCK)
         blocks = [folder / f"block-{start:07d}.npy" for start in starts]

@@ -1,12 +1,13 @@
 """Return the records of runs: look up the finished ones, and train the others."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
-from lib.datasets import load_corpus
+from lib.datasets import is_named, load_corpus
 from lib.encoders import Features, extract_features, resolve_device
 from lib.models import DualEncoder
 from lib.noise import training_features
@@ -18,6 +19,7 @@ from lib.training.history import StackResult
 from lib.training.schedules import Replayed
 from lib.training.stack import count_weights, fit_stack, train_stack
 from lib.training.towers import TowerInputs, checkpoint_path, load_inputs, train_runs
+from lib.utils.files import explain, require_writable
 from lib.utils.progress import Progress, say
 
 STACK_SIZE = {"cpu": 64, "cuda": 128}
@@ -66,8 +68,9 @@ def train(
 ) -> list[RunRecord]:
     """Return the records of runs, training those that the store does not hold.
 
-    If features or a corpus's folder are named, their content decides: finished runs of other
-    content are trained again. Otherwise finished runs are taken without a look at the corpus.
+    If features or a corpus's folder are named, the latter perhaps by a variable of the
+    environment, their content decides: finished runs of other content are trained again. Otherwise
+    finished runs are taken without a look at the corpus.
 
     Finished runs are stored at once, so an interruption loses only the runs in progress. On the
     same kind of hardware the executor changes no number. Processes that share a store train each
@@ -87,13 +90,24 @@ def train(
     Raises:
         ValueError: A configuration asks for more images than the split has, or the device, the
             executor or the corpus cannot be used; nothing is trained then.
-        TrainingError: Some runs diverged, or were lost with their workers each time they were
-            tried; the others are kept.
+        TrainingError: Records cannot be kept, and nothing is trained; or some runs diverged, or
+            were lost with their workers each time they were tried, and the others are kept.
     """
     store = store or Store()
     runs = _RequestedRuns(configs, store)
-    named = bool(corpus_root) or features is not None
-    if unsettled := [*runs.configs] if named else runs.unsettled():
+
+    @cache
+    def content(corpus: str, on_bad_sample: str) -> str:
+        if features is not None:
+            return features.corpus_fingerprint
+        return load_corpus(corpus, root=corpus_root, on_bad_sample=on_bad_sample).fingerprint
+
+    def named(key: DataKey) -> str | None:
+        if features is None and not is_named(key.corpus, corpus_root):
+            return None
+        return content(key.corpus, key.on_bad_sample)
+
+    if unsettled := runs.unsettled(named):
         # Refuses bad input before the first run starts.
         loaded = _load(unsettled, features=features, corpus_root=corpus_root, device=device)
         try:
@@ -121,18 +135,23 @@ class _RequestedRuns:
         self._diverged: list[str] = []
         self._lost: list[str] = []
 
-    @property
-    def configs(self) -> list[RunConfig]:
-        """The distinct runs."""
-        return list(self._records)
+    def unsettled(self, named: Callable[[DataKey], str | None]) -> list[RunConfig]:
+        """Return the runs without a record, and those whose records are of other content than that
+        of their named corpus, or of different contents of the same corpus: only the corpus itself
+        shows which content is the present one.
 
-    def unsettled(self) -> list[RunConfig]:
-        """Return the runs without a record, and those whose records are of different contents of
-        the same corpus: only the corpus itself shows which content is the present one."""
+        Args:
+            named: Returns the fingerprint of the content that is named, or None.
+        """
         contents: dict[DataKey, set[str]] = {}
         for config, record in self._records.items():
-            if record is not None:
-                contents.setdefault(_data_key(config), set()).add(record.corpus_fingerprint)
+            if record is None:
+                continue
+            key = _data_key(config)
+            if fingerprint := named(key):
+                record = self._prefer(config, record, fingerprint)
+            found = {record.corpus_fingerprint, fingerprint or record.corpus_fingerprint}
+            contents.setdefault(key, set()).update(found)
         return [
             config
             for config, record in self._records.items()
@@ -143,8 +162,7 @@ class _RequestedRuns:
         """Return the runs with this key and no record of this corpus content."""
         for config, record in self._records.items():
             if _data_key(config) == key and record is not None:
-                # The published record may be of other content than this machine's.
-                self._records[config] = self.store.get(config, fingerprint) or record
+                self._prefer(config, record, fingerprint)
         due = [
             config
             for config, record in self._records.items()
@@ -158,6 +176,14 @@ class _RequestedRuns:
                 f"{outdated} finished runs were made by code that gave other numbers: trained again"
             )
         return due
+
+    def _prefer(self, config: RunConfig, record: RunRecord, fingerprint: str) -> RunRecord:
+        """Return and take the run's record of a content, if there is one; else keep ``record``."""
+        if record.corpus_fingerprint != fingerprint:
+            # The published record may be of other content than this machine's.
+            record = self.store.get(config, fingerprint) or record
+            self._records[config] = record
+        return record
 
     def leased(
         self, stacks: Iterable[Sequence[RunConfig]], fingerprint: str
@@ -246,11 +272,20 @@ def _train_due(
     device: str,
 ) -> None:
     """Train runs on the same inputs, except those that another process finishes meanwhile."""
+    if not due:
+        return
+    try:
+        require_writable(runs.store.folder)
+    except OSError as error:
+        raise TrainingError(
+            f"{len(due)} runs are to be trained, and their records cannot be kept: "
+            f"{explain(error)}. Set STUDY_HOME to a folder that can be written"
+        ) from error
     fingerprint = inputs.data.corpus_fingerprint
     if isinstance(inputs, TowerInputs):
         for leased in runs.leased([due], fingerprint):
             train_runs(leased, inputs, replayed, runs.add)
-    elif due:
+    else:
         stacks = [due] if executor else _stacks(due, inputs.data)
         with Progress(f"training on {due[0].corpus}", total=len(due)) as progress:
             for leased in runs.leased(stacks, fingerprint):

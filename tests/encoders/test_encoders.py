@@ -1,5 +1,9 @@
 """Towers and their feature cache: what determines a feature, damage, interruption, devices."""
 
+import errno
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -163,6 +167,26 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped(corpus, monkeypatch,
     np.testing.assert_array_equal(after.image, undisturbed.image)
     np.testing.assert_array_equal(after.text, undisturbed.text)
     assert not list(study_home.rglob("block-*"))
+
+
+@pytest.mark.usefixtures("quick")
+def test_finished_features_are_read_from_a_folder_that_cannot_be_written(
+    corpus, monkeypatch, study_home
+):
+    first = extract_features(corpus, *TOWERS, device="cpu")
+    left = next(study_home.rglob("features.npy")).with_name("block-0000000.npy")
+    left.touch()
+
+    def refuse(path, *_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    for method in ("mkdir", "unlink", "touch"):
+        monkeypatch.setattr(Path, method, refuse)
+    monkeypatch.setattr(features, "FileLock", refuse)
+    again = extract_features(corpus, *TOWERS, device="cpu")
+    np.testing.assert_array_equal(again.image, first.image)
+    np.testing.assert_array_equal(again.text, first.text)
+    assert left.exists()
 
 
 @pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnet-lite1"])

@@ -1,5 +1,6 @@
 """Threads, processes and clusters train to the same numbers, even if workers die."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecu
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -356,10 +358,44 @@ def test_a_published_run_of_other_content_hides_no_run_of_this_machine(tmp_path,
     assert first.corpus_fingerprint == theirs[0].corpus_fingerprint
 
 
-def test_a_corpus_whose_folder_is_named_is_read_though_all_runs_are_finished(train_small, tmp_path):
-    train_small([config(corpus="flickr8k")])
+@pytest.mark.parametrize("by", ["corpus_root", "variable"])
+def test_a_corpus_whose_folder_is_named_is_read_though_all_runs_are_finished(
+    train_small, tmp_path, monkeypatch, by
+):
+    monkeypatch.delenv("FLICKR8K_ROOT", raising=False)
+    run = config(corpus="flickr8k")
+    (first,) = train_small([run])
+    (again,) = train_small([run], features=None)
+    assert_all_the_same([again], [first])
+    options = {"corpus_root": str(tmp_path)} if by == "corpus_root" else {}
+    if by == "variable":
+        monkeypatch.setenv("FLICKR8K_ROOT", str(tmp_path))
     with pytest.raises(ValueError, match=str(tmp_path)):
-        train_small([config(corpus="flickr8k")], features=None, corpus_root=str(tmp_path))
+        train_small([run], features=None, **options)
+
+
+def test_a_named_corpus_of_the_same_content_needs_no_features(train_small, monkeypatch, tmp_path):
+    (first,) = train_small([config(corpus="flickr8k")])
+    same = SimpleNamespace(fingerprint=first.corpus_fingerprint)
+    monkeypatch.setattr(trainer, "load_corpus", lambda *_, **__: same)
+    monkeypatch.setattr(trainer, "extract_features", lambda *_: pytest.fail("features are read"))
+    options = {"features": None, "corpus_root": str(tmp_path)}
+    assert_all_the_same(train_small([config(corpus="flickr8k")], **options), [first])
+
+
+def test_a_store_that_cannot_be_written_serves_its_runs_and_trains_none(
+    train_small, features, monkeypatch
+):
+    (first,) = train_small([config()])
+
+    def refuse(folder):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(folder))
+
+    monkeypatch.setattr(trainer, "require_writable", refuse)
+    monkeypatch.setattr(trainer, "train_stack", lambda *_: pytest.fail("a run was trained"))
+    assert_all_the_same(train_small([config()]), [first])
+    with pytest.raises(TrainingError, match=r"1 runs are to be .* kept: .*: Read-only file system"):
+        train_small([config(), config(seed=1)])
 
 
 def test_runs_of_an_older_results_version_are_trained_again(train_small, monkeypatch, capsys):
