@@ -17,10 +17,11 @@ import pandas as pd
 from lib.runs.bundle import Bundle, read_bundle
 from lib.runs.config import RESULTS_VERSION, RunConfig
 from lib.runs.leases import Leases
+from lib.runs.plan import stop
 from lib.runs.record import RunRecord, read_record, write_record
 from lib.runs.tables import DamagedTableError, read_table, write_table
 from lib.utils.files import home
-from lib.utils.version import RECORDS_VARIABLE
+from lib.utils.version import PLAN_VARIABLE, RECORDS_VARIABLE
 
 
 class Store:
@@ -118,6 +119,8 @@ class Store:
         if self._published is not None:
             paths.insert(0, self._published / "tables" / file)
         table = _first_intact(paths, file)
+        if table is None and (plan := os.environ.get(PLAN_VARIABLE)):
+            stop(Path(plan), f"the table {name} is computed")
         while table is None:
             with self.leases.take([file]) as taken:
                 # Another process may have written it before this one got the lease.

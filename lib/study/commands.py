@@ -36,6 +36,7 @@ from lib.study.catalogue import (
     read_notebook,
 )
 from lib.study.execution import execute
+from lib.study.planning import plans
 from lib.study.preflight import check_needs, for_a_busy_machine
 from lib.study.publish import publish_picture, publish_records
 from lib.study.shell import Failure, Json, Root, explained, writable
@@ -177,6 +178,10 @@ def run(
     log: Annotated[
         Path | None, typer.Option(help="File to which the lines of progress are appended.")
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only say how many runs would be trained, and how long."),
+    ] = False,
     root: Root = None,
 ) -> None:
     """Run notebooks and write executed copies. Finished training runs are not repeated."""
@@ -195,6 +200,10 @@ def run(
         environment = {} if executor is None else {EXECUTOR_VARIABLE: _checked(executor)}
         for notebook in chosen:
             check_needs(notebook.name, settings[notebook.name])
+        if dry_run:
+            for line in plans(chosen, settings):
+                typer.echo(line)
+            return
         for path in _run(catalogue, chosen, settings, folder, environment, log):
             typer.echo(path)
 

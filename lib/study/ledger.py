@@ -152,6 +152,13 @@ def find_setting(records: Sequence[RunRecord], text: str, *, best: bool = False)
         )
     if len(fitting) == 1:
         return fitting[0]
+    kinds = {_kind(record) for setting in fitting for record in setting.records.values()}
+    if best and len(kinds) > 1:
+        raise LedgerError(
+            f"{text!r} fits runs on {trained_on(fitting)}, among which --best would compare what "
+            "cannot be compared; choose with --where corpus=…, train_images=… or "
+            "corpus_fingerprint=…"
+        )
     if best:
         shared = set.intersection(*(set(setting.records) for setting in fitting))
         if shared:
@@ -178,12 +185,14 @@ class SettingComparison:
         seeds: The compared seeds.
         unpaired: Seeds that only one of the two has.
         differs: The fields in which the two configurations differ, with both values.
+        trained_on: The corpus, its content and the numbers of training images.
     """
 
     table: pd.DataFrame
     seeds: tuple[int, ...]
     unpaired: tuple[int, ...]
     differs: Mapping[str, tuple[Any, Any]]
+    trained_on: str
 
 
 def compare(
@@ -225,7 +234,21 @@ def compare(
         if name != "seed" and ours.get(name) != theirs.get(name)
     }
     unpaired = tuple(sorted(a.records.keys() ^ b.records.keys()))
-    return SettingComparison(compared, seeds, unpaired, differs)
+    return SettingComparison(compared, seeds, unpaired, differs, trained_on([a, b]))
+
+
+def trained_on(settings: Iterable[Setting]) -> str:
+    """Return the corpora that settings were trained on, with their contents and sizes."""
+    runs = [record for setting in settings for record in setting.records.values()]
+    contents = {(r.config.corpus, r.corpus_fingerprint[:SHORT_ID]) for r in runs}
+    sizes = sorted({record.config.train_images for record in runs})
+    corpora = " and ".join(f"{corpus} of content {print_}" for corpus, print_ in sorted(contents))
+    return f"{corpora}, {' and '.join(f'{size:,}' for size in sizes)} training images"
+
+
+def _kind(record: RunRecord) -> tuple[str, str, int]:
+    """Return what runs must have in common for one to be better than another."""
+    return record.config.corpus, record.corpus_fingerprint, record.config.train_images
 
 
 def _row(record: RunRecord) -> dict[str, Any]:

@@ -104,6 +104,7 @@ def compare(
             "seeds": compared.seeds,
             "unpaired_seeds": compared.unpaired,
             "differs": compared.differs,
+            "trained_on": compared.trained_on,
             "margin": margin,
             "comparisons": compared.table.to_dict("records"),
         }
@@ -205,7 +206,7 @@ def _run_row(record: "RunRecord", constants: str) -> dict[str, str]:
         "i2t R@1": f"{test['i2t_r1']:.1f}",
         "t2i R@1": f"{test['t2i_r1']:.1f}",
         "rSum": f"{test['rsum']:.1f}",
-        "when": record.made.get("date", "?"),
+        "when": record.made.get("date", "?")[:16].replace("T", " "),
         "s": f"{record.seconds:.1f}",
         "code": record.made.get("code", "?"),
         "constants": constants,
@@ -246,7 +247,7 @@ def _print(rows: Sequence[dict[str, str]]) -> None:
 
 
 def _print_comparison(a: str, b: str, compared: "SettingComparison", margin: float) -> None:
-    typer.echo(f"A  {a}\nB  {b}")
+    typer.echo(f"A  {a}\nB  {b}\non {compared.trained_on}")
     left = f"; seeds {list(compared.unpaired)} have no partner" if compared.unpaired else ""
     typer.echo(
         f"{len(compared.seeds)} paired seeds{left}; differences within ±{margin:g} are none\n"

@@ -178,11 +178,11 @@ class History:
 
 
 def circumstances(device: torch.device) -> dict[str, str]:
-    """Return how a record was made: date, device, versions."""
+    """Return how a record was made: moment in UTC, device, versions."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "code": code_version(),
-        "date": datetime.date.today().isoformat(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": f"{device.type} ({name})",
         "python": platform.python_version(),
         "torch": torch.__version__,

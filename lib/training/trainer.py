@@ -1,10 +1,12 @@
 """Return the records of runs: look up the finished ones, and train the others."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lib.datasets import is_named, load_corpus
@@ -12,6 +14,7 @@ from lib.encoders import Features, extract_features, resolve_device
 from lib.models import DualEncoder
 from lib.noise import training_features
 from lib.runs import RunConfig, RunRecord, Store
+from lib.runs.plan import note_runs, stop
 from lib.training.data import TrainingData
 from lib.training.distribute import Payload, TrainingError, distribute
 from lib.training.executors import open_executor, workers_of
@@ -21,6 +24,7 @@ from lib.training.stack import count_weights, fit_stack, train_stack
 from lib.training.towers import TowerInputs, checkpoint_path, load_inputs, train_runs
 from lib.utils.files import explain, require_writable
 from lib.utils.progress import Progress, say
+from lib.utils.version import PLAN_VARIABLE
 
 STACK_SIZE = {"cpu": 64, "cuda": 128}
 """Most runs per stack, by kind of device."""
@@ -95,6 +99,11 @@ def train(
     """
     store = store or Store()
     runs = _RequestedRuns(configs, store)
+    if plan := os.environ.get(PLAN_VARIABLE):
+        due = [config for config, record in runs.records.items() if record is None]
+        replayed = _RequestedRuns([c.source for c in due if c.source], store).records
+        planned = note_runs(Path(plan), {**replayed, **runs.records})
+        return [planned[config] for config in configs]
 
     @cache
     def content(corpus: str, on_bad_sample: str) -> str:
@@ -134,6 +143,11 @@ class _RequestedRuns:
         self._records = {config: store.get(config) for config in dict.fromkeys(configs)}
         self._diverged: list[str] = []
         self._lost: list[str] = []
+
+    @property
+    def records(self) -> Mapping[RunConfig, RunRecord | None]:
+        """The distinct runs, with their records so far."""
+        return self._records
 
     def unsettled(self, named: Callable[[DataKey], str | None]) -> list[RunConfig]:
         """Return the runs without a record, and those whose records are of other content than that
@@ -336,6 +350,8 @@ def retrain(
         ValueError: As :func:`train`, or a run's towers are trained with its heads.
         TrainingError: A run's loss stopped being finite.
     """
+    if plan := os.environ.get(PLAN_VARIABLE):
+        stop(Path(plan), "heads are trained again for what is measured on their embeddings")
     if any(config.towers for config in configs):
         raise ValueError("towers that are trained are not kept, so there are no heads over them")
     options: dict[str, Any] = {"features": features, "corpus_root": corpus_root, "device": device}

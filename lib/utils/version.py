@@ -9,6 +9,8 @@ EXECUTOR_VARIABLE = "STUDY_EXECUTOR"
 """The executor of sweeps that get none, as in :mod:`lib.training.executors`."""
 RECORDS_VARIABLE = "STUDY_RECORDS_LOG"
 """The file to which an execution adds the names of the runs and tables that it used."""
+PLAN_VARIABLE = "STUDY_PLAN"
+"""The file to which an execution that only plans adds the runs that it asks for."""
 
 PACKAGE = "variance-study"
 

@@ -17,7 +17,7 @@ from notebook_maker import write_study
 from typer.testing import CliRunner
 
 from lib.chapters.parameters import defaults
-from lib.runs import Store
+from lib.runs import RunConfig, Store
 from lib.study.catalogue import load_catalogue, parse_pairs
 from lib.study.commands import app
 from lib.study.execution import NotebookFailure
@@ -555,3 +555,38 @@ def test_a_narrow_encoding_gets_replacements(encoding, root):
     assert done.returncode == 0, done.stderr
     assert b"Traceback" not in done.stderr
     assert done.stdout.decode(encoding).split()[-1] == "2"
+
+
+TRAINS = """
+from lib.runs import RunConfig, Store
+from lib.training import Lab
+lab = Lab(Store(), device="cpu")
+lab.train([RunConfig(corpus="scenes", seed=seed) for seed in range(seeds)])
+"""
+
+
+def test_a_dry_run_counts_runs_and_trains_none(study, study_home, monkeypatch):
+    """One of three runs is finished; another notebook asks for these and ends in a figure."""
+    monkeypatch.setenv("STUDY_RECORDS", "")
+    store = Store()
+    store.put(finished(corpus="scenes", seed=1, epochs=RunConfig().epochs))
+    ends = f"{TRAINS}\nlist(lab.retrain([RunConfig(corpus='scenes')]))"
+    write_study(study, corpus=TRAINS, baseline=ends, main_comparison="1")
+    before = sorted(study_home.rglob("*.json"))
+    done = study_command("run", "corpus", "baseline", "main-comparison", "--dry-run")
+    assert done.exit_code == 0, done.output
+    counted = dict(line.split(": ") for line in done.stdout.splitlines())
+    assert counted["corpus"].startswith("3 runs, 1 finished, 2 to train, about ")
+    assert counted["baseline"].startswith("at least 3 runs, 1 finished, 2 to train, about ")
+    assert counted["main-comparison"] == "0 runs, 0 finished, 0 to train"
+    together = counted["together, each run once"]
+    assert together.startswith("at least 3 runs, 1 finished, 2 to train, about ")
+    assert sorted(study_home.rglob("*.json")) == before
+    assert not (study / "_build").exists()
+
+
+def test_a_dry_run_fails_as_a_run_would(study):
+    write_study(study, corpus="1 / 0")
+    done = study_command("run", "corpus", "--dry-run")
+    assert done.exit_code == 1
+    assert "ZeroDivisionError" in done.output

@@ -108,6 +108,25 @@ def test_several_settings_are_listed_and_best_is_taken_on_validation_alone():
         find_setting([RUNS[0], finished(seed=1, temperature=0.05)], "fixed", best=True)
 
 
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"train_images": 300}, "300 and 1,000 training images"),
+        ({"fingerprint": "0123456789"}, "scenes of content 01234567 and scenes of content abc"),
+        ({"corpus": "flickr8k"}, "flickr8k of content abc and scenes of content abc"),
+    ],
+)
+def test_the_best_of_several_corpora_contents_or_sizes_is_refused(other, named):
+    among = [*RUNS[:2], finished(90, temperature=0.05, **other)]
+    with pytest.raises(LedgerError, match=f"fits runs on .*{named}"):
+        find_setting(among, "fixed", best=True)
+
+
+def test_a_comparison_says_what_was_trained_on():
+    duel = compare(find_setting(RUNS, "gamma=10"), find_setting(RUNS[:4], "fixed"))
+    assert duel.trained_on == "scenes of content abc, 1,000 training images"
+
+
 def test_a_comparison_is_paired_over_the_common_seeds():
     """Differences 1.0, 1.1 and 1.2: mean 1.1, sd 0.1, interval ± 4.3027 · 0.1 / √3."""
     a, b = find_setting(RUNS, "gamma=10"), find_setting(RUNS[:4], "fixed")
