@@ -21,7 +21,7 @@ from lib.runs.plan import stop
 from lib.runs.record import RunRecord, read_record, write_record
 from lib.runs.tables import DamagedTableError, read_table, write_table
 from lib.utils.files import home
-from lib.utils.version import PLAN_VARIABLE, RECORDS_VARIABLE
+from lib.utils.version import CONTENT, PLAN_VARIABLE, RECORDS_VARIABLE
 
 
 class Store:
@@ -57,7 +57,7 @@ class Store:
         for look in (self._bundled, lambda name: self._read(self._path(name))):
             record = look(run_id)
             if record is not None and fingerprint in (None, record.corpus_fingerprint):
-                _note_use("run", run_id)
+                _note_run(record)
                 return record
         return None
 
@@ -82,7 +82,7 @@ class Store:
                 "holds numbers that are not finite, so it is not kept"
             )
         write_record(record, self._path(record.config.run_id))
-        _note_use("run", record.config.run_id)
+        _note_run(record)
 
     def records(self) -> list[RunRecord]:
         """Return every finished run of the current results version, in order of run id."""
@@ -191,8 +191,14 @@ def _published_folder() -> Path | None:
     return Path(__file__).resolve().parent.parent.parent / "book" / "results" / "records"
 
 
+def _note_run(record: RunRecord) -> None:
+    _note_use("run", record.config.run_id)
+    _note_use(CONTENT, f"{record.config.corpus} {record.corpus_fingerprint}")
+
+
 def _note_use(kind: str, name: str) -> None:
-    """Append the name of a used run or table to ``$STUDY_RECORDS_LOG``, for its publication."""
+    """Append the name of a used run or table, or of the content that a run was trained on, to
+    ``$STUDY_RECORDS_LOG``."""
     if log := os.environ.get(RECORDS_VARIABLE):
         with Path(log).open("a", encoding="utf-8") as file:
             file.write(f"{kind} {name}\n")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import lib
 from lib.utils.files import write_atomic
+from lib.utils.version import CONTENT, RECORDS_VARIABLE
 
 if TYPE_CHECKING:
     from jupyter_client.manager import AsyncKernelManager
@@ -21,6 +22,9 @@ SECONDS_FOR_OUTPUT = 120
 SOURCE_LINES_SHOWN = 8
 MESSAGE_CHARACTERS_SHOWN = 3000
 LOG_LINES_SHOWN = 15
+CONTENTS = "corpus_contents"
+"""The metadata of an executed copy that name the corpora, and the fingerprints of their contents,
+that its runs were trained on."""
 
 
 class NotebookFailure(RuntimeError):
@@ -58,7 +62,8 @@ def execute(
     failed = target.with_name(f"{target.stem}.failed.ipynb")
     with tempfile.TemporaryDirectory(prefix="study-") as folder:
         scratch = Path(folder)
-        partial = scratch / target.name
+        partial, used = scratch / target.name, scratch / "used.log"
+        variables = {**(environment or {}), RECORDS_VARIABLE: str(used)}
         try:
             execute_notebook(
                 _escape(source),
@@ -68,7 +73,7 @@ def execute(
                 progress_bar=False,
                 start_timeout=SECONDS_TO_START,
                 iopub_timeout=SECONDS_FOR_OUTPUT,
-                kernel_manager_class=_kernel_manager(scratch, environment or {}),
+                kernel_manager_class=_kernel_manager(scratch, variables),
             )
         except Exception as error:
             where = ""
@@ -87,7 +92,14 @@ def execute(
                 f"notebook {source.stem!r} is not done: {unfinished}\n"
                 f"What was run so far is in {failed}"
             )
+        lines = used.read_text(encoding="utf-8").splitlines() if used.exists() else []
+        if log := (environment or {}).get(RECORDS_VARIABLE):
+            with Path(log).open("a", encoding="utf-8") as file:
+                file.writelines(f"{line}\n" for line in lines)
     clean(notebook, replaced or {})
+    named = (line.partition(" ") for line in lines)
+    if contents := sorted({content for kind, _, content in named if kind == CONTENT}):
+        notebook.metadata[CONTENTS] = contents
     written: str = nbformat.writes(notebook)  # type: ignore[no-untyped-call]
     write_atomic(target, written.rstrip("\n") + "\n")
     failed.unlink(missing_ok=True)

@@ -8,7 +8,10 @@ from pathlib import Path
 EXECUTOR_VARIABLE = "STUDY_EXECUTOR"
 """The executor of sweeps that get none, as in :mod:`lib.training.executors`."""
 RECORDS_VARIABLE = "STUDY_RECORDS_LOG"
-"""The file to which an execution adds the names of the runs and tables that it used."""
+"""The file to which an execution adds the names of the runs and tables that it used, and the
+corpora's contents that the runs were trained on."""
+CONTENT = "content"
+"""How that file names a content."""
 PLAN_VARIABLE = "STUDY_PLAN"
 """The file to which an execution that only plans adds the runs that it asks for."""
 

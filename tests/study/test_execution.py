@@ -7,11 +7,13 @@ import time
 
 import nbformat
 import pytest
+from finished import EPOCHS, finished
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from notebook_maker import write_notebook
 
 from lib.chapters.parameters import MODELS
 from lib.chapters.shared.checking import parameters_cell
+from lib.runs import Store
 from lib.study.execution import NotebookFailure, clean, execute
 from lib.study.terminal import follow
 
@@ -154,3 +156,23 @@ def test_a_cell_that_leaves_early_does_not_make_a_page(tmp_path, way):
     with pytest.raises(NotebookFailure, match=r"not done: cell \d of \d .*\n.*failed\.ipynb"):
         execute(source, target, {})
     assert [path.name for path in target.parent.iterdir()] == ["corpus.failed.ipynb"]
+
+
+def test_the_copy_names_the_contents_that_its_runs_were_trained_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDY_RECORDS", "")
+    store = Store()
+    for fingerprint, seed in (("abc", 0), ("def", 1), ("abc", 2)):
+        store.put(finished(fingerprint=fingerprint, seed=seed))
+    reads = f"""
+from lib.runs import RunConfig, Store
+[Store().get(RunConfig(epochs={EPOCHS}, seed=seed)) for seed in (0, 1, 2, 3)]
+"""
+    source = write_notebook(tmp_path / "source.ipynb", "x = 1", reads)
+    log, target = tmp_path / "used.log", tmp_path / "copy.ipynb"
+    execute(source, target, {}, {"STUDY_RECORDS_LOG": str(log)})
+    copy = nbformat.read(target, as_version=4)
+    assert copy.metadata["corpus_contents"] == ["scenes abc", "scenes def"]
+    assert log.read_text().count("run ") == 3
+    none = write_notebook(tmp_path / "none.ipynb", "x = 1", "print(x)")
+    execute(none, target, {})
+    assert "corpus_contents" not in nbformat.read(target, as_version=4).metadata
