@@ -56,8 +56,10 @@ def cached_backward(
     >>> loss > 0, image_head.weight.grad.shape
     (tensor(True), torch.Size([2, 3]))
     """
-    if micro_batch < 1:
-        raise ValueError(f"micro_batch must be 1 or more; it is {micro_batch}")
+    if not isinstance(micro_batch, int) or micro_batch < 1:
+        raise ValueError(f"micro_batch must be a whole number from 1 on; it is {micro_batch}")
+    if not torch.is_grad_enabled():
+        raise ValueError("cached_backward computes gradients: call it outside torch.no_grad")
     if len(encoders) != len(batch):
         raise ValueError(f"batch holds {len(batch)} inputs for {len(encoders)} encoders")
     counts = [_count(inputs) for inputs in batch]
@@ -112,7 +114,8 @@ class _RandomState:
         """Start from this state; afterwards, put back the state that was met."""
         with torch.random.fork_rng(devices=self.devices):
             torch.set_rng_state(self.host)
-            set_device_states(self.devices, self.states)
+            if self.devices:
+                set_device_states(self.devices, self.states)
             yield
 
 

@@ -6,14 +6,20 @@ query). A constant is a number, or (...) with one number per run of a stack.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..schedulers._checks import Number, check_number, check_similarity, check_temperature
+from ..schedulers._checks import (
+    Number,
+    check_number,
+    check_similarity,
+    check_temperature,
+    fitted,
+)
 from ..schedulers.actuators import Schedule
 
 
@@ -78,8 +84,7 @@ def label_smoothing(similarity: Tensor, temperature: Number, epsilon: Number) ->
             [0.5633, 0.5633]])
     """
     logits = _logits(similarity, temperature)
-    check_number("epsilon", epsilon, "in [0, 1]", lambda value: 0 <= value <= 1)
-    epsilon = _aligned(epsilon, logits)
+    epsilon = _constant("epsilon", epsilon, logits, "in [0, 1]", lambda value: 0 <= value <= 1)
     mean = torch.stack([logits.mean(dim=-1), logits.mean(dim=-2)], dim=-2)
     return _partition(logits) - (1 - epsilon) * _positives(logits) - epsilon * mean
 
@@ -147,10 +152,11 @@ def hardest_negatives(
             [0.0000, 0.3000]])
     """
     check_similarity(similarity)
-    check_number("margin", margin, "positive and finite", lambda value: value > 0)
+    check_temperature(temperature, similarity.shape[:-2])
+    margin = _constant("margin", margin, similarity, "positive and finite", lambda v: v > 0)
     others = _negatives(similarity, group)
     hardest = torch.stack([others.amax(dim=-1), others.amax(dim=-2)], dim=-2)
-    return F.relu(_aligned(margin, similarity) + hardest - _positives(similarity))
+    return F.relu(margin + hardest - _positives(similarity))
 
 
 def sigmoid(
@@ -188,8 +194,8 @@ def sigmoid(
     tensor([[1.3863, 1.3863],
             [1.3863, 1.3863]])
     """
-    check_number("bias", bias, "finite", math.isfinite)
-    logits = _logits(similarity, temperature) + _aligned(bias, similarity)
+    logits = _logits(similarity, temperature)
+    logits = logits + _constant("bias", bias, logits, "finite", math.isfinite)
     sign = 2 * _same_group(logits, group).to(logits.dtype) - 1
     decisions = -F.logsigmoid(sign * logits)
     return torch.stack([decisions.sum(dim=-1), decisions.sum(dim=-2)], dim=-2)
@@ -264,9 +270,10 @@ def rince(similarity: Tensor, temperature: Number, q: Number, density: Number = 
             [0., 0.]])
     """
     logits = _logits(similarity, temperature)
-    for name, value in {"q": q, "density": density}.items():
-        check_number(name, value, "in (0, 1]", lambda value: 0 < value <= 1)
-    q, density = _aligned(q, logits), _aligned(density, logits)
+    q, density = (
+        _constant(name, value, logits, "in (0, 1]", lambda value: 0 < value <= 1)
+        for name, value in {"q": q, "density": density}.items()
+    )
     partition = density.log() + _partition(logits)
     # expm1 keeps the digits of the difference at a small q.
     return (torch.expm1(q * partition) - torch.expm1(q * _positives(logits))) / q
@@ -443,9 +450,18 @@ def _aligned(value: Number, like: Tensor) -> Tensor:
     return tensor[..., None, None]
 
 
+def _constant(
+    name: str, value: Number, like: Tensor, rule: str, good: Callable[[float], bool]
+) -> Tensor:
+    """Return a checked constant, aligned."""
+    value = fitted(name, value, like.shape[:-2])
+    check_number(name, value, rule, good)
+    return _aligned(value, like)
+
+
 def _logits(similarity: Tensor, temperature: Number) -> Tensor:
     check_similarity(similarity)
-    check_temperature(temperature)
+    temperature = check_temperature(temperature, similarity.shape[:-2])
     return similarity / _aligned(temperature, similarity)
 
 
@@ -461,12 +477,26 @@ def _same_group(matrix: Tensor, group: Tensor | None) -> Tensor:
     """Return whether a row and a column are of one group, (..., B, B) or (B, B)."""
     if group is None:
         return torch.eye(matrix.shape[-1], dtype=torch.bool, device=matrix.device)
-    if group.shape not in (matrix.shape[:-1], matrix.shape[-1:]):
-        raise ValueError(
-            f"group must be (..., B) = {tuple(matrix.shape[:-1])}, or (B,), the group of each "
-            f"pair of the batch; its shape is {tuple(group.shape)}"
-        )
+    group = as_group(group, matrix.shape[:-1]).to(matrix.device)
     return group.unsqueeze(-1) == group.unsqueeze(-2)
+
+
+def as_group(group: Tensor | Sequence[int], shape: tuple[int, ...]) -> Tensor:
+    """Return the group of each row, for a batch of ``shape`` (..., B), as a tensor.
+
+    Raises:
+        ValueError: ``group`` is not integers of ``shape``, or (B,).
+    """
+    wanted = f"group must be (..., B) = {tuple(shape)}, or (B,), of integers, one per row of the "
+    wanted += "batch: its image"
+    try:
+        tensor = torch.as_tensor(group)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{wanted}; it is {group!r}") from None
+    integers = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+    if tuple(tensor.shape) not in (tuple(shape), tuple(shape[-1:])) or not integers:
+        raise ValueError(f"{wanted}; it is {tuple(tensor.shape)} of {tensor.dtype}")
+    return tensor
 
 
 def _negatives(matrix: Tensor, group: Tensor | None) -> Tensor:

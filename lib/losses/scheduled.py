@@ -9,17 +9,21 @@ from torch import Tensor, nn
 
 from ..schedulers._checks import (
     Number,
+    check_is_tensor,
     check_number,
+    check_temperature,
+    fitted,
     is_readable,
+    is_tiny_float,
     is_traced,
     is_transformed,
     refuse_not_finite,
 )
-from ..schedulers._state import State, copy_state, follow, put_back
+from ..schedulers._state import State, copy_state, follow, in_single, put_back
 from ..schedulers.actuators import Schedule
-from ..schedulers.scheduler import Fixed, Scheduler, in_single, neutral_schedule
+from ..schedulers.scheduler import Fixed, Scheduler, neutral_schedule
 from .gather import gather_groups, gather_pairs
-from .per_query import LOSSES, weighted_mean
+from .per_query import LOSSES, as_group, weighted_mean
 
 
 class ScheduledContrastiveLoss(nn.Module):
@@ -86,12 +90,13 @@ class ScheduledContrastiveLoss(nn.Module):
         skip_single: bool = False,
     ) -> None:
         super().__init__()
-        if not (math.isfinite(temperature) and temperature > 0):
-            raise ValueError(f"temperature must be positive and finite; it is {temperature}")
+        check_temperature(temperature, ())
         if loss not in LOSSES:
             raise ValueError(f"loss {loss!r} is unknown; the losses are {', '.join(LOSSES)}")
         LOSSES[loss].check(constant)
-        self.scheduler = Scheduler() if scheduler is None else scheduler
+        scheduler = Scheduler() if scheduler is None else scheduler
+        check_scheduler(scheduler)
+        self.scheduler = scheduler
         self.temperature = temperature
         self.gather = gather
         self.check_finite = check_finite
@@ -167,7 +172,8 @@ class ScheduledContrastiveLoss(nn.Module):
                 message names the argument. The scheduler's state does not change.
         """
         check_embeddings(image_embeddings, text_embeddings)
-        check_group(group, image_embeddings)
+        if group is not None:
+            group = as_group(group, image_embeddings.shape[:-1])
         image, text, group, images = self._rows(image_embeddings, text_embeddings, group)
         if images < 2 and not self.skip_single:
             raise ValueError(
@@ -178,12 +184,18 @@ class ScheduledContrastiveLoss(nn.Module):
         if similarity.dtype in (torch.float16, torch.bfloat16):
             similarity = similarity.float()
         scale = self._scale(logit_scale, similarity)
-        if images < 2:
-            return _connected(0 * scale * similarity.sum(dim=(-2, -1)), logit_bias)
-        tau = 1 / _number(scale)
-        given = image, text, scale
+        bias = None if logit_bias is None else _fitted("logit_bias", logit_bias, similarity)
         checked = self.check_finite and not is_traced(similarity)
+        if images < 2:
+            zero = _connected(0 * scale * similarity.sum(dim=(-2, -1)), bias)
+            if checked and not _is_finite(zero):
+                _refuse(image, text, scale, self.scheduler)
+            return zero
+        unused: Number | None = None
+        tau = 1 / _number(scale)
         scheduler = self.scheduler
+        check_scheduler(scheduler)
+        given = image, text, scale, scheduler
         steps = self.training and torch.is_grad_enabled()
         if not steps or type(scheduler) is Fixed:
             schedule = neutral_schedule(similarity, tau)
@@ -195,11 +207,15 @@ class ScheduledContrastiveLoss(nn.Module):
             if sets_temperature is None:
                 scale = scale * (tau / schedule.temperature)
             elif sets_temperature:
+                unused = scale
                 scale = 1 / schedule.temperature
-        loss = self._weighted(similarity, scale, schedule, logit_bias, group)
-        if checked and not _is_finite(loss):
+        loss = self._weighted(similarity, scale, schedule, bias, group)
+        loss = _connected(loss, unused)
+        if checked and not (_is_finite(loss) and _is_positive(given[2])):
             if steps and self.advances and self._before and self._before[0] is scheduler:
                 put_back(*self._before)
+            if group is not None and bool((group == group[..., :1]).all()):
+                raise ValueError("group has one group only: there are no negatives")
             _refuse(*given)
         if steps and not is_transformed(similarity):
             self._latest = Schedule(*(part.detach() for part in schedule))
@@ -231,15 +247,7 @@ class ScheduledContrastiveLoss(nn.Module):
     def _scale(self, logit_scale: Number | None, similarity: Tensor) -> Number:
         """Return 1 / τ: a number, or a tensor (...) on the device of the similarities."""
         scale = 1 / self.temperature if logit_scale is None else logit_scale
-        if isinstance(scale, Tensor):
-            scale = scale.to(similarity.device)
-            if similarity.dim() == 2 and scale.numel() == 1:
-                scale = scale.reshape(())
-            if scale.shape not in ((), similarity.shape[:-2]):
-                raise ValueError(
-                    "logit_scale must be a number, or (...) with the leading axes of the "
-                    f"embeddings, {tuple(similarity.shape[:-2])}; its shape is {tuple(scale.shape)}"
-                )
+        scale = _fitted("logit_scale", scale, similarity)
         check_number("logit_scale", scale, "1 / τ, positive and finite", lambda value: value > 0)
         return scale
 
@@ -283,7 +291,8 @@ class ScheduledContrastiveLoss(nn.Module):
                 constant, bias = bias, None
             # A stack of one, in which numbers are not checked: this module does that.
             losses = LOSSES[name](similarity[None], 1 / scale, constant, group=group)[0]
-            return _connected(weighted_mean(losses, schedule), bias)
+            # Not every loss divides by the temperature.
+            return _connected(_connected(weighted_mean(losses, schedule), bias), scale)
         if isinstance(scale, Tensor) and scale.dim():
             scale = scale[..., None, None]
         logits = similarity * scale
@@ -302,6 +311,9 @@ class ScheduledContrastiveLoss(nn.Module):
 def check_embeddings(image_embeddings: Tensor, text_embeddings: Tensor) -> None:
     """Raise a ValueError if embeddings are not (..., B, d) both, or (B, d) and (B, K, d), of floats
     on one device."""
+    both = image_embeddings, text_embeddings
+    for name, embeddings in zip(("image_embeddings", "text_embeddings"), both, strict=True):
+        check_is_tensor(name, embeddings)
     image, text = tuple(image_embeddings.shape), tuple(text_embeddings.shape)
     if len(image) < 2:
         raise ValueError(f"image_embeddings must be (..., B, d); its shape is {image}")
@@ -311,7 +323,7 @@ def check_embeddings(image_embeddings: Tensor, text_embeddings: Tensor) -> None:
             "text_embeddings must be (..., B, d) like image_embeddings, row i the caption of image "
             f"i, or (B, K, d), K captions per image; their shapes are {text} and {image}"
         )
-    if not (image_embeddings.is_floating_point() and text_embeddings.is_floating_point()):
+    if not all(e.is_floating_point() and not is_tiny_float(e) for e in both):
         raise ValueError(
             "image_embeddings and text_embeddings must be real floats; they are "
             f"{image_embeddings.dtype} and {text_embeddings.dtype}"
@@ -323,17 +335,22 @@ def check_embeddings(image_embeddings: Tensor, text_embeddings: Tensor) -> None:
         )
 
 
-def check_group(group: Tensor | None, image_embeddings: Tensor) -> None:
-    """Raise a ValueError if ``group`` is not one integer per row of ``image_embeddings``."""
-    if group is None:
-        return
-    shape = image_embeddings.shape
-    integers = not (group.is_floating_point() or group.is_complex())
-    if group.shape not in (shape[:-1], shape[-2:-1]) or not integers:
+def check_scheduler(scheduler: object) -> None:
+    """Raise a ValueError if ``scheduler`` is not a module."""
+    if not isinstance(scheduler, nn.Module):
         raise ValueError(
-            f"group must be (..., B) = {tuple(shape[:-1])}, or (B,), of integers, the image of "
-            f"each row; it is {tuple(group.shape)} of {group.dtype}"
+            "scheduler must be a module, such as Scheduler() or Fixed(), which is CLIP's loss; it "
+            f"is {scheduler!r}"
         )
+
+
+def _fitted(name: str, value: Number, similarity: Tensor) -> Number:
+    """Return a number, or a tensor (...) on the device of the similarities (..., B, B) and no less
+    precise."""
+    value = fitted(name, value, similarity.shape[:-2])
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(similarity.device, torch.promote_types(value.dtype, similarity.dtype))
 
 
 def _is_finite(loss: Tensor) -> bool:
@@ -341,9 +358,19 @@ def _is_finite(loss: Tensor) -> bool:
     return bool(loss.detach().isfinite().all()) if loss.dim() else math.isfinite(loss.item())
 
 
+def _is_positive(scale: Number) -> bool:
+    """Return whether a scale that :func:`check_number` does not read is positive."""
+    if not isinstance(scale, Tensor) or (is_readable(scale) and not scale.dim()):
+        return True
+    return bool((scale > 0).all())
+
+
 def _connected(loss: Tensor, unused: Number | None) -> Tensor:
-    """Return a loss whose graph holds an unused parameter: data-parallel training misses none."""
-    return loss + 0 * unused.to(loss.device).sum() if isinstance(unused, Tensor) else loss
+    """Return a loss (...) whose graph holds a parameter (...) that it may not use: data-parallel
+    training waits for the gradient of every parameter."""
+    if isinstance(unused, Tensor) and unused.requires_grad:
+        return loss + 0 * unused.to(loss.dtype)
+    return loss
 
 
 def _number(scale: Number) -> Number:
@@ -353,10 +380,14 @@ def _number(scale: Number) -> Number:
     return scale.detach() if scale.dim() or not is_readable(scale) else scale.item()
 
 
-def _refuse(image: Tensor, text: Tensor, scale: Number) -> NoReturn:
+def _refuse(image: Tensor, text: Tensor, scale: Number, scheduler: nn.Module) -> NoReturn:
     named = {"image_embeddings": image, "text_embeddings": text, "logit_scale": scale}
     for name, value in named.items():
         refuse_not_finite(name, value)
+    if not _is_positive(scale):
+        raise ValueError(f"logit_scale must be 1 / τ, positive and finite; it is {scale}")
+    if isinstance(scheduler, Scheduler):
+        scheduler.check_constants()
     raise ValueError(
         "the loss is not finite though its arguments are: embeddings of unit length and a "
         f"smaller logit_scale avoid the overflow; it is {scale}"

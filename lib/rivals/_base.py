@@ -2,16 +2,20 @@
 
 from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
-from ..schedulers._checks import Number, as_constant, check_similarity
-from ..schedulers._state import follow
+from ..schedulers._checks import Number, as_constant, check_similarity, state_dtype
+from ..schedulers._state import KeptInSingle, copy_state, follow, put_back
 from ..schedulers.actuators import Schedule
 from ..schedulers.scheduler import neutral_schedule
 
 
-class Rival(nn.Module):
-    """A module for a stack of independent runs with leading axes ``batch_shape``."""
+class Rival(KeptInSingle):
+    """A module for a stack of independent runs with leading axes ``batch_shape``.
+
+    Numbers that are not finite leave the state of their run as it was.
+    """
 
     sets_temperature = False
 
@@ -34,10 +38,20 @@ class Rival(nn.Module):
         tensor = self.add_constant(name, value)
         require(tensor.isfinite() & (tensor > 0), name, rule, value)
 
+    def add_state(self, name: str, last: tuple[int, ...] = (2,)) -> None:
+        """Register zeros (*batch_shape, *last), on the CPU and not in half precision, as state."""
+        shape = *self.batch_shape, *last
+        self.register_buffer(name, torch.zeros(shape, dtype=state_dtype(), device="cpu"))
+
+    def add_steps(self) -> None:
+        """Register the number of steps, which the runs share."""
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long, device="cpu"))
+
     def check(self, similarity: Tensor) -> None:
         """Raise a ValueError unless ``similarity`` is (*batch_shape, B, B) with B ≥ 2."""
         check_similarity(similarity)
         self.check_axes("similarity", similarity, 2)
+        follow(self, similarity.device)
 
     def check_axes(self, name: str, tensor: Tensor, last: int) -> None:
         """Raise a ValueError unless the axes before the ``last`` ones are ``batch_shape``."""
@@ -72,8 +86,11 @@ class SchedulingRival(Rival):
         self.check(similarity)
         if not self.training:
             return neutral_schedule(similarity, temperature)
-        follow(self, similarity.device)
-        return self._step(similarity, temperature)
+        state = copy_state(self)
+        schedule = self._step(similarity, temperature)
+        finite = similarity.detach().sum(dim=(-2, -1)).isfinite()
+        put_back(self, state, where=~finite)
+        return schedule
 
     if TYPE_CHECKING:  # nn.Module.__call__ takes anything and returns Any.
         __call__ = forward

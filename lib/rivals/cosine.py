@@ -52,7 +52,7 @@ class CosineTemperature(SchedulingRival):
         highs = self.add_constant("high", high)
         require(highs.isfinite() & (highs >= self.low), "high", "finite and not under low", high)
         self.add_positive("period", period, "a positive number of steps")
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.add_steps()
 
     @torch.no_grad()
     def _step(self, similarity: Tensor, temperature: Number) -> Schedule:

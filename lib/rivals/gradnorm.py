@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..schedulers._checks import Number, check_finite
+from ..schedulers._state import follow
 from ._base import Rival, require
 
 LEAST_WEIGHT = 1e-3
@@ -58,9 +59,10 @@ class GradNorm(Rival):
         values = self.add_constant("alpha", alpha)
         require(values.isfinite() & (values >= 0), "alpha", "0 or more", alpha)
         self.add_positive("step", step)
-        self.register_buffer("weights", torch.ones(*self.batch_shape, 2))
-        self.register_buffer("first", torch.zeros(*self.batch_shape, 2))
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.add_state("weights")
+        self.weights.fill_(1)
+        self.add_state("first")
+        self.add_steps()
 
     def forward(self, losses: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         """Return this step's weights, and move them for the next; in evaluation mode they stay.
@@ -82,6 +84,7 @@ class GradNorm(Rival):
             raise ValueError(
                 f"losses must be (..., 2), i2t then t2i; its shape is {tuple(losses.shape)}"
             )
+        follow(self, losses.device)
         if losses.dim() == 1:
             check_finite("losses", losses)
         for parameter in parameters:
@@ -93,15 +96,18 @@ class GradNorm(Rival):
         used = self.weights.clone()
         with torch.no_grad():
             tiny = torch.finfo(losses.dtype).tiny
-            self.first.copy_(torch.where(self.steps == 0, losses, self.first))
+            finite = (losses.isfinite() & norms.isfinite()).all(dim=-1, keepdim=True)
+            opens = finite & (self.steps == 0)
+            self.first.copy_(torch.where(opens, losses, self.first))
             rate = losses.clamp(min=tiny) / self.first.clamp(min=tiny)
             relative = rate / rate.mean(dim=-1, keepdim=True)
             weighted = used * norms
             target = weighted.mean(dim=-1, keepdim=True) * relative ** self.alpha.unsqueeze(-1)
             slope = torch.sign(weighted - target) * norms
             moved = (used - self.step.unsqueeze(-1) * slope).clamp(min=LEAST_WEIGHT)
-            self.weights.copy_(2 * moved / moved.sum(dim=-1, keepdim=True))
-            self.steps += 1
+            moved = 2 * moved / moved.sum(dim=-1, keepdim=True)
+            self.weights.copy_(torch.where(finite, moved, self.weights))
+            self.steps += finite.any()
         return used.to(losses.dtype)
 
     if TYPE_CHECKING:  # nn.Module.__call__ takes anything and returns Any.

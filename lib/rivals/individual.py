@@ -156,9 +156,11 @@ class IndividualTemperatures(Rival):
             gradient = log_mean + rho - (weight * scaled).sum(dim=-1)
             slope = (1 - beta) * slope + beta * gradient
             moved = torch.minimum(torch.maximum(tau - step * slope, low), high)
+            finite = similarity.isfinite().all(dim=(-2, -1))[..., None, None]
             for buffer, values in zip(buffers, (moved, slope, log_mean), strict=True):
                 if self.training:
-                    buffer.scatter_(-1, both, values.to(buffer.dtype))
+                    kept = torch.where(finite, values, buffer.gather(-1, both))
+                    buffer.scatter_(-1, both, kept.to(buffer.dtype))
             value = tau * (log_mean + rho)
         carrier = (weight * gap).sum(dim=-1)
         return value + (carrier - carrier.detach())

@@ -142,8 +142,8 @@ class DynamicWeightAverage(SchedulingRival):
         periods = self.add_constant("period", period)
         require((periods >= 1) & (periods == periods.round()), "period", "a count, ≥ 1", period)
         for name in ("total", "last", "before"):
-            self.register_buffer(name, torch.zeros(*self.batch_shape, 2))
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+            self.add_state(name)
+        self.add_steps()
 
     @torch.no_grad()
     def _step(self, similarity: Tensor, temperature: Number) -> Schedule:

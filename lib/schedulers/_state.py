@@ -1,6 +1,8 @@
 """The state of a scheduler, or of any module that is called alike: what its buffers hold."""
 
+from collections.abc import Callable
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,3 +42,34 @@ def follow(module: nn.Module, device: torch.device) -> None:
     first = next(chain(module.buffers(), module.parameters()), None)
     if first is not None and first.device != device:
         module.to(device)
+
+
+def in_single(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return the conversion ``fn`` (of ``Module._apply``) without conversions to half precision.
+
+    A moving average in half precision would stop moving, and β = 0.999 would become 1.
+    """
+
+    def converted(tensor: Tensor) -> Tensor:
+        result = fn(tensor)
+        half = result.dtype in (torch.float16, torch.bfloat16)
+        return tensor.to(result.device) if half and tensor.dtype != result.dtype else result
+
+    return converted
+
+
+class KeptInSingle(nn.Module):
+    """A module whose numbers stay in single precision (or double), whatever it is converted to.
+
+    A state that was saved in half precision is loaded in single precision, too.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        return super()._apply(in_single(fn), recurse)  # type: ignore[no-untyped-call]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        # With assign=True, torch puts the loaded tensor in the place of the buffer.
+        for name in (name for name in list(state_dict) if name.startswith(prefix)):
+            if state_dict[name].dtype in (torch.float16, torch.bfloat16):
+                state_dict[name] = state_dict[name].float()
+        super()._load_from_state_dict(state_dict, prefix, *args)

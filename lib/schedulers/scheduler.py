@@ -8,16 +8,23 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ._checks import Number, as_constant, check_similarity, check_temperature, is_readable
-from ._state import follow
+from ._checks import (
+    Number,
+    as_constant,
+    check_similarity,
+    check_temperature,
+    is_readable,
+    state_dtype,
+)
+from ._state import KeptInSingle, follow
 from .actuators import ACTUATORS, Schedule, Smoothed
 from .signals import SIGNALS, mean_variances, mean_variances_on_host
 
 
 def neutral_schedule(similarity: Tensor, temperature: Number) -> Schedule:
     """Return the schedule that changes nothing, for ``similarity`` (..., B, B)."""
-    check_temperature(temperature)
     leading = similarity.shape[:-2]
+    temperature = check_temperature(temperature, leading)
     ones = torch.ones((), dtype=similarity.dtype, device=similarity.device)
     tau = torch.as_tensor(temperature, dtype=similarity.dtype, device=similarity.device)
     return Schedule(
@@ -85,21 +92,7 @@ class _Constant(Generic[T]):
         raise NotImplementedError
 
 
-def in_single(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return the conversion ``fn`` (of ``Module._apply``) without conversions to half precision.
-
-    A moving average in half precision would stop moving, and β = 0.999 would become 1.
-    """
-
-    def converted(tensor: Tensor) -> Tensor:
-        result = fn(tensor)
-        half = result.dtype in (torch.float16, torch.bfloat16)
-        return tensor.to(result.device) if half and tensor.dtype != result.dtype else result
-
-    return converted
-
-
-class Scheduler(nn.Module):
+class Scheduler(KeptInSingle):
     r"""A signal, smoothed over steps, that drives an actuator.
 
     With u the mean of the signal over a direction's queries and t counted from 1, the moving
@@ -204,14 +197,16 @@ class Scheduler(nn.Module):
                 raise ValueError(f"target must be given: the signal {signal!r} has no default")
         self.batch_shape = tuple(batch_shape)
         for name, value in zip(_CONSTANTS, (gamma, beta, warmup, target, *bounds), strict=True):
-            constant = None if value is None else as_constant(name, value, batch_shape)
+            missing = name == "target" and value is None
+            constant = None if missing else as_constant(name, value, batch_shape)
             self.register_buffer(name, constant, persistent=False)
-        for name in _CONSTANTS:
-            self._check_constant(name, getattr(self, name))
-        state = torch.zeros(*batch_shape, self._actuator.channels)
+        self.check_constants()
+        state = torch.zeros(
+            *batch_shape, self._actuator.channels, dtype=state_dtype(), device="cpu"
+        )
         self.register_buffer("average", state)
         self.register_buffer("reference", state.clone())
-        self.register_buffer("steps", torch.zeros(batch_shape, dtype=torch.long))
+        self.register_buffer("steps", torch.zeros(batch_shape, dtype=torch.long, device="cpu"))
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; a constant's new value is checked and copied into its buffer."""
@@ -221,6 +216,11 @@ class Scheduler(nn.Module):
         self._check_constant(name, constant)
         buffer = getattr(self, name)
         return super().__setattr__(name, constant if buffer is None else buffer.copy_(constant))
+
+    def check_constants(self) -> None:
+        """Raise a ValueError that names a constant out of its range, as after a change in place."""
+        for name in _CONSTANTS:
+            self._check_constant(name, getattr(self, name))
 
     def _check_constant(self, name: str, value: Tensor | None) -> None:
         if value is None:
@@ -237,9 +237,6 @@ class Scheduler(nn.Module):
                 shown = tuple(value if name == side else getattr(self, side) for side in _BOUNDS)
                 name = "bounds"
             raise ValueError(f"{name} must be {rule}; it is {shown}")
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        return super()._apply(in_single(fn), recurse)  # type: ignore[no-untyped-call]
 
     @property
     def sets_temperature(self) -> bool:
@@ -345,7 +342,10 @@ class Scheduler(nn.Module):
         i2t, t2i = mean_variances_on_host(similarity)
         if not math.isfinite(i2t + t2i):
             return None
-        beta, warmup, steps = self.beta.item(), self.warmup.item(), self.steps.add_(1).item()
+        beta, warmup = self.beta.item(), self.warmup.item()
+        if not 0 <= beta < 1:
+            self.check_constants()
+        steps = self.steps.add_(1).item()
         before, share = average.tolist(), 1 - beta**steps
         i2t, t2i = beta * before[0] + (1 - beta) * i2t, beta * before[1] + (1 - beta) * t2i
         average.copy_(_pair(i2t, t2i, average.dtype))

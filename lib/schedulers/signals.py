@@ -165,7 +165,7 @@ def entropy(similarity: Tensor, temperature: Number) -> Tensor:
             [1., 1.]])
     """
     check_similarity(similarity, finite=False)
-    check_temperature(temperature)
+    temperature = check_temperature(temperature, similarity.shape[:-2])
     tau = torch.as_tensor(temperature, dtype=similarity.dtype, device=similarity.device)
     logits = similarity / tau[..., None, None]
     directions = []

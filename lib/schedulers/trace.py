@@ -3,14 +3,15 @@
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ._checks import Number, check_similarity
+from ._state import KeptInSingle, follow
 from .actuators import Schedule
 from .scheduler import neutral_schedule
 
 
-class Trace(nn.Module):
+class Trace(KeptInSingle):
     """Return given weights and temperatures, one step per call; after the last step, repeat it.
 
     The control for every scheduler: a path from another run, or drawn at random, adapts to nothing.
@@ -50,7 +51,7 @@ class Trace(nn.Module):
                 raise ValueError("temperature must be finite and positive at every step")
         self.register_buffer("weights", weights)
         self.register_buffer("temperature", temperature)
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long, device="cpu"))
 
     @property
     def sets_temperature(self) -> bool:
@@ -77,6 +78,7 @@ class Trace(nn.Module):
                 f"similarity has leading axes {tuple(similarity.shape[:-2])}, the trace has "
                 f"{tuple(self.weights.shape[:-2])}"
             )
+        follow(self, similarity.device)
         schedule = neutral_schedule(similarity, temperature)
         if not self.training:
             return schedule

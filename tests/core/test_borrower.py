@@ -218,6 +218,25 @@ TEMPERATURES = IndividualTemperatures(3, 0.1, 0.5)
             lambda: TEMPERATURES(torch.eye(2), torch.tensor([-1, 2])),
             "index must name training pairs",
         ),
+        (lambda: Scheduler(gamma="1"), "gamma must be a number or a tensor; it is '1'"),
+        (lambda: Scheduler(beta=None), "beta must be a number or a tensor; it is None"),
+        (lambda: setattr(Scheduler(), "gamma", None), "gamma must be a number or a tensor"),
+        (lambda: Scheduler().quick([[1.0]], 0.1), "similarity must be a tensor; it is of <class"),
+        (lambda: losses.info_nce(torch.eye(3), torch.ones(2)), "temperature must be a number, or"),
+        (lambda: losses.info_nce(torch.eye(3), -torch.ones(1)), "temperature must be positive"),
+        (lambda: losses.rince(torch.eye(3), 0.1, torch.ones(2)), "q must be a number, or"),
+        (
+            lambda: losses.ScheduledContrastiveLoss()([[1.0]], torch.eye(3)),
+            "image_embeddings must be a tensor; it is of <class 'list'>",
+        ),
+        (
+            lambda: losses.cached_backward(lambda e: e.sum(), [len], [PAIRS], 1.5),
+            "micro_batch must be a whole number from 1 on; it is 1.5",
+        ),
+        (
+            lambda: torch.no_grad()(losses.cached_backward)(lambda e: e.sum(), [len], [PAIRS], 1),
+            "cached_backward computes gradients",
+        ),
         (lambda: Scheduler(gamma=torch.ones(3)), "gamma must be a number or of batch_shape=()"),
         (lambda: GradNorm(torch.ones(3), batch_shape=(2,)), "alpha must be a number or of batch"),
         (

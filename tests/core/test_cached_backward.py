@@ -145,7 +145,7 @@ def test_an_encoder_of_several_processes_synchronises_once():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"micro_batch": 0}, "micro_batch must be 1 or more; it is 0"),
+        ({"micro_batch": 0}, "micro_batch must be a whole number from 1 on; it is 0"),
         ({"batch": inputs()[:1]}, "batch holds 1 inputs for 2 encoders"),
         ({"batch": (inputs(4)[0], inputs(5)[1])}, r"the same number of rows; they have \[4, 5\]"),
         ({"batch": inputs(0)}, r"the same number of rows; they have \[0, 0\]"),

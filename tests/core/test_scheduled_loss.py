@@ -5,6 +5,7 @@ import math
 import re
 from datetime import timedelta
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,14 +14,22 @@ from similarities import assert_resumes
 from torch.nn import functional as F
 
 from lib.losses import (
+    LOSSES,
     ScheduledContrastiveLoss,
     cached_backward,
     contrastive_loss,
     gather_pairs,
+    multi_positive,
     weighted_mean,
 )
 from lib.losses.scheduled import _is_finite, check_embeddings
-from lib.rivals import DynamicWeightAverage, UncertaintyWeights
+from lib.rivals import (
+    CosineTemperature,
+    DynamicWeightAverage,
+    GradNorm,
+    IndividualTemperatures,
+    UncertaintyWeights,
+)
 from lib.schedulers import ACTUATORS, SIGNALS, Fixed, Scheduler, Trace, mean_variances, variance
 from lib.schedulers.signals import mean_variances_on_host
 
@@ -412,6 +421,102 @@ def test_a_scale_that_no_temperature_has_is_named_and_leaves_the_state(scheduler
     assert not any(value.any() for value in loss.state_dict().values())
 
 
+@pytest.mark.parametrize("scheduler", [Scheduler(), Scheduler("variance", "sharpness"), Fixed()])
+@pytest.mark.parametrize(
+    "scale",
+    [np.array(8.0), np.array([8.0]), [8.0], torch.tensor([[8.0]]), torch.tensor(8).half()],
+    ids=["array", "array of one axis", "list", "two axes", "half precision"],
+)
+def test_one_element_is_a_number(scheduler, scale):
+    image, text = (x.float() for x in pairs(15))
+    for name in ("info_nce", "rince"):
+        loss, plain = (ScheduledContrastiveLoss(copy.deepcopy(scheduler), loss=name) for _ in "ab")
+        assert torch.equal(loss(image, text, scale), plain(image, text, 8.0))
+    biased, plain = (ScheduledContrastiveLoss(scheduler, loss="sigmoid").eval() for _ in "ab")
+    assert torch.equal(biased(image, text, logit_bias=scale), plain(image, text, logit_bias=8.0))
+
+
+@pytest.mark.tries("bad number")
+@pytest.mark.parametrize("name", ["logit_scale", "logit_bias"])
+@pytest.mark.parametrize(
+    "value", ["10", torch.ones(2), torch.ones(()) * 1j, torch.empty(0), {}], ids=repr
+)
+def test_what_is_no_number_is_named(name, value):
+    with pytest.raises(ValueError, match=rf"^{name} must be a (real )?number"):
+        ScheduledContrastiveLoss(loss="sigmoid")(torch.eye(3), torch.eye(3), **{name: value})
+
+
+def test_a_scale_below_zero_in_a_stack_is_refused():
+    for scheduler in (Fixed(), Scheduler(batch_shape=(2,))):
+        with pytest.raises(ValueError, match=r"^logit_scale must be 1 / τ, .* tensor.*-3"):
+            ScheduledContrastiveLoss(scheduler)(
+                *pairs(14, leading=(2,)), torch.tensor([10.0, -3.0])
+            )
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("kind", [("variance", "direction"), ("variance", "sharpness")])
+def test_every_learned_number_has_a_gradient(name, kind):
+    """Data-parallel training stops at a parameter without one."""
+    image, text = (x.float() for x in pairs(16))
+    loss = ScheduledContrastiveLoss(Scheduler(*kind), loss=name)
+    for leading in ((), (2,)):
+        scale, bias = (torch.full(leading, v, requires_grad=True) for v in (5.0, -2.0))
+        loss.scheduler = Scheduler(*kind, batch_shape=leading)
+        both = (x.expand(*leading, *x.shape) for x in (image, text))
+        group = torch.arange(len(image))
+        if name in ("info_nce", "label_smoothing", "rince"):
+            group = None
+        loss(*both, scale, logit_bias=bias, group=group).sum().backward()
+        assert scale.grad.isfinite().all()
+        assert bias.grad.isfinite().all()
+
+
+@pytest.mark.tries("bad number")
+@pytest.mark.parametrize("given", [0.07, "variance", Scheduler, len], ids=repr)
+def test_a_scheduler_that_is_no_module_is_refused_when_it_is_given(given):
+    with pytest.raises(ValueError, match=r"^scheduler must be a module, such as Scheduler"):
+        ScheduledContrastiveLoss(given)
+    loss = ScheduledContrastiveLoss()
+    loss.scheduler = None
+    with pytest.raises(ValueError, match=r"^scheduler must be a module"):
+        loss(torch.eye(3), torch.eye(3))
+
+
+def test_a_constant_that_is_changed_in_place_to_what_no_rule_has_is_named():
+    image, text = (x.float() for x in pairs(17))
+    for signal, said in (("variance", "beta"), ("entropy", "beta"), ("variance", "gamma")):
+        loss = ScheduledContrastiveLoss(Scheduler(signal))
+        getattr(loss.scheduler, said).fill_(1.0 if said == "beta" else math.nan)
+        with pytest.raises(ValueError, match=f"^{said} must be "):
+            loss(image, text)
+
+
+def test_groups_may_be_lists_and_arrays_and_nothing_but_integers():
+    image, text = (x.float() for x in pairs(18))
+    rows = len(image)
+    groups = [i // 2 for i in range(rows)]
+    loss = ScheduledContrastiveLoss(Fixed())
+    expected = loss(image, text, group=torch.tensor(groups))
+    for chosen in (groups, tuple(groups), np.array(groups), torch.tensor(groups).to(torch.uint16)):
+        assert torch.equal(loss(image, text, group=chosen), expected)
+        named = multi_positive(image @ text.T, 0.1, group=chosen).mean()
+        torch.testing.assert_close(named, expected)
+    wrong = [list("abcdefghi")[:rows], np.array(groups, dtype=str), [0.5] * rows, [True] * rows, 3]
+    for chosen in wrong:
+        for call in (loss, lambda i, t, group: multi_positive(i @ t.T, 0.1, group=group)):
+            with pytest.raises(ValueError, match=r"^group must be .* of integers"):
+                call(image, text, group=chosen)
+    with pytest.raises(ValueError, match=r"^group has one group only"):
+        ScheduledContrastiveLoss(loss="decoupled")(image, text, group=[7] * rows)
+
+
+def test_a_skipped_pair_that_is_not_finite_is_named():
+    image = torch.tensor([[1.0, math.nan]])
+    with pytest.raises(ValueError, match=r"^image_embeddings holds 1 numbers"):
+        ScheduledContrastiveLoss(skip_single=True)(image, torch.ones(1, 2))
+
+
 def test_of_the_scales_of_a_stack_the_first_that_is_not_finite_is_located():
     said = r"^logit_scale holds 1 numbers that are not finite, the first at \[1\]; the model"
     with pytest.raises(ValueError, match=said):
@@ -589,6 +694,41 @@ def test_numbers_of_nested_schedulers_stay_in_single_precision_under_their_names
     assert list(loss.state_dict()) == names
     assert {value.dtype for value in loss.state_dict().values()} == {torch.float32, torch.int64}
     assert loss.scheduler.inner.gamma.dtype == torch.float32
+
+
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize(
+    "make", [Scheduler, lambda: DynamicWeightAverage(period=9), lambda: Trace(torch.rand(3, 2))]
+)
+def test_a_state_that_was_saved_in_half_precision_is_loaded_in_single(make, assign):
+    saved = make().state_dict()
+    halves = {name: v.half() if v.is_floating_point() else v for name, v in saved.items()}
+    module = make()
+    module.load_state_dict(halves, assign=assign)
+    assert {v.dtype for v in module.state_dict().values()} == {torch.float32, torch.int64}
+    assert all(v.dtype in (torch.float16, torch.int64) for v in halves.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_scheduler_made_or_converted_with_a_model_in_half_precision_keeps_its_constants(dtype):
+    def make():
+        trace = Trace(torch.tensor([[1.001, 0.999]], dtype=torch.float32, device="cpu"))
+        queries = IndividualTemperatures(3, 0.1, 0.5, step=0.03)
+        rules = [Scheduler(beta=0.999), DynamicWeightAverage(period=3001), GradNorm(step=0.025)]
+        return torch.nn.ModuleList([*rules, queries, trace, CosineTemperature(0.1, 0.5, 3001)])
+
+    expected = {name: value.clone() for name, value in make().named_buffers()}
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        made = make()
+    finally:
+        torch.set_default_dtype(before)
+    for rules in (made, make().to(dtype)):
+        torch.testing.assert_close(dict(rules.named_buffers()), expected, rtol=0, atol=0)
+    with torch.device("meta"):  # As of a library that makes a model before it loads one.
+        made = make()
+    torch.testing.assert_close(dict(made.named_buffers()), expected, rtol=0, atol=0)
 
 
 def test_two_pairs_are_a_batch():

@@ -131,6 +131,32 @@ def test_a_batch_that_is_not_finite_leaves_the_state_as_it_was(name, bad):
         assert loss(*pairs(2)).isfinite()
 
 
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("leading", [(), (1,)])
+def test_a_rival_alone_forgets_numbers_that_are_not_finite(leading, bad):
+    similarity = (pairs()[0] @ pairs()[1].T).expand(*leading, 6, 6)
+    spoilt = similarity.clone()
+    spoilt[..., 2, 3] = bad
+    shared = torch.ones(*leading, 3, requires_grad=True)
+
+    def losses(scale):
+        return torch.stack([shared.sum(-1), scale * shared.sum(-1)], dim=-1)
+
+    index = torch.arange(6).expand(*leading, 6)
+    rules = {
+        DynamicWeightAverage(period=3, batch_shape=leading): lambda s, _: (s, 0.1),
+        CosineTemperature(0.1, 0.5, 4, batch_shape=leading): lambda s, _: (s, 0.1),
+        IndividualTemperatures(6, 0.1, 0.5, batch_shape=leading): lambda s, _: (s, index),
+        GradNorm(batch_shape=leading): lambda _, scale: (losses(scale), [shared]),
+    }
+    for rule, arguments in rules.items():
+        rule(*arguments(similarity, 2.0))
+        state = held(rule)
+        with nullcontext() if leading else pytest.raises(ValueError, match="not finite"):
+            rule(*arguments(spoilt, bad))
+        assert_same_state(rule, state)
+
+
 @pytest.mark.parametrize(("signal", "actuator"), KINDS)
 def test_a_run_of_a_stack_that_is_not_finite_leaves_its_state_alone(signal, actuator):
     both = torch.stack([pairs(0), pairs(1)], dim=1)
