@@ -114,8 +114,7 @@ class _RandomState:
         """Start from this state; afterwards, put back the state that was met."""
         with torch.random.fork_rng(devices=self.devices):
             torch.set_rng_state(self.host)
-            if self.devices:
-                set_device_states(self.devices, self.states)
+            set_device_states(self.devices, self.states)
             yield
 
 

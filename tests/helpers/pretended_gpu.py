@@ -13,6 +13,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.checkpoint import DefaultDeviceType
 
 GPU = torch.device("cuda", 0)
 ON_GPU = "pretended on cuda:0"
@@ -237,6 +238,8 @@ def pretended_gpu() -> Iterator[torch.device]:
         stack.enter_context(patch.object(optimiser, capture, lambda self: None))
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, replaces)
+        # Torch keeps the type that it found first, on a machine without a GPU.
+        stack.enter_context(patch.object(DefaultDeviceType, "_default_device_type", "cuda"))
         stack.enter_context(patch.object(torch.backends.cudnn, "is_acceptable", lambda _: False))
         stack.enter_context(patch.object(torch, "save", _save))
         stack.enter_context(patch.object(torch, "load", _load))
