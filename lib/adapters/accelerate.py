@@ -6,6 +6,7 @@ import torch
 from accelerate import Accelerator
 
 from ..losses import ScheduledContrastiveLoss
+from ..losses.scheduled import check_loss
 
 __all__ = ["prepare_loss"]
 
@@ -27,10 +28,14 @@ def prepare_loss(
     Returns:
         The same loss.
 
+    Raises:
+        ValueError: ``loss`` is another loss.
+
     >>> loss_of = prepare_loss(Accelerator(cpu=True), ScheduledContrastiveLoss())
     >>> loss_of(torch.eye(2), torch.eye(2)) > 0
     tensor(True)
     """
+    check_loss(loss)
     accelerator.register_for_checkpointing(loss)
     loss.register_forward_pre_hook(_Steps(accelerator))
     return loss.to(accelerator.device)

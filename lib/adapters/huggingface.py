@@ -81,10 +81,10 @@ class ScheduledTrainerLoss(nn.Module):
         """
         try:
             image, text = outputs["image_embeds"], outputs["text_embeds"]
-        except KeyError as error:
+        except (KeyError, TypeError, IndexError) as error:
             raise ValueError(
-                f"the model's outputs lack {error}; a two-tower model such as CLIPModel has "
-                "image_embeds and text_embeds"
+                f"the model's outputs lack image_embeds or text_embeds ({error}); a two-tower "
+                "model such as CLIPModel has both, with return_dict=True"
             ) from None
         trainer = calling_trainer()
         model: Any = self._model[0]

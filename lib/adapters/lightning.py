@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from ..losses import ScheduledContrastiveLoss
+from ..losses.scheduled import check_loss
 from ..metrics import recall_at_k
 
 __all__ = ["RecallCallback", "SchedulerCallback"]
@@ -27,6 +28,9 @@ class SchedulerCallback(Callback):  # type: ignore[misc]
     Args:
         loss: The loss that the module's training step calls.
 
+    Raises:
+        ValueError: ``loss`` is another loss.
+
     >>> callback = SchedulerCallback(ScheduledContrastiveLoss())
     >>> sorted(callback.state_dict())[:2]
     ['scheduler.average', 'scheduler.reference']
@@ -34,6 +38,7 @@ class SchedulerCallback(Callback):  # type: ignore[misc]
 
     def __init__(self, loss: ScheduledContrastiveLoss) -> None:
         super().__init__()
+        check_loss(loss)
         self.loss = loss
 
     def on_train_batch_start(

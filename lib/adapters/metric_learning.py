@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from ..losses import ScheduledContrastiveLoss
 from ..schedulers import Scheduler
+from ..schedulers._checks import check_is_tensor
 
 __all__ = ["DirectionReducer", "ScheduledPairLoss"]
 
@@ -82,6 +83,11 @@ class ScheduledPairLoss(nn.Module):
             raise ValueError("ref_emb is missing: the captions' embeddings, (M, d)")
         if indices_tuple is not None:
             raise ValueError("indices_tuple must be None: this loss does not work with a miner")
+        given = {"embeddings": embeddings, "ref_emb": ref_emb, "labels": labels}
+        for name, value in given.items():
+            check_is_tensor(name, value)
+        if ref_labels is not None:
+            check_is_tensor("ref_labels", ref_labels)
         ref_labels = labels if ref_labels is None else ref_labels.to(labels.device)
         shapes = [tuple(x.shape) for x in (embeddings, ref_emb, labels, ref_labels)]
         if [*shapes[0][:1], *shapes[1][:1]] != [*shapes[2], *shapes[3]] or len(shapes[0]) != 2:
@@ -131,6 +137,9 @@ class DirectionReducer(BaseReducer):  # type: ignore[misc]
         scheduler: A scheduler of the directions' weights; default ``variance × direction``.
         kwargs: Arguments of the library's reducers.
 
+    Raises:
+        ValueError: ``scheduler`` sets the temperature or weights queries, which a reducer cannot.
+
     >>> from pytorch_metric_learning.losses import NTXentLoss
     >>> loss_of = NTXentLoss(reducer=DirectionReducer())
     >>> both = torch.cat([torch.eye(3), torch.eye(3)])
@@ -140,6 +149,7 @@ class DirectionReducer(BaseReducer):  # type: ignore[misc]
 
     def __init__(self, scheduler: nn.Module | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        _check_directions(scheduler)
         self.scheduler = Scheduler() if scheduler is None else scheduler
         self.advances = True
         # Not a submodule: the scheduler is one already.
@@ -215,10 +225,20 @@ class DirectionReducer(BaseReducer):  # type: ignore[misc]
         if not (self.training and torch.is_grad_enabled()):
             return losses.mean()
         (loss,) = self._loss
+        _check_directions(self.scheduler)
         loss.scheduler, loss.advances = self.scheduler, self.advances
         unit = F.normalize(embeddings.detach(), dim=-1)
         loss(unit[:half], unit[half:], 1.0)
         return (loss.weights.to(losses)[(anchor >= half).long()] * losses).mean()
+
+
+def _check_directions(scheduler: nn.Module | None) -> None:
+    sets_temperature = getattr(scheduler, "sets_temperature", False)
+    if sets_temperature or getattr(scheduler, "actuator_name", None) == "sample":
+        raise ValueError(
+            f"scheduler must weight directions, since a reducer has losses and no similarities; "
+            f"it is {scheduler}: use ScheduledPairLoss"
+        )
 
 
 def _refuse(found: str) -> NoReturn:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..losses import ScheduledContrastiveLoss
 from ..metrics import recall_at_k
-from ..schedulers._checks import check_number
+from ..schedulers._checks import check_number, fitted
 from ._trainer import KEY, TrainerSteps, calling_trainer
 
 __all__ = ["RecallEvaluator", "ScheduledMultipleNegativesLoss"]
@@ -71,12 +71,12 @@ class ScheduledMultipleNegativesLoss(nn.Module):
             scale = scale_or_scheduler if scale is None else scale
         if twice:
             raise ValueError("scale_or_scheduler gives what is also given by its name")
-        scale = 20.0 if scale is None else scale
-        check_number("scale", scale, "1 / τ, positive and finite", lambda value: value > 0)
+        given = fitted("scale", 20.0 if scale is None else scale, ())
+        check_number("scale", given, "1 / τ, positive and finite", lambda value: value > 0)
         self.model = model
         self.several_captions = several_captions
         self.loss = ScheduledContrastiveLoss(
-            scheduler, temperature=1 / scale, gather=gather_across_devices, **options
+            scheduler, temperature=1 / float(given), gather=gather_across_devices, **options
         )
         self._steps = TrainerSteps(self.loss)
 

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..schedulers._checks import is_readable
+
 
 def gather_pairs(image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
     """Return the embeddings of all processes, in the order of their ranks.
@@ -22,7 +24,8 @@ def gather_pairs(image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         (..., W · b, d) twice, for W processes.
 
     Raises:
-        ValueError: The shapes differ, or are not (..., b, d).
+        ValueError: The shapes differ, or are not (..., b, d); or, on the CPU, another process has
+            another b, d or size of numbers.
 
     >>> gather_pairs(torch.eye(2), torch.eye(2))[0].shape
     torch.Size([2, 2])
@@ -34,6 +37,8 @@ def gather_pairs(image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         )
     if _processes() == 1:
         return image, text
+    if is_readable(image):
+        _check_same(image)
     # One exchange for both, so that a step waits once.
     gathered: Tensor = _Gather.apply(torch.stack([image, text]))
     images, texts = torch.cat(gathered.unbind(), dim=-2)
@@ -47,6 +52,27 @@ def gather_groups(group: Tensor) -> Tensor:
     parts = [torch.empty_like(group) for _ in range(_processes())]
     torch.distributed.all_gather(parts, group.contiguous())
     return torch.cat(parts, dim=-1)
+
+
+def _check_same(image: Tensor) -> None:
+    """Raise a ValueError in all processes if their embeddings differ in shape or type.
+
+    On the CPU only: on a GPU, a step would wait for the answer.
+    """
+    sizes = [*image.shape[-2:], image.itemsize]
+    mine = torch.tensor(sizes)
+    found = [torch.empty_like(mine) for _ in range(_processes())]
+    torch.distributed.all_gather(found, mine)
+    for what, values in zip(
+        ("rows", "columns", "bytes per number"),
+        zip(*map(Tensor.tolist, found), strict=True),
+        strict=True,
+    ):
+        if len({*values}) > 1:
+            raise ValueError(
+                f"image and text must have the same {what} in every process to be gathered; the "
+                f"processes have {', '.join(map(str, values))}: use drop_last, and one type"
+            )
 
 
 def _processes() -> int:

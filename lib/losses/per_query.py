@@ -496,7 +496,7 @@ def as_group(group: Tensor | Sequence[int], shape: tuple[int, ...]) -> Tensor:
     integers = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
     if tuple(tensor.shape) not in (tuple(shape), tuple(shape[-1:])) or not integers:
         raise ValueError(f"{wanted}; it is {tuple(tensor.shape)} of {tensor.dtype}")
-    return tensor
+    return tensor.long()  # Not every type can be compared or gathered.
 
 
 def _negatives(matrix: Tensor, group: Tensor | None) -> Tensor:

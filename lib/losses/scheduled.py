@@ -335,6 +335,15 @@ def check_embeddings(image_embeddings: Tensor, text_embeddings: Tensor) -> None:
         )
 
 
+def check_loss(loss: object) -> None:
+    """Raise a ValueError if a trainer's loss is no :class:`ScheduledContrastiveLoss`."""
+    if not isinstance(loss, ScheduledContrastiveLoss):
+        raise ValueError(
+            "loss must be a ScheduledContrastiveLoss, or the attribute loss of one of the losses "
+            f"in lib.adapters; it is of {type(loss)}"
+        )
+
+
 def check_scheduler(scheduler: object) -> None:
     """Raise a ValueError if ``scheduler`` is not a module."""
     if not isinstance(scheduler, nn.Module):

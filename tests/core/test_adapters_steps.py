@@ -813,3 +813,57 @@ def test_a_reducer_names_numbers_that_are_not_finite(bad):
     with pytest.raises(ValueError, match="image_embeddings holds"):
         loss(both, torch.arange(6).repeat(2))
     assert loss.reducer.scheduler.steps == 0
+
+
+@pytest.mark.parametrize("actuator", ["sharpness", "sample"])
+def test_a_reducer_refuses_a_scheduler_that_weights_no_directions(actuator):
+    losses = pytest.importorskip("pytorch_metric_learning.losses")
+    from lib.adapters.metric_learning import DirectionReducer
+
+    with pytest.raises(ValueError, match=r"^scheduler must weight directions"):
+        DirectionReducer(Scheduler("variance", actuator))
+    loss = losses.NTXentLoss(reducer=DirectionReducer())
+    loss.reducer.scheduler = Scheduler("variance", actuator)
+    with pytest.raises(ValueError, match=r"^scheduler must weight directions"):
+        loss(torch.cat(list(unit_pairs())), torch.arange(6).repeat(2))
+
+
+@pytest.mark.parametrize("name", ["embeddings", "labels", "ref_emb", "ref_labels"])
+def test_a_pair_loss_names_what_is_no_tensor(name):
+    pytest.importorskip("pytorch_metric_learning")
+    from lib.adapters.metric_learning import ScheduledPairLoss
+
+    labels = torch.arange(6)
+    given = {
+        "embeddings": unit_pairs()[0],
+        "ref_emb": unit_pairs()[1],
+        "labels": labels,
+        "ref_labels": labels,
+    }
+    ScheduledPairLoss()(**given)
+    with pytest.raises(ValueError, match=rf"^{name} must be a tensor; it is of <class 'list'>"):
+        ScheduledPairLoss()(**given | {name: given[name].tolist()})
+
+
+def test_what_follows_a_loss_refuses_another_module():
+    """A wrapper has no step to follow: its own loss has."""
+    accelerate = pytest.importorskip("accelerate")
+    pytest.importorskip("lightning")
+    from lib.adapters.accelerate import prepare_loss
+    from lib.adapters.lightning import SchedulerCallback
+
+    for module in (Scheduler(), ScheduledClipLoss()):
+        with pytest.raises(ValueError, match=r"^loss must be a ScheduledContrastiveLoss"):
+            SchedulerCallback(module)
+        with pytest.raises(ValueError, match=r"^loss must be a ScheduledContrastiveLoss"):
+            prepare_loss(accelerate.Accelerator(cpu=True), module)
+    SchedulerCallback(ScheduledClipLoss().loss)
+
+
+def test_outputs_without_names_are_named():
+    pytest.importorskip("transformers")
+    from lib.adapters.huggingface import ScheduledTrainerLoss
+
+    for outputs in (tuple(unit_pairs()), {"image_embeds": unit_pairs()[0]}):
+        with pytest.raises(ValueError, match=r"lack image_embeds or text_embeds .*return_dict"):
+            ScheduledTrainerLoss(torch.nn.Linear(2, 2))(outputs)

@@ -235,6 +235,9 @@ def gathered(rank: int, path: str) -> None:
         found.backward()
     results = [found.detach(), loss.weights, model.module.weight.grad.clone()]
     torch.save(results + several_ways(model, mine, gather=True), f"{path}/{rank}.pt")
+    for count, dtype in ((4 - rank, torch.float32), (4, (torch.float32, torch.float16)[rank])):
+        with pytest.raises(ValueError, match=r"^image and text must have the same .* in every"):
+            gather_pairs(*torch.ones(2, count, 4, dtype=dtype))
     torch.distributed.destroy_process_group()
 
 
@@ -244,7 +247,7 @@ def several_ways(model, mine=slice(None), *, gather=False) -> list[torch.Tensor]
     loss = ScheduledContrastiveLoss(Fixed(), gather=gather)
     image, text = (x.float()[mine] for x in pairs(7))
     embedded, text = F.normalize(model(image), dim=-1), text[:, :4]
-    group = torch.tensor([3, 3, 1, 2, 1, 5, 6, 7])[mine]
+    group = torch.tensor([3, 3, 1, 2, 1, 5, 6, 7])[mine].to(torch.uint16)
     two = torch.stack([text, text.flip(-1)], dim=1)
     losses = [loss(embedded, text, group=group), loss(embedded, two)]
     model.zero_grad()
