@@ -12,11 +12,14 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .checks import MetricsError, Values, as_owner, as_pair, as_scores
+from .parallel import in_parts
 
 GRID_BITS = 26
 """Bits of an embedding's coordinates: twice 26, and a carry, fit the 53 bits of a float64."""
@@ -134,9 +137,12 @@ def ranks(similarity: Values, caption_owner: Values) -> tuple[Ranks, Ranks]:
     tallies = []
     for matrix in scores.reshape(-1, images, captions):
         tally = _Tally(matrix[owner, column], owner, images)
-        for rows, columns in _blocks(images, captions, BLOCK_ROWS):
-            best = tally.best[rows], tally.matched[columns]
-            tally.add(rows, columns, *_count(matrix[rows, columns], best, best))
+        in_parts(
+            partial(_count_block, matrix, tally.best, tally.matched),
+            _blocks(images, captions, BLOCK_ROWS),
+            tally.add,
+            scores.device,
+        )
         # The counts of tied items still include the positives.
         tally.tied[0] -= tally.tied_positives
         tally.tied[1] -= 1
@@ -206,10 +212,14 @@ class _Tally:
         part.tied = [self.tied[0][rows], self.tied[1][columns]]
         return part
 
-    def add(self, rows: slice, columns: slice, above: list[Tensor], reached: list[Tensor]) -> None:
-        for direction, part in enumerate((rows, columns)):
-            self.above[direction][part] += above[direction]
-            self.tied[direction][part] += reached[direction] - above[direction]
+    def add(self, counted: "_Counted") -> None:
+        for direction, part in enumerate((counted.rows, counted.columns)):
+            above, reached = counted.above[direction], counted.reached[direction]
+            self.above[direction][part] += above
+            self.tied[direction][part] += reached - above
+        for direction, (query, above, tied) in enumerate(counted.decided):
+            self.above[direction].index_add_(0, query, above)
+            self.tied[direction].index_add_(0, query, tied)
 
 
 def _assemble(
@@ -251,6 +261,14 @@ def _blocks(images: int, captions: int, rows: int) -> Iterator[tuple[slice, slic
         for left in range(0, captions, columns):
             right = min(left + columns, captions)
             yield slice(top, min(top + rows, images)), slice(left, right)
+
+
+def _count_block(
+    matrix: Tensor, best: Tensor, matched: Tensor, block: tuple[slice, slice]
+) -> "_Counted":
+    rows, columns = block
+    exact = best[rows], matched[columns]
+    return _Counted(rows, columns, *_count(matrix[rows, columns], exact, exact), [])
 
 
 def _count(
@@ -332,7 +350,9 @@ def _count_embeddings(
     low = [(best - s).float() for best, s in zip(exact, slack, strict=True)]
     high = [(best + s).float() for best, s in zip(exact, slack, strict=True)]
     image32, text32 = image.float(), text.float()
-    for rows, columns in _blocks(len(image), len(text), rows_at_once):
+
+    def count(block: tuple[slice, slice]) -> _Counted:
+        rows, columns = block
         with torch.autocast(image.device.type, enabled=False):
             scores = image32[rows] @ text32[columns].T
         held = owner[columns]
@@ -349,18 +369,31 @@ def _count_embeddings(
             doubts = [r - a for r, a in zip(reached, above, strict=True)]
             doubtful = int(doubts[0].sum() + doubts[1].sum())
             if doubtful <= EXACT_SHARE * scores.numel():
-                tally.add(rows, columns, above, above)
+                decided = []
                 if doubtful:
-                    _decide(tally, image, text, rows, columns, scores, doubts, near)
-                continue
+                    decided = _decide(exact, image, text, rows, columns, scores, doubts, near)
+                return _Counted(rows, columns, above, above, decided)
         scores = image[rows] @ text[columns].T
         scores[positive] = -torch.inf
         best = exact[0][rows], exact[1][columns]
-        tally.add(rows, columns, *_count(scores, best, best))
+        return _Counted(rows, columns, *_count(scores, best, best), [])
+
+    in_parts(count, _blocks(len(image), len(text), rows_at_once), tally.add, image.device)
+
+
+class _Counted(NamedTuple):
+    """The counts of a block, of which ``decided`` holds those by exact scores, per direction: a
+    query, and what it adds to the counts above and tied."""
+
+    rows: slice
+    columns: slice
+    above: list[Tensor]
+    reached: list[Tensor]
+    decided: list[tuple[Tensor, Tensor, Tensor]]
 
 
 def _decide(
-    tally: _Tally,
+    exact: tuple[Tensor, Tensor],
     image: Tensor,
     text: Tensor,
     rows: slice,
@@ -368,7 +401,7 @@ def _decide(
     scores: Tensor,
     doubts: list[Tensor],
     near: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]],
-) -> None:
+) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Decide by exact scores the comparisons of a block that float32 scores cannot decide."""
     (low_row, low_column), (high_row, high_column) = near
     open_row = doubts[0].nonzero().flatten()
@@ -381,20 +414,22 @@ def _decide(
     close = (part >= low_column[open_column]) & (part <= high_column[open_column])
     a, b = close.nonzero(as_tuple=True)
     pairs.append((a + rows.start, open_column[b] + columns.start))
-    for direction, (best, (row, column)) in enumerate(
-        zip((tally.best, tally.matched), pairs, strict=True)
-    ):
+    decided = []
+    for direction, (best, (row, column)) in enumerate(zip(exact, pairs, strict=True)):
         query = (row, column)[direction]
         score = _exact(image, text, row, column)
-        tally.above[direction].index_add_(0, query, (score > best[query]).long())
-        tally.tied[direction].index_add_(0, query, (score == best[query]).long())
+        decided.append((query, (score > best[query]).long(), (score == best[query]).long()))
+    return decided
 
 
 def _exact(image: Tensor, text: Tensor, row: Tensor, column: Tensor) -> Tensor:
     """Return the inner products of pairs of rows, (P,), for embeddings on the grid."""
     at_once = max(1, (STRIP // 4 if image.device.type == "cpu" else BLOCK) // image.shape[1])
-    score = image.new_empty(len(row))
-    for start in range(0, len(row), at_once):
-        part = slice(start, start + at_once)
-        score[part] = image[row[part]].mul_(text[column[part]]).sum(dim=-1)
-    return score
+    parts = [slice(start, start + at_once) for start in range(0, len(row), at_once)]
+    scores = [image.new_empty(0)]
+
+    def multiply(part: slice) -> Tensor:
+        return image[row[part]].mul_(text[column[part]]).sum(dim=-1)
+
+    in_parts(multiply, parts, scores.append, image.device)
+    return torch.cat(scores)

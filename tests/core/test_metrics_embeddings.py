@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from lib.metrics import (
     ranks_from_embeddings,
     retrieval_metrics_from_embeddings,
 )
+from lib.metrics.parallel import in_parts
 
 
 def equal(one, other):
@@ -134,6 +136,55 @@ def test_autocast_and_threads_change_nothing(duplicated):
         assert equal(ranks_from_embeddings(*duplicated), whole)
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def four_threads():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_threads_take_blocks_and_give_the_ranks_of_one_thread(monkeypatch, four_threads, share):
+    """Also of vectors that float32 can't order, in inference mode, and through the gallery."""
+    monkeypatch.setattr(ranking, "BLOCK", 64)
+    monkeypatch.setattr(ranking, "STRIP", 64)
+    monkeypatch.setattr(ranking, "EXACT_SHARE", share)
+    count, seen = ranking._count, []
+
+    def watched(*arguments):
+        seen.append((threading.get_ident(), torch.get_num_threads()))
+        return count(*arguments)
+
+    monkeypatch.setattr(ranking, "_count", watched)
+    image, text, owner = near_ties()
+    several = ranks_from_embeddings(image, text, owner)
+    similarities = ranks(image @ text.T, owner)
+    assert len({thread for thread, _ in seen}) > 1
+    assert {threads for _, threads in seen} == {1}
+    assert torch.get_num_threads() == 4
+    with torch.inference_mode():
+        assert equal(ranks_from_embeddings(image + 0, text + 0, owner), several)
+    torch.set_num_threads(1)
+    assert equal(ranks_from_embeddings(image, text, owner), several)
+    assert equal(ranks(image @ text.T, owner), similarities)
+
+
+def test_what_fails_in_a_thread_is_raised_and_leaves_the_number_of_threads(four_threads):
+    taken = []
+
+    def work(part):
+        if part == 2:
+            raise MetricsError("part 2")
+        return part
+
+    for parts in (range(4), [2]):
+        with pytest.raises(MetricsError, match=r"^part 2$"):
+            in_parts(work, parts, taken.append, torch.device("cpu"))
+        assert torch.get_num_threads() == 4
+    assert taken == [0, 1]
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e4, 1e30])
