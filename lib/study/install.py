@@ -22,22 +22,29 @@ PLATFORM = ("torch", "torchvision", "numpy")
 
 
 class InstallationError(RuntimeError):
-    """A package of the platform is missing or too old, or pip failed; the text says which."""
+    """A package of the platform is missing or too old, a package in use does not fit, or pip
+    failed; the text says which."""
 
 
 def complete(extra: str = "study") -> list[str]:
     """Install the missing requirements of an extra of this package; return what pip was given.
 
-    Installed packages keep their version, except those that are too old and not in
-    :data:`PLATFORM`.
+    Installed packages keep their version, except those that are too old, not in :data:`PLATFORM`
+    and not imported: a running process that has imported a part of a package would get its other
+    parts from the new version.
 
     Raises:
-        InstallationError: torch, torchvision or numpy is missing or too old, or pip fails.
+        InstallationError: torch, torchvision or numpy is missing or too old, a package that does
+            not fit is imported, or pip fails.
     """
-    installed = {_canonical(d.metadata["Name"]): d.version for d in metadata.distributions()}
+    installed: dict[str, str] = {}
+    for found in metadata.distributions():
+        # The first on the path is the one that is imported.
+        installed.setdefault(_canonical(found.metadata["Name"] or ""), found.version)
+    needed = requirements(extra)
     lacking = [
         one
-        for one in requirements(extra)
+        for one in needed
         if (version := installed.get(_canonical(one.name))) is None
         or not one.specifier.contains(version, prereleases=True)
     ]
@@ -46,6 +53,21 @@ def complete(extra: str = "study") -> list[str]:
         raise InstallationError(
             f"this platform lacks {', '.join(heavy)}; it is left as it is, since its parts were "
             "built to fit together: use a newer one"
+        )
+    imported = _imported()
+    misfits = [
+        one
+        for one in needed
+        if (versions := imported.get(_canonical(one.name))) is not None
+        # A newer version may have been installed since the import.
+        and (one in lacking or not all(_fits(one, version) for version in versions))
+    ]
+    if misfits:
+        # A process of its own has imported nothing.
+        raise InstallationError(
+            f"this kernel has imported {', '.join(one.name for one in misfits)} in another version "
+            f"than {', '.join(map(str, misfits))}; nothing is replaced while it is in use: run  "
+            f'!"{sys.executable}" -m lib.study.install  , restart the kernel, and start here again'
         )
     if not lacking:
         return []
@@ -75,5 +97,34 @@ def requirements(extra: str) -> "list[Requirement]":
     return needed
 
 
+def _imported() -> dict[str, set[str]]:
+    """Return the versions that this process has imported, by package; none if it does not say."""
+    versions: dict[str, set[str]] = {}
+    for module, owners in metadata.packages_distributions().items():
+        if module in sys.modules:
+            version = getattr(sys.modules[module], "__version__", None)
+            for owner in owners:
+                known = {version} if isinstance(version, str) else set()
+                versions.setdefault(_canonical(owner), set()).update(known)
+    return versions
+
+
+def _fits(requirement: "Requirement", version: str) -> bool:
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return requirement.specifier.contains(Version(version), prereleases=True)
+    except InvalidVersion:  # As "unknown".
+        return True
+
+
 def _canonical(name: str) -> str:
     return name.lower().replace("_", "-").replace(".", "-")
+
+
+if __name__ == "__main__":
+    try:
+        complete()
+    except InstallationError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

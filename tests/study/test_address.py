@@ -233,6 +233,63 @@ def test_another_package_called_lib_is_named_by_its_path(tmp_path, platform, add
     assert not (platform / "asked.jsonl").exists()
 
 
+def module(site, name, version, *lines, owner=None):
+    """Put a module into ``site``, of a distribution ``owner`` of the same version."""
+    (site / f"{name}.py").write_text("\n".join([f"__version__ = '{version}'", *lines]))
+    with (site / f"{owner or name}-{version}.dist-info" / "top_level.txt").open("w") as file:
+        file.write(name)
+
+
+def test_what_the_kernel_has_imported_is_not_replaced(tmp_path, platform):
+    module(platform, "altair", "4.2.2")
+    module(platform, "pandas", "2.2.2")
+    cell = setup_cell(ADDRESS)
+    result = alone(f"import altair, pandas\n{cell}", tmp_path / "empty", platform)
+    last = result.stderr.splitlines()[-1]
+    assert "imported altair in another version than altair>=5.5" in last
+    assert "restart the kernel" in last
+    assert len((platform / "asked.jsonl").read_text().splitlines()) == 1  # The package itself.
+    # The line that the message gives replaces it, outside the kernel.
+    command = last.split("!")[1].split("  ,")[0].replace('"', "").split()
+    assert command == [sys.executable, "-m", "lib.study.install"]
+    run = "import runpy; runpy.run_module('lib.study.install', run_name='__main__')"
+    result = alone(run, tmp_path / "empty", platform)
+    assert result.returncode == 0, result.stderr
+    asked = json.loads((platform / "asked.jsonl").read_text().splitlines()[-1])
+    assert asked[4:] == ["altair>=5.5", "loky>=3.4"]
+    assert "pandas==2.2.2" in asked[3].split()
+
+
+def test_what_is_imported_and_fits_is_held(tmp_path, platform):
+    module(platform, "altair", "4.2.2")
+    module(platform, "pandas", "2.2.2")
+    result = alone(f"import pandas\n{setup_cell(ADDRESS)}", tmp_path / "empty", platform)
+    assert result.returncode == 0, result.stderr
+    asked = json.loads((platform / "asked.jsonl").read_text().splitlines()[-1])
+    assert asked[4:] == ["altair>=5.5", "loky>=3.4"]
+    assert "pandas==2.2.2" in asked[3].split()
+
+
+def test_a_package_that_is_newer_than_its_import_asks_for_a_restart(tmp_path, platform):
+    """As after an installation in an earlier cell."""
+    module(platform, "pandas", "2.2.2")
+    stale = "import pandas\npandas.__version__ = '1.5.3'\n"
+    result = alone(stale + setup_cell(ADDRESS), tmp_path / "empty", platform)
+    assert "imported pandas in another version than pandas>=2.2" in result.stderr
+    shutil.rmtree(platform / "lib")  # Else the cell does nothing.
+    unknown = "import pandas\npandas.__version__ = 'unknown'\n"
+    result = alone(unknown + setup_cell(ADDRESS), tmp_path / "empty", platform)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_module_may_have_another_name_than_its_package(tmp_path, platform):
+    shutil.rmtree(platform / "altair-4.2.2.dist-info")
+    distribution(platform, "Altair", "4.2.2")
+    module(platform, "charts", "4.2.2", owner="Altair")
+    result = alone(f"import charts\n{setup_cell(ADDRESS)}", tmp_path / "empty", platform)
+    assert "imported altair in another version" in result.stderr
+
+
 def test_a_platform_with_too_old_a_torch_is_left_as_it_is(tmp_path, platform):
     shutil.rmtree(platform / "torch-2.5.1+cu121.dist-info")
     distribution(platform, "torch", "2.0.0")
