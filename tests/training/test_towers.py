@@ -163,15 +163,15 @@ def test_a_checkpoint_with_one_other_bit_is_not_used(undisturbed, tmp_path, monk
 
 
 def test_a_checkpoint_comes_back_to_the_devices_that_it_was_on(tmp_path):
-    """A run on a GPU keeps its series on the CPU. The device "meta" stands for the GPU."""
-    state = {"weights": torch.ones(3, device="meta"), "epochs": [torch.ones(2)]}
+    """The device "meta" stands for a GPU."""
+    state = {"model": torch.ones(3, device="meta"), "drawn": [torch.ones(2)]}
     content = io.BytesIO()
     torch.save(state, content)
     path = tmp_path / "run.pt"
     path.write_bytes(hashlib.sha256(content.getvalue()).digest() + content.getvalue())
     kept = one_run._read(path, torch.device("meta"))
-    assert kept["weights"].device.type == "meta"
-    assert kept["epochs"][0].device.type == "cpu"
+    assert kept["model"].device.type == "meta"
+    assert kept["drawn"][0].device.type == "cpu"
 
 
 @pytest.mark.usefixtures("use")
