@@ -37,21 +37,18 @@ def in_parts(
     """
     parts = list(parts)
     threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1:
+    # A call within a part, or beside another call, finds the threads taken.
+    if device.type != "cpu" or threads == 1 or not _LOCK.acquire(blocking=False):
         for part in parts:
             take(work(part))
         return
     workers = min(threads, len(parts), PARTS_AT_ONCE)
-    with _LOCK:
-        # New threads take over this number; it is no matter of one thread alone.
-        torch.set_num_threads(max(1, threads // PARTS_AT_ONCE))
-        try:
-            if workers <= 1:
-                for part in parts:
-                    take(work(part))
-                return
-            with ThreadPoolExecutor(workers) as pool:
-                for result in pool.map(work, parts):
-                    take(result)
-        finally:
-            torch.set_num_threads(threads)
+    # New threads take over this number; it is no matter of one thread alone.
+    torch.set_num_threads(max(1, threads // PARTS_AT_ONCE))
+    try:
+        with ThreadPoolExecutor(max(1, workers)) as pool:
+            for result in pool.map(work, parts):
+                take(result)
+    finally:
+        torch.set_num_threads(threads)
+        _LOCK.release()

@@ -138,6 +138,25 @@ def test_autocast_and_threads_change_nothing(duplicated):
         torch.set_num_threads(threads)
 
 
+def test_a_call_within_a_part_finds_the_threads_taken():
+    """On sixteen cores each part has two threads, and would wait for itself."""
+    threads, found = torch.get_num_threads(), []
+    torch.set_num_threads(16)
+
+    def outer(part):
+        inner = []
+        in_parts(lambda number: number + part, [1, 2, 3], inner.append, torch.device("cpu"))
+        return inner
+
+    try:
+        in_parts(outer, [10, 20], found.append, torch.device("cpu"))
+        in_parts(outer, [30], found.append, torch.device("cpu"))
+        assert torch.get_num_threads() == 16
+    finally:
+        torch.set_num_threads(threads)
+    assert found == [[11, 12, 13], [21, 22, 23], [31, 32, 33]]
+
+
 @pytest.fixture
 def four_threads():
     threads = torch.get_num_threads()
