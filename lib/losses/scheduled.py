@@ -265,7 +265,7 @@ class ScheduledContrastiveLoss(nn.Module):
             # A module of one's own need not know the rule for numbers that are not finite.
             finite = similarity.detach().sum(dim=(-2, -1)).isfinite()
             known = similarity.where(finite[..., None, None], 0)
-            schedule = scheduler(known, temperature)
+            schedule = as_schedule(scheduler(known, temperature), similarity)
             put_back(scheduler, now, where=~finite)
         if not self.advances:
             put_back(scheduler, now)
@@ -289,6 +289,8 @@ class ScheduledContrastiveLoss(nn.Module):
         if name != "info_nce":
             if name == "sigmoid" and bias is not None:
                 constant, bias = bias, None
+            if group is not None and group.dim() > 1:
+                group = group[None]
             # A stack of one, in which numbers are not checked: this module does that.
             losses = LOSSES[name](similarity[None], 1 / scale, constant, group=group)[0]
             # Not every loss divides by the temperature.
@@ -333,6 +335,31 @@ def check_embeddings(image_embeddings: Tensor, text_embeddings: Tensor) -> None:
             f"text_embeddings is on {text_embeddings.device}, but image_embeddings is on "
             f"{image_embeddings.device}"
         )
+
+
+def as_schedule(returned: Any, similarity: Tensor) -> Schedule:
+    """Return what a scheduler of one's own returned, as tensors of a schedule's shapes.
+
+    Raises:
+        ValueError: It is no schedule of ``similarity`` (..., B, B).
+    """
+    leading, size = similarity.shape[:-2], similarity.shape[-1]
+    shapes = (*leading, 2), (*leading, 2, size), leading
+    if not isinstance(returned, tuple) or len(returned) != len(shapes):
+        raise ValueError(
+            "scheduler must return a Schedule, weights, sample weights and temperature; it "
+            f"returned {type(returned)}"
+        )
+    parts = []
+    for name, value, shape in zip(Schedule._fields, returned, shapes, strict=True):
+        try:
+            parts.append(torch.as_tensor(value, device=similarity.device).expand(shape))
+        except (TypeError, ValueError, RuntimeError):
+            found = tuple(value.shape) if isinstance(value, Tensor) else value
+            raise ValueError(
+                f"scheduler must return {name} of shape {tuple(shape)}; it returned {found}"
+            ) from None
+    return Schedule(*parts)
 
 
 def check_loss(loss: object) -> None:

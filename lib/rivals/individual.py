@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..schedulers._checks import Number, as_constant, is_readable
+from ..schedulers._checks import Number, as_constant, check_is_tensor, is_readable
 from ._base import Rival, require
 
 
@@ -124,6 +124,7 @@ class IndividualTemperatures(Rival):
                 the CPU, a similarity is not finite or an index is out of range.
         """
         self.check(similarity)
+        check_is_tensor("index", index)
         if index.shape != similarity.shape[:-1]:
             raise ValueError(
                 f"index must be (..., B) = {tuple(similarity.shape[:-1])}, the training pairs of "

@@ -211,6 +211,10 @@ TEMPERATURES = IndividualTemperatures(3, 0.1, 0.5)
         (lambda: GradNorm()(torch.ones(3), []), "losses must be (..., 2)"),
         (lambda: GradNorm()(torch.tensor([1.0, math.nan]), []), "losses holds 1 numbers"),
         (
+            lambda: TEMPERATURES(torch.eye(2), 0.1),
+            "index must be a tensor; it is of <class 'float'",
+        ),
+        (
             lambda: TEMPERATURES(torch.eye(2), torch.tensor([0, 3])),
             "index must name training pairs, 0 to 2; it goes from 0 to 3",
         ),

@@ -514,6 +514,19 @@ def test_groups_may_be_lists_and_arrays_and_nothing_but_integers():
         ScheduledContrastiveLoss(loss="decoupled")(image, text, group=[7] * rows)
 
 
+@pytest.mark.parametrize(
+    "name", [n for n, loss in LOSSES.items() if loss.grouped or loss.takes_group]
+)
+def test_each_run_of_a_stack_may_have_groups_of_its_own(name):
+    image, text = pairs(19, size=6, leading=(2,))
+    group = torch.tensor([[0, 0, 1, 1, 2, 2], [5, 4, 5, 4, 3, 3]])
+    stack = ScheduledContrastiveLoss(Scheduler(batch_shape=(2,)), loss=name)
+    together = stack(image, text, group=group)
+    for run in range(2):
+        alone = ScheduledContrastiveLoss(loss=name)(image[run], text[run], group=group[run])
+        torch.testing.assert_close(together[run], alone)
+
+
 def test_a_skipped_pair_that_is_not_finite_is_named():
     image = torch.tensor([[1.0, math.nan]])
     with pytest.raises(ValueError, match=r"^image_embeddings holds 1 numbers"):

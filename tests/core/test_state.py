@@ -283,6 +283,46 @@ def test_a_scale_goes_on_learning_beside_a_scheduler_of_ones_own():
     torch.testing.assert_close(slope, half.grad / 2)
 
 
+class Returning(nn.Module):
+    """A scheduler of one's own that returns something."""
+
+    def __init__(self, **changes):
+        super().__init__()
+        self.changes = changes
+
+    def forward(self, similarity, temperature):
+        return Fixed()(similarity, temperature)._replace(**self.changes)
+
+
+def test_a_scheduler_of_ones_own_may_return_plain_numbers():
+    loss = ScheduledContrastiveLoss(Returning(weights=[1.5, 0.5], temperature=0.2))
+    wanted = ScheduledContrastiveLoss(
+        Trace(torch.tensor([[1.5, 0.5]]), torch.tensor([0.2])), temperature=0.2
+    )
+    torch.testing.assert_close(loss(*pairs()), wanted(*pairs()))
+    assert loss.latest() == wanted.latest()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"weights": torch.ones(3)}, r"weights of shape \(2,\); it returned \(3,\)"),
+        ({"sample_weights": torch.ones(2, 5)}, r"sample_weights of shape \(2, 6\)"),
+        ({"temperature": "hot"}, r"temperature of shape \(\); it returned hot"),
+    ],
+)
+def test_what_is_no_schedule_of_the_batch_is_named(changes, said):
+    with pytest.raises(ValueError, match=f"^scheduler must return {said}"):
+        ScheduledContrastiveLoss(Returning(**changes))(*pairs())
+
+
+def test_a_module_that_returns_no_schedule_is_named():
+    module = nn.Identity()
+    module.forward = lambda similarity, temperature: similarity
+    with pytest.raises(ValueError, match=r"^scheduler must return a Schedule, .*Tensor"):
+        ScheduledContrastiveLoss(module)(*pairs())
+
+
 def test_what_is_logged_is_of_the_latest_step():
     loss = ScheduledContrastiveLoss(Scheduler(**STEERED))
     assert loss.latest() == {}
