@@ -67,13 +67,24 @@ class ImageTower:
         """Encode images.
 
         Args:
-            images: B images, mode RGB, of any size.
+            images: B images of any size; those of another mode, such as grey ones, become RGB.
             device: The device that the model runs on.
 
         Returns:
             (B, dim) float32 features on the CPU.
+
+        Raises:
+            ValueError: ``images`` is not a list of images, or empty, or an image has more than 8
+                bits per channel.
         """
-        pixels = torch.stack([self.transform(image) for image in images]).to(device)
+        given = [] if isinstance(images, Image.Image) else list(images)
+        if not given or not all(isinstance(image, Image.Image) for image in given):
+            raise ValueError("images must be a list of one or more images of Pillow")
+        # Pillow would cut deeper ones at 255.
+        if deep := next((i.mode for i in given if i.mode[0] == "I" or i.mode == "F"), None):
+            raise ValueError(f"images must have 8 bits per channel; one is of mode {deep}")
+        coloured = [image if image.mode == "RGB" else image.convert("RGB") for image in given]
+        pixels = torch.stack([self.transform(image) for image in coloured]).to(device)
         features: Tensor = self.model.to(device)(pixels).float().cpu()
         return features
 
@@ -114,7 +125,12 @@ class TextTower:
 
         Returns:
             (B, dim) float32 features on the CPU.
+
+        Raises:
+            ValueError: ``captions`` is one caption instead of a list, or empty.
         """
+        if isinstance(captions, str) or not len(captions):
+            raise ValueError(f"captions must be a list of one or more captions, not {captions!r}")
         tokens = self.tokenizer(
             list(captions),
             padding=True,

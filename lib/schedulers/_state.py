@@ -70,6 +70,7 @@ class KeptInSingle(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         # With assign=True, torch puts the loaded tensor in the place of the buffer.
         for name in (name for name in list(state_dict) if name.startswith(prefix)):
-            if state_dict[name].dtype in (torch.float16, torch.bfloat16):
-                state_dict[name] = state_dict[name].float()
+            value: object = state_dict[name]
+            if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16):
+                state_dict[name] = value.float()
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -259,3 +259,35 @@ def test_devices():
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="use 'auto' or 'cpu'"):
             resolve_device("cuda")
+
+
+def test_an_image_of_another_mode_is_the_image_in_colour():
+    tower = load_image_tower(TOWERS[0])
+    colour = Image.effect_mandelbrot((40, 30), (-2, -1, 1, 1), 20).convert("RGB")
+    for mode in ("L", "P", "RGBA", "CMYK", "1"):
+        other = colour.convert(mode)
+        both = tower([other, other.convert("RGB")], torch.device("cpu"))
+        assert torch.equal(both[0], both[1])
+
+
+@pytest.mark.tries("bad input")
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        ([], "one or more images"),
+        (Image.new("RGB", (4, 4)), "a list of one or more images"),
+        ([np.zeros((4, 4, 3), dtype=np.uint8)], "images of Pillow"),
+        ([Image.new("I;16", (4, 4))], "8 bits per channel; one is of mode I;16"),
+        ([Image.new("F", (4, 4))], "8 bits per channel; one is of mode F"),
+    ],
+)
+def test_what_an_image_tower_cannot_encode_is_named(inputs, said):
+    with pytest.raises(ValueError, match=f"^images must .*{said}"):
+        load_image_tower(TOWERS[0])(inputs, torch.device("cpu"))
+
+
+@pytest.mark.tries("bad input")
+@pytest.mark.parametrize("captions", ["a dog", [], ()])
+def test_one_caption_is_no_list_of_its_letters(captions):
+    with pytest.raises(ValueError, match=r"^captions must be a list of one or more captions"):
+        load_text_tower("minilm")(captions, torch.device("cpu"))
