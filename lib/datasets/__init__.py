@@ -13,7 +13,7 @@ from lib.datasets.scenes import Scenes
 from lib.utils.text import did_you_mean
 
 CORPORA: dict[str, type[Corpus]] = {"scenes": Scenes, "flickr8k": Flickr8k}
-"""The corpora that :func:`lib.datasets.load_corpus` knows; add an entry to register one.
+"""The classes of corpora that :func:`lib.datasets.load_corpus` loads, by name; add your own here.
 
 >>> list(CORPORA)
 ['scenes', 'flickr8k']
@@ -27,8 +27,8 @@ def load_corpus(
 
     Args:
         name: A key of :data:`lib.datasets.CORPORA`.
-        root: The corpus's folder; "" looks in the usual places. Classes without this argument, or
-            without ``on_bad_sample``, do not get it.
+        root: The corpus's folder; "" looks in the usual places. A class without ``root`` or
+            ``on_bad_sample`` as an argument does not get it.
         on_bad_sample: ``"error"`` or ``"skip"``.
         options: Other arguments of the corpus's class.
 

@@ -36,12 +36,12 @@ class Limits:
 def extract(archive: Path, target: Path, limits: Limits | None = None) -> None:
     """Unpack a zip archive into a new folder, whole or not at all.
 
-    Before it writes a byte, it refuses names that lead outside the folder, links and devices,
-    encrypted entries, two entries of one name, and content beyond ``limits``. It verifies each
-    entry's CRC and leaves out hidden files and ``__MACOSX``.
+    Names that lead outside the folder, links and devices, encrypted entries, two entries of one
+    name and content beyond ``limits`` are refused before a byte is written. Each entry's CRC is
+    verified. Hidden files and ``__MACOSX`` are left out.
 
     Raises:
-        DownloadError: The archive is damaged or refused; ``target`` does not exist then.
+        DownloadError: The archive is damaged or refused; ``target`` is not created.
     """
     limits = limits or Limits()
     try:
@@ -56,7 +56,7 @@ def extract(archive: Path, target: Path, limits: Limits | None = None) -> None:
         raise
     except Exception as error:
         # zipfile, zlib and struct raise errors of many kinds for damaged bytes, among them EINVAL
-        # for an offset before the file's start. Other OSErrors, as of a full disk, are not damage.
+        # for an offset before the file's start. Other OSErrors are no damage: a full disk, say.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
         raise DownloadError(f"{archive.name} is damaged: {error}") from error
@@ -84,7 +84,7 @@ def _checked_entries(
             continue
         name = "/".join(parts)
         if name.casefold() in folded:
-            raise DownloadError(f"{title} is refused: entry {name[:100]!r} stands twice")
+            raise DownloadError(f"{title} is refused: entry {name[:100]!r} occurs twice")
         folded.add(name.casefold())
         files[name] = info
     return files
@@ -112,5 +112,5 @@ def _copy(source: IO[bytes], sink: IO[bytes], entry: zipfile.ZipInfo) -> None:
     while chunk := source.read(CHUNK):
         written += len(chunk)
         if written > entry.file_size:
-            raise DownloadError(f"entry {entry.filename!r} is longer than it says")
+            raise DownloadError(f"entry {entry.filename!r} is longer than its declared length")
         sink.write(chunk)

@@ -16,7 +16,7 @@ from pathlib import Path
 from lib.datasets.report import CorpusError, Problem
 
 CONTINUED_LINES = 20
-"""A quoted caption may span this many lines; in a longer one the closing quote is missing."""
+"""The most lines of a quoted caption; if there are more, the closing quote is missing."""
 
 Line = tuple[int, str]
 """A line's number, from 1, and its text."""
@@ -57,12 +57,12 @@ class CaptionFile:
 
 
 class _Malformed(ValueError):
-    """A line has another format; the text says why."""
+    """A line does not have the file's format; the text says why."""
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """The fields of a line; ``number`` is the caption's among its image's, if the format has it."""
+    """The fields of a line; ``number`` counts an image's captions, if the format has one."""
 
     image: str
     text: str
@@ -107,7 +107,7 @@ def read_captions(path: Path) -> CaptionFile:
             continue
         key = (entry.image, entry.number)
         if entry.number is not None and (first := seen.setdefault(key, number)) != number:
-            detail = f"caption {entry.number} of {entry.image} already stands in line {first}"
+            detail = f"caption {entry.number} of {entry.image} is already on line {first}"
             problems.append(Problem("malformed line", where, detail, captions=1))
             continue
         if entry.repaired:
@@ -117,7 +117,7 @@ def read_captions(path: Path) -> CaptionFile:
 
 
 def read_lines(path: Path) -> tuple[list[Line], list[Problem]]:
-    """Return the non-blank lines of a text file, and a problem per line that is not UTF-8.
+    """Return the non-blank lines of a text file, and one problem per line that is not UTF-8.
 
     Raises:
         CorpusError: The file cannot be read, or is UTF-16.
@@ -207,7 +207,7 @@ def _comma_entries(lines: Sequence[Line]) -> Iterator[tuple[int, _Entry | _Malfo
     while position < len(lines):
         number, text = lines[position]
         taken = 1
-        # If a quote is open, the caption continues on the next line, or its end is missing.
+        # If a quote is open, the caption continues on the next line, or a quote is missing.
         while _quote_is_open(text) and taken <= CONTINUED_LINES and position + taken < len(lines):
             following = lines[position + taken][1]
             if _BEGINS_RECORD.match(following):
@@ -234,7 +234,7 @@ def _comma_entry(text: str) -> _Entry:
     if text.startswith('"'):
         fields = _comma_fields(text)
         if len(fields) != 2:
-            raise _Malformed(f"{len(fields)} fields where an image's name and a caption belong")
+            raise _Malformed(f"{len(fields)} fields, not an image's name and a caption")
         return _entry(fields[0], fields[1])
     name, comma, caption = text.partition(",")
     if not comma:

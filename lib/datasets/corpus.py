@@ -46,9 +46,9 @@ class Sample:
 class Corpus(ABC):
     """Images with captions, in splits.
 
-    A new corpus is a subclass that passes these arguments and loads an image. Its class attribute
-    ``redistributable`` is whether the published book may show images and captions, which must be
-    known without the corpus.
+    A new corpus is a subclass that passes these arguments and defines ``load_image``. Its class
+    attribute ``redistributable`` tells whether the published book may show images and captions;
+    it is read without loading the corpus.
 
     Args:
         name: The name for :func:`lib.datasets.load_corpus`.
@@ -108,8 +108,8 @@ class Corpus(ABC):
     def subset(self, n: int, seed: int, split: str = "train") -> tuple[Sample, ...]:
         """Draw a low-data subset: ``n`` images that have a caption, in the order of the draw.
 
-        At one seed a smaller subset is the beginning of a larger one. The study trains on these
-        images.
+        With the same seed, a smaller subset is the beginning of a larger one. The study trains on
+        these images.
 
         Args:
             n: Number of images.
@@ -120,7 +120,8 @@ class Corpus(ABC):
             ``n`` samples.
 
         Raises:
-            CorpusError: ``n`` is negative or more than the split has, or ``seed`` is negative.
+            CorpusError: ``seed`` is negative, or ``n`` is not from 0 to the number of the split's
+                images with a caption.
         """
         captioned = [sample for sample in self.split(split) if sample.captions]
         if not 0 <= n <= len(captioned):
@@ -144,7 +145,8 @@ class Corpus(ABC):
 def fingerprint_of(facts: Iterable[str], samples: Iterable[Sample]) -> str:
     """Return the SHA-256 of ``facts`` and of the ids, splits and captions of ``samples``.
 
-    Each text follows its length, so that different contents cannot give the same bytes.
+    The length of each text is hashed before the text, so that different contents cannot give the
+    same bytes.
     """
     digest = hashlib.sha256()
 

@@ -1,4 +1,4 @@
-"""Downloads that resume, and a record of the downloaded files.
+"""Downloads that can be continued, and a record of the downloaded files.
 
 pooch can neither resume a download nor limit its size.
 """
@@ -46,7 +46,7 @@ def fetch(
     pause: float = PAUSE_SECONDS,
     max_bytes: int = 4 << 30,
 ) -> Fetched:
-    """Download a file; after an interruption, only the rest of it.
+    """Download a file; after an interruption, download only the rest.
 
     The bytes received so far are kept beside ``target`` with the server's validator. Range and
     If-Range make sure that parts of two different files are never joined; a server without them
@@ -73,7 +73,7 @@ def fetch(
             if failures >= attempts:
                 reason = " ".join(str(error).split())[:300]
                 raise DownloadError(
-                    f"{url} could not be downloaded: {attempts} attempts brought nothing more "
+                    f"{url} could not be downloaded: {attempts} attempts received nothing new "
                     f"({reason}). {arrived:,} bytes are kept and the next start goes on from "
                     "there; or name another mirror."
                 ) from error
@@ -159,7 +159,7 @@ def _append(
 
 
 def _validator(state: Path, url: str) -> str:
-    """Return the validator of the file that a part belongs to; "" if it cannot be continued."""
+    """Return the validator of a partly downloaded file; "" if the part cannot be continued."""
     try:
         known = json.loads(state.read_text("utf-8"))
         return str(known["validator"]) if known["url"] == url else ""

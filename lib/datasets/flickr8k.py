@@ -27,16 +27,16 @@ SPLIT_FILES: dict[Split, str] = {
 
 
 class Flickr8k(Corpus):
-    """8,091 photographs with five captions each.
+    """A corpus of 8,091 photographs with five captions each.
 
     For research and education only: neither photographs nor captions may be republished. The
     constructor checks every image and caption line; it caches the result for the images.
 
-    Two layouts are known. Official: ``Flicker8k_Dataset/`` (or ``Flickr8k_Dataset/``),
+    There are two layouts. Official: ``Flicker8k_Dataset/`` (or ``Flickr8k_Dataset/``),
     ``Flickr8k.token.txt`` and ``Flickr_8k.{train,dev,test}Images.txt``, the text files beside the
     images' folder or in ``Flickr8k_text/``. Kaggle: ``Images/`` and ``captions.txt``. Without split
-    files the splits come from a hash of each image's name, 6 : 1 : 1, and the report has a note:
-    results on them cannot be compared with published ones.
+    files the splits come from a hash of each image's name, 6 : 1 : 1, and the report has a note,
+    since results on these splits cannot be compared with published ones.
 
     Args:
         root: The corpus's folder. None tries ``$FLICKR8K_ROOT``, then the folder of downloads.
@@ -111,11 +111,11 @@ class Flickr8k(Corpus):
             raise CorpusError(f"{sample.id!r} is not an image of {self!r}")
         try:
             data = path.read_bytes()
-            # Most decoders accept a flipped bit, and the wrong image would be cached under this id.
+            # Most decoders accept a flipped bit; the wrong image would be cached under this id.
             if hashlib.sha256(data).hexdigest() != self._digests[sample.id]:
                 raise ValueError("its content has changed")
             return decode_rgb(data)
-        except Exception as error:  # damaged bytes make the decoders raise errors of any kind
+        except Exception as error:  # Decoders raise errors of any kind for damaged bytes.
             raise CorpusError(
                 f"{path} passed the integrity check and can no longer be read: {error}. "
                 "Restore the file and load the corpus again."
@@ -164,8 +164,7 @@ def find_flickr8k(
     if download:
         return download_flickr8k(kept, mirror)
     raise CorpusError(
-        "Flickr8k is not on this machine as far as the study knows. Supply it in one of these "
-        "ways:\n"
+        "Flickr8k was not found on this machine. Supply it in one of these ways:\n"
         "  - set the environment variable FLICKR8K_ROOT to its folder;\n"
         "  - name the folder: Flickr8k(root='/path/to/flickr8k'), or corpus_root in a notebook;\n"
         f"  - put it (or a link to it) at {kept};\n"

@@ -19,8 +19,8 @@ MIRROR = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k"
 class Distribution:
     """The archives of the official distribution and the least and greatest counts of their content.
 
-    The archives' SHA-256 were never published. The first download records them, and later ones must
-    agree; each archive's CRCs and the counts are verified every time.
+    The archives' SHA-256 were never published. The first download records them, and later downloads
+    must have the same; the CRCs of each archive and the counts are verified every time.
     """
 
     archives: tuple[str, ...] = ("Flickr8k_text.zip", "Flickr8k_Dataset.zip")
@@ -33,7 +33,8 @@ def download_flickr8k(
 ) -> Path:
     """Download, verify and unpack the corpus into ``folder``, which appears when it is complete.
 
-    ``flickr8k.lock.json`` beside it records the archives. Of two processes one waits for the other.
+    ``flickr8k.lock.json`` beside it records the archives. If two processes download, one
+    waits for the other.
 
     Args:
         folder: The corpus's new folder.
@@ -70,18 +71,18 @@ def _discard(downloads: Path, names: Iterable[str]) -> None:
 
 
 def _arrival(archive: Path) -> Path:
-    """Return the file that exists if an archive was downloaded completely."""
+    """Return the path of the record that is written once an archive is complete."""
     return archive.with_suffix(".arrived.json")
 
 
 def _obtain(url: str, archive: Path, lock: Path) -> Fetched:
-    """Download an archive; it must equal what ``lock`` records of an earlier download."""
+    """Download an archive; its SHA-256 must be the one that ``lock`` records, if any."""
     known = read_lock(lock).get(url)
     # The archive may be complete from an earlier process that was interrupted later.
     kept = _arrival(archive)
     if archive.exists() and (digest := read_lock(kept).get(url)):
         return Fetched(url, archive.stat().st_size, digest, "")
-    # It describes another file.
+    # The record, if there is one, is of another download.
     kept.unlink(missing_ok=True)
     try:
         fetched = fetch(url, archive, sha256=known)
@@ -117,6 +118,6 @@ def _check_counts(staging: Path, expected: Distribution) -> None:
     for what, count, (low, high) in counts:
         if not low <= count <= high:
             raise DownloadError(
-                f"the download holds {count} {what}, Flickr8k has {low} to {high}; it is kept out. "
+                f"the download holds {count} {what}, Flickr8k has {low} to {high}; it is not used. "
                 "Name another mirror."
             )

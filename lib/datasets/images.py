@@ -11,11 +11,11 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 MATTE = (255, 255, 255)
 """The colour of transparent parts: white."""
 MAX_PIXELS = 50_000_000
-"""Larger images are refused: a small file may claim more pixels than fit into memory."""
+"""Larger images are refused: a small file may decode to more pixels than fit into memory."""
 MAX_FILE_BYTES = 256 << 20
 """Larger files are refused unread."""
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-"""The formats that are decoded, whatever a file's name. Pillow's others may start programs."""
+"""The formats that are decoded, whatever a file's name. Pillow's others may start a program."""
 DECODING_VERSION = 1
 """Raise this when the same file gives other pixels; it is part of a corpus's fingerprint."""
 
@@ -42,7 +42,7 @@ def inspect_image(path: Path) -> Inspection:
     digest = hashlib.sha256(data).hexdigest()
     try:
         decode_rgb(data)
-    except Exception as error:  # decoders raise errors of any kind for damaged bytes
+    except Exception as error:  # Decoders raise errors of any kind for damaged bytes.
         return Inspection(digest, _one_line(error))
     return Inspection(digest)
 
@@ -51,7 +51,7 @@ def decode_rgb(data: bytes) -> Image.Image:
     """Decode an image file to mode RGB.
 
     Transparent parts become :data:`MATTE`. The EXIF orientation is applied, colour profiles are
-    not. 16-bit greys are scaled to 8 bits by their whole range. Of several frames only the first
+    not. 16-bit greys are scaled to 8 bits by their whole range. Only the first of several frames
     is decoded.
 
     Args:
@@ -79,7 +79,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     elif image.mode == "LAB":
         profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         transformed = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
-        assert transformed is not None  # None is for a conversion in place.
+        assert transformed is not None  # It is None only if converted in place.
         return transformed
     if image.mode == "La":
         image = image.convert("LA")
@@ -103,7 +103,7 @@ def _scale_to_8_bits(image: Image.Image) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # Pillow raises anything for damaged EXIF data; the pixels are intact.
+    except Exception:  # Any error may come from damaged EXIF data; the pixels are intact.
         return image
 
 

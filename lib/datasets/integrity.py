@@ -3,14 +3,15 @@
 Rules, for any corpus that is a folder of images with a caption file:
 
 - An image is found by its exact name; else by a name that differs only in case or Unicode form, if
-  exactly one unclaimed file fits. Nothing else is guessed: ``p2.jpg.1`` is never ``p2.jpg``.
-- A missing or unreadable image, or one without a caption, is fatal if it belongs to a split. In no
-  split it cannot change a result: it is reported and left out.
+  exactly one unclaimed file fits. There is no other guess: ``p2.jpg.1`` is never ``p2.jpg``.
+- A missing or unreadable image, or one without a caption, is fatal if it belongs to a split. If it
+  belongs to none, it cannot change a result: it is reported and left out.
 - Two copies of one photograph (the same bytes) in one split are reported and kept. Across splits
   they are fatal, since they leak test images into training. So is an image in two split files.
 - A malformed caption line is always fatal, since the image of the lost caption is unknown.
 
-Skipping drops fatal samples; of copies across splits it keeps the one in test, else in val.
+Skipping drops fatal samples. If copies are in several splits, the one in test is kept, else the one
+in val.
 """
 
 import hashlib
@@ -35,7 +36,7 @@ from lib.utils.files import home, write_atomic
 from lib.utils.progress import track
 
 PRECEDENCE: tuple[Split, ...] = ("test", "val", "train", "none")
-"""The split that keeps an image of two splits comes first: the test split must not shrink."""
+"""An image in two splits is kept in the first of them here, so that the test split stays whole."""
 IMAGE_SUFFIXES = frozenset([".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"])
 CACHE_VERSION = 1
 
@@ -129,7 +130,7 @@ def check_corpus(
 def _faults(
     image: str, captions: int, missing: str | None, unreadable: str, fatal: bool
 ) -> list[Problem]:
-    """Return the problems that make an image unusable: its file's, or no caption."""
+    """Return what makes an image unusable: a fault of its file, or a missing caption."""
     faults = []
     if missing is not None:
         faults.append(Problem("missing image", image, missing, fatal, captions))
@@ -144,7 +145,7 @@ def _refuse_unusable(corpus: str, report: IntegrityReport, on_bad_sample: str) -
     if report.fatal and on_bad_sample == "error":
         raise IntegrityError(
             f"{corpus} cannot be used as it is: {list_problems(report.fatal)}\n"
-            "Repair the files, or go on without what is bad by on_bad_sample='skip' "
+            "Repair the files, or drop the bad samples with on_bad_sample='skip' "
             f"(it would keep {report.images_kept} images and {report.captions_kept} captions).",
             report,
         )
@@ -203,7 +204,7 @@ def inspect_images(folder: Path, paths: Sequence[Path]) -> dict[Path, Inspection
     inspections = _read_cache(cache, len(paths))
     if inspections is None:
         workers = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
-        # Pillow warns of damaged metadata thousands of times; the inspections have what matters.
+        # Pillow gives thousands of warnings of damaged metadata; the inspections have the faults.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
@@ -220,7 +221,7 @@ def inspect_images(folder: Path, paths: Sequence[Path]) -> dict[Path, Inspection
 def hashed_split(name: str) -> Split:
     """Return the split of an image by a hash of its name: train, val, test as 6 : 1 : 1.
 
-    It depends only on the name, so that other images do not change an image's split.
+    The split depends only on ``name``: other images do not change it.
 
     >>> hashed_split("p1.jpg")
     'train'
@@ -230,7 +231,7 @@ def hashed_split(name: str) -> Split:
 
 
 def _hashed_splits(names: Iterable[str], digests: Mapping[str, str]) -> dict[str, Split]:
-    """Split by hash; copies of one photograph go into the split of the first: no leakage."""
+    """Split by hash; copies of a photograph go into the split of the first, so that none leaks."""
     first: dict[str, str] = {}
     return {name: hashed_split(first.setdefault(digests.get(name) or name, name)) for name in names}
 

@@ -16,7 +16,7 @@ Kind = Literal[
     "repaired line",
     "split conflict",
 ]
-"""The kinds of problems. A ``repaired line`` has a caption that could still be read."""
+"""The kinds of problems. The caption of a ``repaired line`` could still be read."""
 NAMES_SHOWN = 10
 """How many problems an error lists; the report has all of them."""
 
@@ -54,8 +54,8 @@ class Problem:
         kind: The kind of problem.
         where: An image's name, or a file's name and line such as ``"captions.txt:12"``.
         detail: What exactly is wrong.
-        fatal: Whether strict loading stops at it. A bad image in no split cannot change a result:
-            it is reported and left out.
+        fatal: Whether the problem stops strict loading. A bad image in no split cannot change a
+            result: it is reported and left out.
         captions: The number of captions concerned.
 
     >>> print(Problem("missing image", "p2.jpg", "there is no such file", captions=5))
@@ -99,7 +99,7 @@ class IntegrityReport:
 
     @property
     def fatal(self) -> tuple[Problem, ...]:
-        """The problems at which strict loading stops."""
+        """The problems that stop strict loading."""
         return tuple(problem for problem in self.problems if problem.fatal)
 
     def named(self, kind: Kind) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lib.datasets import CorpusError, read_captions
 
-# Anything that UTF-8 can hold, apart from line ends; '#', quotes and separators more often.
+# Any character of UTF-8 but line ends; '#', quotes and separators are drawn more often.
 text = st.text(
     st.one_of(
         st.sampled_from("#,|\t\"' .\u2028\x0b\xa0é😀"),
@@ -82,13 +82,13 @@ def test_pipe_files_give_back_what_was_written(rows, end, mark):
     st.sampled_from(["p1.jpg#0\tA kite .", "image,caption", "image_name| comment_number| comment"]),
     st.lists(st.one_of(text, st.binary(max_size=20)), max_size=8),
 )
-def test_no_line_is_lost_in_silence_and_none_stops_the_reader(first, rows):
+def test_every_line_is_read_or_reported_and_none_stops_the_reader(first, rows):
     raw = [row.encode() if isinstance(row, str) else row.translate(None, b"\r\n") for row in rows]
     result = read(b"\n".join([first.encode(), *raw]))
     told = {int(problem.where.rpartition(":")[2]) for problem in result.problems}
     lines = {caption.line for caption in result.captions} | told
     for number, row in enumerate(raw, start=2):
-        # A quoted caption may hold the lines that follow; then they are in a caption's text.
+        # A quoted caption may span the lines that follow; its text then has them.
         held = any(row.decode(errors="replace").strip() in c.text for c in result.captions)
         assert number in lines or not row.decode(errors="replace").strip() or held
     assert all(caption.image and caption.text for caption in result.captions)
@@ -105,10 +105,10 @@ def test_no_line_is_lost_in_silence_and_none_stops_the_reader(first, rows):
         ("#1\tA kite .", "name is empty"),
         ("p1.jpg#1\t", "caption of p1.jpg is empty"),
         ("p1.jpg#1\t \t ", "caption of p1.jpg is empty"),
-        ("p1.jpg#0\tA second .", "caption 0 of p1.jpg already stands in line 1"),
+        ("p1.jpg#0\tA second .", "caption 0 of p1.jpg is already on line 1"),
     ],
 )
-def test_malformed_token_lines_are_named_with_file_and_line(line, reason):
+def test_malformed_token_lines_are_reported_with_file_and_line(line, reason):
     result = read(f"p1.jpg#0\tA first .\n\n{line}\np2.jpg#0\tA last .\n", "Flickr8k.token.txt")
     assert pairs(result.captions) == [("p1.jpg", "A first ."), ("p2.jpg", "A last .")]
     (problem,) = result.problems
@@ -129,7 +129,7 @@ def test_malformed_token_lines_are_named_with_file_and_line(line, reason):
         (",A kite .", "name is empty"),
     ],
 )
-def test_malformed_comma_lines_cost_no_other_line(line, reason):
+def test_a_malformed_comma_line_leaves_the_other_lines_whole(line, reason):
     result = read(f'image,caption\n{line}\np2.jpg,"Whole , still ."\np3.jpg,Last .\n')
     assert pairs(result.captions) == [("p2.jpg", "Whole , still ."), ("p3.jpg", "Last .")]
     (problem,) = result.problems
@@ -140,7 +140,7 @@ def test_malformed_comma_lines_cost_no_other_line(line, reason):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        # A name ends at the last number sign; a caption ends at none.
+        # A name ends at the last number sign of its field; a caption may contain number signs.
         ("a#b.jpg#0\tNumber #1 of a\ttab .\n", [("a#b.jpg", "Number #1 of a\ttab .")]),
         ('image,caption\np.jpg,"A kite ,\nred ."\nq.jpg,6" nails .\nr.jpg,Last .\n',
          [("p.jpg", "A kite ,\nred ."), ("q.jpg", '6" nails .'), ("r.jpg", "Last .")]),
@@ -149,13 +149,13 @@ def test_malformed_comma_lines_cost_no_other_line(line, reason):
         ("image_name | comment_number |comment\np.jpg|0|A | bar .\n", [("p.jpg", "A | bar .")]),
     ],
 )  # fmt: skip
-def test_names_and_captions_are_taken_as_they_stand(text, expected):
+def test_names_and_captions_are_kept_as_written(text, expected):
     result = read(text)
     assert pairs(result.captions) == expected
     assert result.problems == ()
 
 
-def test_bytes_that_are_no_utf8_are_named_and_stop_nothing():
+def test_a_line_that_is_not_utf8_is_reported_and_the_others_are_read():
     result = read(b"p1.jpg#0\tA caf\xe9 .\np1.jpg#1\tA kite .\n")
     assert pairs(result.captions) == [("p1.jpg", "A kite .")]
     assert result.problems[0].where == "captions.txt:1"
@@ -172,11 +172,11 @@ def test_bytes_that_are_no_utf8_are_named_and_stop_nothing():
         (b"p1.jpg A kite .", "not a known caption file"),
     ],
 )
-def test_files_of_another_kind_are_refused(data, reason):
+def test_a_file_without_captions_or_of_another_format_is_refused(data, reason):
     with pytest.raises(CorpusError, match=reason):
         read(data)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(CorpusError, match=r"nowhere\.txt cannot be read"):
         read_captions(tmp_path / "nowhere.txt")

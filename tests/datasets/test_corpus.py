@@ -20,7 +20,7 @@ def corpus():
     return Scenes(train=30, val=5, test=5, image_size=32)
 
 
-def test_splits_part_the_corpus(corpus):
+def test_splits_have_their_samples_and_an_unknown_one_is_refused(corpus):
     assert [len(corpus.split(name)) for name in ("train", "val", "test", "none")] == [30, 5, 5, 0]
     with pytest.raises(CorpusError, match="split 'dev' is unknown; use one of train, val, test"):
         corpus.split("dev")
@@ -33,10 +33,10 @@ def test_a_smaller_subset_is_the_beginning_of_a_larger_one(corpus):
         assert corpus.subset(n, seed=3) == whole[:n]
 
 
-def test_subsets_depend_on_the_seed_alone(corpus):
+def test_a_subset_depends_only_on_the_seed(corpus):
     assert corpus.subset(10, 0) == Scenes(train=30, val=5, test=5, image_size=32).subset(10, 0)
     assert corpus.subset(10, 0) != corpus.subset(10, 1)
-    # Every image has its turn: none is left out by all of 40 draws of a third.
+    # Every image can be drawn: 40 draws of a third of them miss none.
     drawn = {sample.id for seed in range(40) for sample in corpus.subset(10, seed)}
     assert len(drawn) == 30
 
@@ -47,7 +47,7 @@ def test_impossible_subsets_are_refused(corpus, n, seed):
         corpus.subset(n, seed)
 
 
-def test_the_subset_is_what_training_trains_on(corpus):
+def test_a_run_trains_on_the_subset_of_its_seed(corpus):
     samples = corpus.samples
     owner = np.repeat(np.arange(len(samples)), 5)
     features = Features(
@@ -64,7 +64,7 @@ def test_the_subset_is_what_training_trains_on(corpus):
     assert [samples[row].id for row in rows] == [s.id for s in corpus.subset(12, seed=5)]
 
 
-def test_the_fingerprint_tells_where_one_text_ends_and_the_next_begins():
+def test_the_fingerprint_depends_on_where_each_text_ends():
     def of(*captions):
         return fingerprint_of([], [Sample("a", captions, "train")])
 
@@ -82,7 +82,7 @@ def test_corpora_load_by_name_with_their_options():
         load_corpus("flickr8k", on_bad_sampel="skip")
 
 
-def test_samples_and_corpora_travel_to_other_processes(corpus):
+def test_samples_and_corpora_can_be_pickled(corpus):
     again = pickle.loads(pickle.dumps(corpus))
     assert again.samples == corpus.samples
     assert {*again.samples} == {*corpus.samples}

@@ -1,4 +1,4 @@
-"""Downloads against a server on this machine that breaks off, forgets, lies and damages."""
+"""Downloads from a server on this machine that cuts connections and sends wrong bytes."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from lib.datasets.download import fetch
 from lib.datasets.flickr8k_download import Distribution, download_flickr8k
 
 KEPT = 65_536
-"""What is kept of the 70,000 bytes after which a connection is cut here: a whole block."""
+"""Bytes that are kept if a connection is cut after 70,000: a whole block."""
 
 
 @pytest.fixture
@@ -30,14 +30,14 @@ def site():
 
 
 def get(site, target, body=BODY, path="/file", **options):
-    """Fetch a file of the site; hold it to have arrived whole."""
+    """Fetch a file of the site and check that all of it arrived."""
     fetched = fetch(f"{site.url}{path}", target, pause=0.0, **options)
     assert target.read_bytes() == body
     return fetched
 
 
 def interrupted(site, target):
-    """Let a download break off, in a start that is given up."""
+    """Start a download that is cut off and fails."""
     site.break_after = [70_000, 0]
     with pytest.raises(DownloadError, match="65,536 bytes are kept and the next start goes on"):
         get(site, target, attempts=1)
@@ -45,14 +45,14 @@ def interrupted(site, target):
 
 
 class TestFetch:
-    def test_a_whole_download_is_described(self, site, tmp_path):
+    def test_a_finished_download_is_described_and_leaves_no_other_file(self, site, tmp_path):
         fetched = get(site, tmp_path / "a")
         assert fetched.size == len(BODY)
         assert fetched.sha256 == hashlib.sha256(BODY).hexdigest()
         assert fetched.etag == '"one"'
         assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
-    def test_a_broken_connection_is_continued_where_it_broke(self, site, tmp_path):
+    def test_after_a_broken_connection_only_the_rest_is_fetched(self, site, tmp_path):
         site.break_after = [70_000, 0, 70_000]
         get(site, tmp_path / "a")
         assert [asked[1:] for asked in site.asked] == [
@@ -62,35 +62,35 @@ class TestFetch:
             (f"bytes={2 * KEPT}-", '"one"'),
         ]
 
-    def test_a_later_start_goes_on_from_what_is_kept(self, site, tmp_path):
+    def test_a_later_start_fetches_only_the_rest(self, site, tmp_path):
         interrupted(site, tmp_path / "a")
         get(site, tmp_path / "a", attempts=1)
         assert site.asked[-1][1] == f"bytes={KEPT}-"
 
-    def test_a_file_that_changed_meanwhile_is_fetched_anew_not_joined(self, site, tmp_path):
+    def test_a_file_that_has_changed_is_fetched_from_the_start(self, site, tmp_path):
         interrupted(site, tmp_path / "a")
         site.files["/file"], site.etag = BODY[::-1], '"two"'
         get(site, tmp_path / "a", BODY[::-1], attempts=1)
 
     @pytest.mark.parametrize("etag", [None, 'W/"weak"'])
-    def test_without_a_strong_validator_nothing_is_continued(self, site, tmp_path, etag):
+    def test_without_a_strong_validator_the_download_starts_again(self, site, tmp_path, etag):
         site.etag, site.break_after = etag, [70_000]
         get(site, tmp_path / "a")
         assert [asked[1] for asked in site.asked] == [None, None]
 
-    def test_a_part_that_begins_elsewhere_is_not_joined(self, site, tmp_path):
+    def test_a_part_with_another_offset_is_not_joined(self, site, tmp_path):
         site.break_after, site.shift = [70_000], 1
         get(site, tmp_path / "a")
         assert [asked[1] for asked in site.asked] == [None, f"bytes={KEPT}-", None]
 
-    def test_what_is_kept_under_an_unreadable_note_is_fetched_anew(self, site, tmp_path):
+    def test_with_an_unreadable_note_the_download_starts_again(self, site, tmp_path):
         interrupted(site, tmp_path / "a")
         (note,) = (path for path in tmp_path.iterdir() if path.suffix == ".json")
         note.write_text("[]")
         get(site, tmp_path / "a", attempts=1)
         assert site.asked[-1][1] is None
 
-    def test_a_server_without_ranges_sends_it_all_again(self, site, tmp_path):
+    def test_a_server_without_ranges_sends_the_whole_file_again(self, site, tmp_path):
         site.ranges, site.break_after = False, [70_000, 70_000]
         get(site, tmp_path / "a")
 
@@ -99,44 +99,44 @@ class TestFetch:
         interrupted(site, tmp_path / "a")
         get(site, tmp_path / "a", BODY[::-1], "/other")
 
-    def test_a_complete_part_is_no_dead_end(self, site, tmp_path):
-        # Stopped between the last byte and the renaming: the server has no range after the end.
+    def test_a_complete_part_is_fetched_again(self, site, tmp_path):
+        # The process ended between the last byte and the renaming; no range begins after the end.
         (tmp_path / "a.part").write_bytes(BODY)
         state = {"url": f"{site.url}/file", "validator": '"one"'}
         (tmp_path / "a.json").write_text(json.dumps(state))
         get(site, tmp_path / "a")
 
-    def test_a_body_without_a_length_arrives_too(self, site, tmp_path):
+    def test_a_body_without_a_length_is_downloaded(self, site, tmp_path):
         site.lengths = False
         get(site, tmp_path / "a")
 
     @pytest.mark.parametrize("wrong", [{"sha256": "0" * 64}, {"size": 7}])
-    def test_another_content_than_expected_is_removed(self, site, tmp_path, wrong):
+    def test_unexpected_content_is_removed(self, site, tmp_path, wrong):
         with pytest.raises(DownloadError, match="is not the expected file"):
             get(site, tmp_path / "a", **wrong)
         assert list(tmp_path.iterdir()) == []
 
-    def test_an_address_that_is_wrong_is_asked_once(self, site, tmp_path):
+    def test_a_wrong_address_is_requested_once(self, site, tmp_path):
         with pytest.raises(DownloadError, match="answers 404"):
             get(site, tmp_path / "a", path="/nowhere")
         assert len(site.asked) == 1
 
-    def test_more_than_the_bound_is_refused(self, site, tmp_path):
+    def test_a_file_above_the_limit_is_refused(self, site, tmp_path):
         with pytest.raises(DownloadError, match="more than the 1,000 allowed"):
             get(site, tmp_path / "a", max_bytes=1000)
         site.lengths = False
         with pytest.raises(DownloadError, match="more than the 1,000"):
             get(site, tmp_path / "a", max_bytes=1000)
 
-    def test_no_server_is_a_clear_error(self, tmp_path):
-        with pytest.raises(DownloadError, match="2 attempts brought nothing more"):
+    def test_a_missing_server_and_a_wrong_scheme_are_clear_errors(self, tmp_path):
+        with pytest.raises(DownloadError, match="2 attempts received nothing new"):
             fetch("http://127.0.0.1:9/file", tmp_path / "a", attempts=2, pause=0.0)
         with pytest.raises(DownloadError, match="not an http or https address"):
             fetch("file:///etc/passwd", tmp_path / "a")
 
 
 class TestExtract:
-    def test_files_come_out_and_hidden_ones_stay_in(self, tmp_path):
+    def test_visible_files_are_unpacked_and_hidden_ones_are_not(self, tmp_path):
         made = archive(
             tmp_path / "a.zip",
             [
@@ -156,10 +156,10 @@ class TestExtract:
 
     def test_two_entries_of_one_name_are_refused(self, tmp_path):
         made = archive(tmp_path / "a.zip", [("p1.jpg", b"1"), ("P1.JPG", b"2")])
-        with pytest.raises(DownloadError, match="stands twice"):
+        with pytest.raises(DownloadError, match="occurs twice"):
             extract(made, tmp_path / "out")
 
-    def test_bombs_are_refused_before_a_byte_is_written(self, tmp_path):
+    def test_content_above_a_limit_is_refused_before_a_byte_is_written(self, tmp_path):
         made = archive(tmp_path / "a.zip", [("zeros", bytes(3 << 20))])
         with pytest.raises(DownloadError, match="unpacks to more than 100 times its length"):
             extract(made, tmp_path / "out")
@@ -171,7 +171,7 @@ class TestExtract:
         assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "b.zip"]
 
     @pytest.mark.parametrize("damage", ["cut", "flipped", "no archive", "empty"])
-    def test_damage_is_found_and_leaves_nothing(self, tmp_path, damage):
+    def test_a_damaged_archive_is_reported_and_leaves_no_file(self, tmp_path, damage):
         made = archive(tmp_path / "a.zip", [("p1.jpg", hashlib.sha512(b"").digest() * 99)])
         data = bytearray(made.read_bytes())
         if damage == "cut":
@@ -194,7 +194,7 @@ def mirror(site):
 
 
 class TestFlickr8k:
-    def test_a_download_becomes_a_corpus_with_a_record_of_what_arrived(self, mirror, tmp_path):
+    def test_a_download_gives_a_corpus_and_a_record_of_its_archives(self, mirror, tmp_path):
         folder = download_flickr8k(tmp_path / "flickr8k", mirror.url, SMALL)
         corpus = Flickr8k(folder)
         assert [sample.split for sample in corpus.samples] == ["train", "val", "test"]
@@ -218,7 +218,7 @@ class TestFlickr8k:
         assert [(path, span) for path, span, _ in mirror.asked] == [
             ("/Flickr8k_Dataset.zip", f"bytes={KEPT}-")
         ]
-        # Nothing is left behind but the corpus, its record and the lock of the downloads.
+        # Only the corpus, its record and the lock of the downloads are left.
         assert sorted(path.name for path in tmp_path.iterdir()) == [
             *("flickr8k", "flickr8k.downloads", "flickr8k.lock.json")
         ]
@@ -232,7 +232,7 @@ class TestFlickr8k:
         folder = download_flickr8k(tmp_path / "flickr8k", mirror.url, SMALL)
         assert len(Flickr8k(folder).samples) == 3
 
-    def test_another_count_of_images_or_captions_is_no_flickr8k(self, mirror, tmp_path):
+    def test_an_unexpected_count_of_images_or_captions_is_refused(self, mirror, tmp_path):
         with pytest.raises(DownloadError, match="holds 3 images, Flickr8k has 8091 to 8092"):
             download_flickr8k(tmp_path / "flickr8k", mirror.url)
         few = Distribution(images=(3, 3), caption_lines=(9, 9))
@@ -240,7 +240,7 @@ class TestFlickr8k:
             download_flickr8k(tmp_path / "flickr8k", mirror.url, few)
         assert not (tmp_path / "flickr8k").exists()
 
-    def test_another_content_than_the_first_time_is_refused(self, mirror, tmp_path):
+    def test_other_content_than_the_first_download_is_refused(self, mirror, tmp_path):
         folder = download_flickr8k(tmp_path / "flickr8k", mirror.url, SMALL)
         folder.rename(tmp_path / "away")
         mirror.files["/Flickr8k_text.zip"] = zipped([("Flickr8k.token.txt", b"another")])
@@ -254,6 +254,7 @@ class TestFlickr8k:
         with pytest.raises(CorpusError, match="Supply it in one of these"):
             Flickr8k(mirror=mirror.url)
         assert mirror.asked == []
-        with pytest.raises(DownloadError, match="8091"):  # it is asked for, and found too small
+        # The archives are downloaded, but have too few images.
+        with pytest.raises(DownloadError, match="8091"):
             Flickr8k(download=True, mirror=mirror.url)
         assert (study_home / "corpora" / "flickr8k.downloads").is_dir()

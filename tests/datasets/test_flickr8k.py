@@ -1,4 +1,4 @@
-"""Flickr8k: its layouts, where it is looked for, its fingerprint, and the real corpus."""
+"""Flickr8k: its layouts, its folder, its fingerprint, and the real corpus."""
 
 from collections import Counter
 
@@ -30,7 +30,7 @@ def no_corpus_elsewhere(monkeypatch):
 
 @pytest.mark.parametrize("folder", ["Flicker8k_Dataset", "Flickr8k_Dataset"])
 @pytest.mark.parametrize("texts", [".", "Flickr8k_text"])
-def test_the_official_layout_in_its_variants(tmp_path, folder, texts):
+def test_every_variant_of_the_official_layout_loads(tmp_path, folder, texts):
     write_official(tmp_path, pictures(*NAMES), TEXT, SPLITS, folder=folder, texts=texts)
     corpus = Flickr8k(tmp_path)
     assert [(s.id, s.captions, s.split) for s in corpus.samples] == [
@@ -41,13 +41,13 @@ def test_the_official_layout_in_its_variants(tmp_path, folder, texts):
     assert not corpus.redistributable
 
 
-def test_the_kaggle_layout_splits_by_hash_and_says_so(tmp_path):
+def test_the_kaggle_layout_is_split_by_hash_with_a_note(tmp_path):
     corpus = Flickr8k(write_kaggle(tmp_path, pictures(*NAMES), KAGGLE))
     assert {s.id: s.split for s in corpus.samples} == {name: hashed_split(name) for name in NAMES}
     assert any("hash" in note and "not the official" in note for note in corpus.report.notes)
 
 
-def test_the_kaggle_layout_takes_official_split_files_beside_it(tmp_path):
+def test_official_split_files_beside_the_kaggle_layout_are_used(tmp_path):
     write_kaggle(tmp_path, pictures(*NAMES), KAGGLE)
     write_splits(tmp_path, SPLITS, end="\r\n")
     corpus = Flickr8k(tmp_path)
@@ -55,7 +55,7 @@ def test_the_kaggle_layout_takes_official_split_files_beside_it(tmp_path):
     assert not any("hash" in note for note in corpus.report.notes)
 
 
-def test_both_layouts_of_one_content_have_one_fingerprint(tmp_path):
+def test_the_same_content_in_both_layouts_has_the_same_fingerprint(tmp_path):
     official = write_official(tmp_path / "o", pictures(*NAMES), TEXT, SPLITS)
     kaggle = write_kaggle(tmp_path / "k", pictures(*NAMES), KAGGLE)
     write_splits(kaggle, SPLITS)
@@ -77,14 +77,14 @@ def test_whatever_can_change_a_result_changes_the_fingerprint(tmp_path, change):
     assert Flickr8k(write_official(tmp_path / "after", images, text, splits)).fingerprint != before
 
 
-def test_the_link_is_the_photo_page(tmp_path):
+def test_a_sample_links_to_its_photograph_on_flickr(tmp_path):
     name = "1000268201_693b08cb0e.jpg"
     write_official(tmp_path, {name: picture("red"), "q.jpg": picture("blue")}, f"{name}#0\tA .\n")
     (sample,) = Flickr8k(tmp_path).samples
     assert sample.link == "https://www.flickr.com/photo.gne?id=1000268201"
 
 
-def test_an_image_that_is_gone_since_the_check_is_named(tmp_path):
+def test_an_image_that_vanished_after_the_check_is_named(tmp_path):
     corpus = Flickr8k(write_official(tmp_path, pictures(*NAMES), TEXT, SPLITS))
     (tmp_path / "Flicker8k_Dataset" / "p1.jpg").unlink()
     with pytest.raises(CorpusError, match=r"p1\.jpg passed the integrity check"):
@@ -97,32 +97,32 @@ def test_a_sample_of_another_corpus_is_refused(tmp_path):
         corpus.load_image(load_corpus("scenes", train=1, val=0, test=0).samples[0])
 
 
-class TestWhereItIsLookedFor:
+class TestFindingTheFolder:
     @pytest.fixture
     def there(self, tmp_path):
         return write_official(tmp_path / "there", pictures(*NAMES), TEXT, SPLITS)
 
-    def test_the_environment_names_it(self, there, monkeypatch):
+    def test_the_environment_variable_names_the_folder(self, there, monkeypatch):
         monkeypatch.setenv("FLICKR8K_ROOT", str(there))
         assert find_flickr8k() == there
         assert len(load_corpus("flickr8k").samples) == 3
 
-    def test_an_argument_comes_before_the_environment(self, there, monkeypatch):
+    def test_an_argument_overrides_the_environment_variable(self, there, monkeypatch):
         monkeypatch.setenv("FLICKR8K_ROOT", "/nowhere")
         assert find_flickr8k(there) == there
 
-    def test_the_home_folder_comes_last(self, study_home):
+    def test_without_both_the_home_folder_is_used(self, study_home):
         kept = study_home / "corpora" / "flickr8k"
         write_official(kept, pictures(*NAMES), TEXT, SPLITS)
         assert find_flickr8k() == kept
 
-    def test_nowhere_says_all_the_ways_to_supply_it(self, study_home):
+    def test_the_error_lists_every_way_to_supply_the_corpus(self, study_home):
         with pytest.raises(CorpusError) as caught:
             Flickr8k()
         for way in ("FLICKR8K_ROOT", "root=", str(study_home), "download=True"):
             assert way in str(caught.value)
 
-    def test_a_named_place_that_is_not_there_is_an_error(self, tmp_path, monkeypatch):
+    def test_a_named_folder_that_is_missing_or_a_file_is_an_error(self, tmp_path, monkeypatch):
         with pytest.raises(CorpusError, match=r"root = '.*nowhere' is not there"):
             Flickr8k(tmp_path / "nowhere")
         monkeypatch.setenv("FLICKR8K_ROOT", str(tmp_path / "typo"))
@@ -138,7 +138,7 @@ class TestWhereItIsLookedFor:
         with pytest.raises(CorpusError, match=r"no caption file: Flickr8k\.token\.txt"):
             Flickr8k(tmp_path)
 
-    def test_a_part_of_the_split_files_is_an_error(self, there):
+    def test_an_incomplete_set_of_split_files_is_an_error(self, there):
         (there / "Flickr_8k.devImages.txt").unlink()
         with pytest.raises(CorpusError, match=r"but not Flickr_8k\.devImages\.txt"):
             Flickr8k(there)

@@ -18,12 +18,12 @@ def captions_by_image(corpus):
     return {sample.id: sample.captions for sample in corpus.samples}
 
 
-# Captions for files that are not there.
+# Captions of missing files.
 
 CAPTIONS = "p1.jpg#0\tA red kite .\np2.jpg.1#0\tA wet dog .\np3.jpg#0\tTwo boats .\n"
 
 
-def test_missing_images_are_named_and_skipping_them_moves_no_caption(tmp_path):
+def test_missing_images_are_named_and_skipping_them_keeps_pairs_aligned(tmp_path):
     write_official(tmp_path, pictures("p1.jpg", "p2.jpg"), CAPTIONS)
     with pytest.raises(IntegrityError, match="2 missing images") as caught:
         Flickr8k(tmp_path)
@@ -38,13 +38,13 @@ def test_missing_images_are_named_and_skipping_them_moves_no_caption(tmp_path):
 
 
 @pytest.mark.parametrize("policy", ["error", "skip"])
-def test_nothing_left_is_a_clear_error(tmp_path, policy):
+def test_a_corpus_without_any_image_is_a_clear_error(tmp_path, policy):
     write_official(tmp_path, {}, CAPTIONS)
     with pytest.raises(IntegrityError, match="3 missing images"):
         Flickr8k(tmp_path, on_bad_sample=policy)
 
 
-# A name is a name, whatever it holds.
+# Names with signs that a shell, a page or a format would interpret.
 
 NAMES = [
     "p2.jpg.1", "p2.jpg#0", "a#1#2.jpg", "a b.jpg", "a,b.jpg", "a|b.jpg", 'a"b".jpg', "-rf.jpg",
@@ -57,7 +57,7 @@ NAMES = [
 
 
 def lines_of(layout, captions):
-    """A caption file of a layout, as a careful program writes it."""
+    """Return the text of a caption file in a layout, correctly quoted."""
     if layout == "official":
         return "".join(f"{name}#0\t{text}\n" for name, text in captions.items())
     file = io.StringIO()
@@ -68,7 +68,7 @@ def lines_of(layout, captions):
 @pytest.mark.tries("bad input")
 @pytest.mark.parametrize("layout", ["official", "kaggle"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_file_may_have_any_name(tmp_path, monkeypatch, layout, name):
+def test_an_image_may_have_any_name(tmp_path, monkeypatch, layout, name):
     monkeypatch.chdir(tmp_path)
     images, captions = pictures("p1.jpg", name), {"p1.jpg": "A kite .", name: "A dog ."}
     write = write_official if layout == "official" else write_kaggle
@@ -84,14 +84,14 @@ def test_a_file_may_have_any_name(tmp_path, monkeypatch, layout, name):
 @pytest.mark.tries("bad input")
 @pytest.mark.parametrize("layout", ["official", "kaggle"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_missing_file_of_any_name_is_named_and_gives_its_captions_to_none(tmp_path, layout, name):
+def test_a_missing_file_of_any_name_is_reported_without_its_captions(tmp_path, layout, name):
     write = write_official if layout == "official" else write_kaggle
     text = lines_of(layout, {"p1.jpg": "A kite .", "p2.jpg": "A bat .", name: "A dog ."})
     write(tmp_path, pictures("p1.jpg", "p2.jpg"), text)
     with pytest.raises(IntegrityError, match="1 missing image") as caught:
         Flickr8k(tmp_path)
     assert caught.value.report.named("missing image") == (name,)
-    # What it says goes to a terminal: no name may do anything there.
+    # The text goes to a terminal, which must not interpret a name.
     for said in (str(caught.value), str(caught.value.report)):
         assert printable(name) in said
         assert all(c == "\n" or c.isprintable() for c in said)
@@ -100,7 +100,7 @@ def test_a_missing_file_of_any_name_is_named_and_gives_its_captions_to_none(tmp_
 
 
 @pytest.mark.tries("bad input")
-def test_a_name_that_is_no_text_is_reported(tmp_path):
+def test_a_name_that_cannot_be_decoded_is_reported(tmp_path):
     write_official(tmp_path, pictures("p1.jpg"), tokens(p1="One ."))
     try:
         (tmp_path / "Flicker8k_Dataset" / os.fsdecode(b"\xff\xfe.jpg")).write_bytes(picture("red"))
@@ -112,7 +112,7 @@ def test_a_name_that_is_no_text_is_reported(tmp_path):
     assert str(problem).startswith(r"image without caption: \udcff\udcfe.jpg")
 
 
-# A row of Flickr30k's results.csv lacks its second bar.
+# Rows of Flickr30k's results.csv; one of the real file lacks its second bar.
 
 
 def test_a_row_without_its_second_bar_is_repaired_and_reported(tmp_path):
@@ -133,7 +133,7 @@ def test_a_row_without_its_second_bar_is_repaired_and_reported(tmp_path):
 @pytest.mark.parametrize(
     "row", ["p1.jpg| 1|", "p1.jpg| 1", "p1.jpg| one| A kite .", "p1.jpg", "|1|x"]
 )
-def test_what_cannot_be_repaired_is_no_caption(tmp_path, row):
+def test_a_row_that_cannot_be_repaired_gives_no_caption(tmp_path, row):
     path = tmp_path / "results.csv"
     path.write_text(f"image_name| comment_number| comment\np1.jpg| 0| A red kite .\n{row}\n")
     read = read_captions(path)
@@ -225,13 +225,14 @@ def test_damaged_files_are_named_and_skipping_them_keeps_pairs_aligned(tmp_path)
     report = corpus.report
     assert (report.images_kept, report.images_dropped) == (2, 2)
     assert (report.captions_kept, report.captions_dropped) == (2, 2)
-    assert len({problem.where for problem in report.problems}) == 2  # hidden files: not a word
+    # No problem names a hidden file.
+    assert len({problem.where for problem in report.problems}) == 2
     for sample in corpus.samples:
         expected = Image.open(tmp_path / "Flicker8k_Dataset" / sample.id)
         assert np.array_equal(corpus.load_image(sample), expected)
 
 
-def test_an_upper_case_extension_is_found_from_a_lower_case_caption(tmp_path):
+def test_a_lower_case_name_finds_a_file_with_an_upper_case_extension(tmp_path):
     images = {"P4.JPG": picture("red")}
     corpus = Flickr8k(write_official(tmp_path, images, tokens(p4="Four .")))
     assert captions_by_image(corpus) == {"p4.jpg": ("Four .",)}
@@ -239,7 +240,7 @@ def test_an_upper_case_extension_is_found_from_a_lower_case_caption(tmp_path):
 
 
 @pytest.mark.skipif(os.path.normcase("A") == "a", reason="this system's file names have no case")
-def test_an_ambiguous_case_is_not_guessed(tmp_path):
+def test_names_that_differ_only_in_case_are_not_guessed(tmp_path):
     images = pictures("P4.JPG", "p4.JPG", "p5.jpg")
     write_official(tmp_path, images, tokens(p4="Four .", p5="Five ."))
     report = Flickr8k(tmp_path, on_bad_sample="skip").report
@@ -247,14 +248,14 @@ def test_an_ambiguous_case_is_not_guessed(tmp_path):
     assert "ambiguous: P4.JPG, p4.JPG" in report.problems[0].detail
 
 
-def test_no_file_serves_two_captioned_names(tmp_path):
+def test_a_file_belongs_to_one_name_only(tmp_path):
     text = tokens(p4="Lower .") + "P4.JPG#0\tUpper .\n"
     write_official(tmp_path, {"P4.JPG": picture("red")}, text)
     corpus = Flickr8k(tmp_path, on_bad_sample="skip")
     assert captions_by_image(corpus) == {"P4.JPG": ("Upper .",)}
 
 
-def test_two_images_may_share_the_very_same_caption(tmp_path):
+def test_two_images_may_have_the_same_caption(tmp_path):
     write_official(tmp_path, pictures("p1.jpg", "p2.jpg"), tokens(p1="A dog .", p2="A dog ."))
     corpus = Flickr8k(tmp_path)
     assert captions_by_image(corpus) == {"p1.jpg": ("A dog .",), "p2.jpg": ("A dog .",)}

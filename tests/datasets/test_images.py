@@ -32,14 +32,14 @@ def test_every_mode_of_pillow_becomes_rgb(mode):
     assert (converted.mode, converted.size) == ("RGB", (3, 2))
 
 
-def test_transparency_is_mixed_with_white():
-    # Half of black over white: 255 - 128 = 127.
+def test_transparent_parts_are_mixed_with_white():
+    # Black with alpha 128 of 255, over white: 255 - 128 = 127.
     assert to_rgb(Image.new("RGBA", (1, 1), (0, 0, 0, 128))).getpixel((0, 0)) == (127, 127, 127)
     assert to_rgb(Image.new("LA", (1, 1), (0, 128))).getpixel((0, 0)) == (127, 127, 127)
 
 
 @pytest.mark.parametrize(("mode", "colour", "key"), [("L", 7, 7), ("RGB", (9, 8, 7), (9, 8, 7))])
-def test_a_colour_that_stands_for_transparent_becomes_white(mode, colour, key):
+def test_the_colour_that_marks_transparency_becomes_white(mode, colour, key):
     data = saved(Image.new(mode, (2, 2), colour), transparency=key)
     assert decode_rgb(data).getpixel((0, 0)) == (255, 255, 255)
 
@@ -51,7 +51,7 @@ def test_16_bit_greys_are_scaled_over_their_whole_range():
     assert decoded.tolist() == [0, 0, 1, 1, 128, 255]
 
 
-def test_16_bit_tiff_of_either_byte_order():
+def test_a_16_bit_tiff_is_read_in_either_byte_order():
     values = np.array([[0, 257, 65535]], np.uint16)
     for mode, dtype in (("I;16", "<u2"), ("I;16B", ">u2")):
         image = Image.frombytes(mode, (3, 1), values.astype(dtype).tobytes())
@@ -60,7 +60,7 @@ def test_16_bit_tiff_of_either_byte_order():
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_exif_orientation_is_applied(orientation):
-    # The photograph as it should be seen, and how a camera stores it turned.
+    # The upright photograph, and the turned one that a camera stores.
     seen = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3) * 40).convert("RGB")
     undo = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -85,13 +85,13 @@ def test_damaged_exif_leaves_the_pixels_usable():
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
-def test_formats_by_content_whatever_the_name_says(tmp_path, format):
+def test_the_format_comes_from_the_content_not_the_name(tmp_path, format):
     path = tmp_path / "p1.jpg"
     path.write_bytes(picture("red", format=format))
     assert inspect_image(path).fault == ""
 
 
-def test_formats_are_found_in_a_fresh_interpreter(tmp_path):
+def test_formats_are_recognised_in_a_fresh_interpreter(tmp_path):
     path = tmp_path / "p1.tif"
     path.write_bytes(picture("red", format="TIFF"))
     code = (
@@ -111,10 +111,10 @@ UNKNOWN = "not an image of a known format"
         (saved(Image.effect_noise((64, 64), 80))[:2000], ""),
         (b"", "the file is empty"),
         (b"<html>404</html>", UNKNOWN),
-        (picture("red", format="EPS"), UNKNOWN),  # decoding it would run another program
+        (picture("red", format="EPS"), UNKNOWN),  # Decoding this would run another program.
     ],
 )
-def test_what_is_no_whole_image_is_found(tmp_path, data, fault):
+def test_a_file_that_is_not_a_whole_image_is_reported(tmp_path, data, fault):
     path = tmp_path / "p1.jpg"
     path.write_bytes(data)
     found = inspect_image(path).fault
@@ -122,7 +122,7 @@ def test_what_is_no_whole_image_is_found(tmp_path, data, fault):
     assert found == (fault or found)
 
 
-def test_longer_files_than_the_bound_are_refused_unread(tmp_path, monkeypatch):
+def test_files_above_the_limit_are_refused_unread(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "MAX_FILE_BYTES", 10)
     path = tmp_path / "p1.jpg"
     path.write_bytes(picture("red"))

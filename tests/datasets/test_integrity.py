@@ -1,4 +1,4 @@
-"""The integrity check: what it finds, what it stops at, what it keeps."""
+"""The integrity check: the problems that it finds, which of them stop it, what it keeps."""
 
 import json
 import os
@@ -17,7 +17,7 @@ TEXT = tokens(p1="One .", p2="Two .", p3="Three .", p4="Four .")
 
 
 def official(root, changes=None, text=TEXT, splits=SPLITS, **options):
-    """Four good images in their splits, with changes: bytes by name, None removes an image."""
+    """Write four good images in splits, with ``changes``: bytes by name, None to leave one out."""
     images = pictures("p1.jpg", "p2.jpg", "p3.jpg", "p4.jpg") | (changes or {})
     return write_official(
         root, {name: data for name, data in images.items() if data is not None}, text, splits
@@ -28,7 +28,7 @@ def ids(corpus):
     return [sample.id for sample in corpus.samples]
 
 
-def test_a_sound_corpus_has_nothing_to_report(tmp_path):
+def test_a_sound_corpus_has_no_problems(tmp_path):
     corpus = Flickr8k(official(tmp_path))
     assert corpus.report.problems == ()
     assert [sample.split for sample in corpus.samples] == ["train", "train", "val", "test"]
@@ -45,7 +45,7 @@ def test_a_sound_corpus_has_nothing_to_report(tmp_path):
         ({}, TEXT + "p2.jpg\tno number\n", "malformed line", "Flickr8k.token.txt:5"),
     ],
 )
-def test_what_is_bad_in_a_split_stops_strict_loading_and_is_named(
+def test_a_bad_image_or_line_of_a_split_is_named_and_stops_strict_loading(
     tmp_path, changes, text, kind, where
 ):
     official(tmp_path, changes, text)
@@ -54,12 +54,12 @@ def test_what_is_bad_in_a_split_stops_strict_loading_and_is_named(
     assert f"1 {kind}\n" in str(caught.value)
     assert where in str(caught.value)
     assert where in caught.value.report.named(kind)
-    # What strict loading says of skipping is what skipping does.
+    # The report of strict loading predicts what skipping keeps and drops.
     assert Flickr8k(tmp_path, on_bad_sample="skip").report == caught.value.report
 
 
 @pytest.mark.parametrize("data", [None, b"", noisy_picture()[:300]])
-def test_what_is_bad_in_no_split_is_reported_and_left_out(tmp_path, data):
+def test_a_bad_image_in_no_split_is_reported_and_left_out(tmp_path, data):
     splits = {"train": ["p1.jpg"], "val": ["p3.jpg"], "test": ["p4.jpg"]}
     corpus = Flickr8k(official(tmp_path, {"p2.jpg": data}, splits=splits))
     assert ids(corpus) == ["p1.jpg", "p3.jpg", "p4.jpg"]
@@ -85,7 +85,7 @@ def test_copies_within_a_split_are_reported_and_kept(tmp_path):
         ("p3.jpg", "p4.jpg", "p4.jpg"),
     ],
 )
-def test_copies_across_splits_are_fatal_and_skipping_keeps_what_is_tested(
+def test_copies_across_splits_are_fatal_and_skipping_keeps_the_test_image(
     tmp_path, first, second, kept
 ):
     same = picture("green")
@@ -97,7 +97,7 @@ def test_copies_across_splits_are_fatal_and_skipping_keeps_what_is_tested(
     assert {first, second} & set(ids(corpus)) == {kept}
 
 
-def test_a_copy_that_is_in_no_split_leaks_nothing(tmp_path):
+def test_a_copy_in_no_split_is_not_fatal(tmp_path):
     same = picture("green")
     splits = {"train": ["p1.jpg"], "val": ["p3.jpg"], "test": ["p4.jpg"]}
     corpus = Flickr8k(official(tmp_path, {"p2.jpg": same, "p4.jpg": same}, splits=splits))
@@ -105,7 +105,7 @@ def test_a_copy_that_is_in_no_split_leaks_nothing(tmp_path):
     assert corpus.report.named("duplicate image") == ("p4.jpg",)
 
 
-def test_an_image_in_two_split_files_is_fatal_and_skipping_keeps_it_for_the_test(tmp_path):
+def test_an_image_in_two_split_files_is_fatal_and_skipping_keeps_it_in_the_test_split(tmp_path):
     official(tmp_path, splits=SPLITS | {"train": ["p1.jpg", "p2.jpg", "p4.jpg"]})
     with pytest.raises(IntegrityError, match="is listed in both test and train"):
         Flickr8k(tmp_path)
@@ -114,14 +114,14 @@ def test_an_image_in_two_split_files_is_fatal_and_skipping_keeps_it_for_the_test
     assert [sample.id for sample in corpus.split("train")] == ["p1.jpg", "p2.jpg"]
 
 
-def test_an_image_that_no_caption_names_is_reported_and_left_out(tmp_path):
+def test_an_image_without_a_caption_is_reported_and_left_out(tmp_path):
     corpus = Flickr8k(official(tmp_path, {"p5.JPEG": picture("blue"), "readme.md": b"text"}))
     assert len(corpus.samples) == 4
     assert corpus.report.named("image without caption") == ("p5.JPEG",)
-    assert corpus.report.images_dropped == 0  # it was never in the corpus
+    assert corpus.report.images_dropped == 0  # Neither the captions nor a split file name it.
 
 
-def test_the_error_counts_all_and_names_the_first(tmp_path):
+def test_the_error_counts_all_problems_and_lists_the_first(tmp_path):
     text = "".join(f"q{k:02d}.jpg#0\tGone .\n" for k in range(25))
     write_official(tmp_path, {}, text)
     with pytest.raises(IntegrityError) as caught:
@@ -134,7 +134,7 @@ def test_the_error_counts_all_and_names_the_first(tmp_path):
     assert len(caught.value.report.problems) == 25
 
 
-def test_metadata_warnings_do_not_flood(tmp_path):
+def test_warnings_of_damaged_metadata_are_not_shown(tmp_path):
     damaged = {
         f"p{k}.jpg": picture((k, 0, 0), exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
         for k in range(1, 5)
@@ -144,19 +144,19 @@ def test_metadata_warnings_do_not_flood(tmp_path):
         Flickr8k(official(tmp_path, damaged))
 
 
-def test_an_unknown_policy_is_refused(tmp_path):
+def test_an_unknown_on_bad_sample_is_refused(tmp_path):
     with pytest.raises(CorpusError, match="on_bad_sample = 'ignore'; use 'error' or 'skip'"):
         Flickr8k(official(tmp_path), on_bad_sample="ignore")
 
 
-def test_file_names_match_by_unicode_form_too():
-    # As a Mac writes them: a letter and its accent apart.
+def test_file_names_match_across_unicode_forms():
+    # A Mac writes a letter and its accent as two characters.
     found, missing = match_files({"cafe\u0301.jpg": Path("1")}, ["caf\u00e9.jpg"])
     assert found == {"caf\u00e9.jpg": Path("1")}
     assert missing == {}
 
 
-def test_names_with_folders_in_them_find_nothing_outside(tmp_path):
+def test_a_name_with_a_path_matches_no_file_outside_the_folder(tmp_path):
     (tmp_path / "secret.jpg").write_bytes(picture("red"))
     write_official(tmp_path, pictures("p1.jpg"), tokens(p1="One .") + "../secret.jpg#0\tTwo .\n")
     assert ids(Flickr8k(tmp_path, on_bad_sample="skip")) == ["p1.jpg"]
@@ -165,7 +165,7 @@ def test_names_with_folders_in_them_find_nothing_outside(tmp_path):
 class TestCache:
     @pytest.fixture
     def decoded(self, monkeypatch):
-        """The files that were decoded, in a list that grows."""
+        """A list to which the name of each decoded file is added."""
         seen = []
         inspect = integrity.inspect_image
 
@@ -176,7 +176,7 @@ class TestCache:
         monkeypatch.setattr(integrity, "inspect_image", spy)
         return seen
 
-    def test_a_second_start_decodes_nothing_and_finds_the_same(self, tmp_path, decoded):
+    def test_a_second_start_decodes_nothing_and_gives_the_same_report(self, tmp_path, decoded):
         official(tmp_path, {"p1.jpg": b""})
         first = Flickr8k(tmp_path, on_bad_sample="skip")
         assert sorted(decoded) == ["p1.jpg", "p2.jpg", "p3.jpg", "p4.jpg"]
@@ -184,13 +184,14 @@ class TestCache:
         assert len(decoded) == 4
         assert (first.report, first.fingerprint) == (second.report, second.fingerprint)
 
-    def test_a_changed_file_is_seen_even_at_its_old_size_and_time(self, tmp_path, decoded):
+    def test_a_changed_file_of_the_same_size_and_time_is_inspected_again(self, tmp_path, decoded):
         official(tmp_path)
         before = Flickr8k(tmp_path)
         path = tmp_path / "Flicker8k_Dataset" / "p1.jpg"
         facts = path.stat()
         data = bytearray(path.read_bytes())
-        data[20] ^= 1  # within the header's tables: still a picture
+        # The byte is in the tables of the header: the picture can still be decoded.
+        data[20] ^= 1
         path.write_bytes(bytes(data))
         os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
         after = Flickr8k(tmp_path, on_bad_sample="skip")

@@ -1,4 +1,4 @@
-"""The procedural corpus: its pictures, its captions, and that both agree."""
+"""The procedural corpus: its pictures, its captions, and whether they agree."""
 
 import hashlib
 import time
@@ -21,7 +21,7 @@ def corpus():
 
 
 def terms_in(caption, terms):
-    """The names of the terms that a caption uses, longest wordings first."""
+    """Return the names of the terms in a caption; longer wordings are sought first."""
     text = f" {caption.lower().replace(',', ' ').replace('.', ' ')} "
     found = set()
     wordings = [(word, term.name) for term in terms for word in term.words]
@@ -51,12 +51,12 @@ def test_images_have_the_size_asked_for(size):
         assert np.asarray(image).std() > 5
 
 
-def test_an_image_is_a_function_of_seed_split_and_number(corpus):
+def test_an_image_depends_only_on_seed_split_and_number(corpus):
     again = Scenes(train=12, val=1, test=1)
     for sample, other in zip(again.split("train"), corpus.split("train"), strict=False):
         assert sample == other
         assert np.array_equal(again.load_image(sample), corpus.load_image(other))
-    # In any order, and any number of times.
+    # The order and the number of calls do not matter.
     first = corpus.samples[0]
     assert np.array_equal(corpus.load_image(first), corpus.load_image(first))
 
@@ -69,8 +69,8 @@ def test_seeds_and_splits_give_other_scenes(corpus):
     } == set()
 
 
-def test_the_generator_draws_what_it_drew_when_its_version_was_set():
-    # If this fails, a seed draws something else: raise GENERATOR_VERSION and renew these values.
+def test_seeds_draw_the_same_as_when_the_generators_version_was_set():
+    # If this fails, seeds give other pictures: raise GENERATOR_VERSION and renew these values.
     corpus = Scenes(train=12, val=2, test=2, image_size=64)
     pixels = hashlib.sha256(
         b"".join(corpus.load_image(sample).tobytes() for sample in corpus.samples)
@@ -87,7 +87,7 @@ def test_every_argument_changes_the_fingerprint(change):
     assert Scenes(**(base | change)).fingerprint != Scenes(**base).fingerprint
 
 
-def test_each_picture_has_five_captions_all_worded_differently(corpus):
+def test_each_picture_has_five_captions_with_different_wordings(corpus):
     for sample in corpus.samples:
         assert len(set(sample.captions)) == 5
         for caption in sample.captions:
@@ -96,7 +96,7 @@ def test_each_picture_has_five_captions_all_worded_differently(corpus):
             assert not [slip for slip in ("  ", " ,", ",,", ",.") if slip in caption]
 
 
-def test_captions_say_nothing_that_is_not_in_the_picture(corpus):
+def test_captions_name_only_what_is_in_the_picture(corpus):
     for sample in corpus.samples:
         scene = corpus.scene(sample)
         for caption in sample.captions:
@@ -196,7 +196,7 @@ def test_attributes_are_long_tailed():
     assert backgrounds["grass"] > 4 * backgrounds["tiles"] > 0
 
 
-def test_objects_lie_in_the_picture_and_stand_out(corpus):
+def test_objects_lie_in_the_picture_and_differ_from_the_background(corpus):
     for sample in corpus.samples:
         scene = corpus.scene(sample)
         for thing in scene.objects:
@@ -207,7 +207,7 @@ def test_objects_lie_in_the_picture_and_stand_out(corpus):
 
 
 def test_the_main_object_has_its_colour_in_the_picture(corpus):
-    # Even light and no texture: what lies in the middle of a ball or box is of its colour.
+    # In even light and without a texture, the middle of a ball or box has its colour.
     seen = 0
     for sample in corpus.samples:
         scene = corpus.scene(sample)
@@ -252,7 +252,7 @@ def test_arguments_out_of_range_are_refused(wrong):
 
 
 def test_drawing_is_fast(corpus):
-    # Processor time, so that a busy machine does not count; twice what it takes on a slow core.
+    # Processor time, so that a busy machine does not matter; the limit is twice a slow core's time.
     started = time.process_time()
     for sample in corpus.samples[:60]:
         corpus.load_image(sample)

@@ -15,12 +15,12 @@ GENERATOR_VERSION = 1
 
 
 class Scenes(Corpus):
-    """Drawn pictures of a few objects on a background, with five captions each. No files.
+    """Drawn pictures of a few objects on a background, with five captions each, from no files.
 
-    An image depends on the seed, its split and its number alone: it is drawn on demand, the same on
-    every machine, and a longer split begins with the same images. Shapes, colours, textures,
-    backgrounds and synonyms are long-tailed: the k-th most frequent comes about 1/k as often as the
-    first.
+    An image depends only on the seed, its split and its number: it is drawn when it is loaded, is
+    the same on every machine, and a longer split begins with the same images. Shapes, colours,
+    textures, backgrounds and synonyms are long-tailed: the k-th most frequent comes about 1/k as
+    often as the first.
 
     Args:
         seed: Seed of the whole corpus.

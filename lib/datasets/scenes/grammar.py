@@ -1,6 +1,6 @@
 """A small English grammar that makes captions of a scene, from vague to precise.
 
-A caption is true of its scene; its choice and order of details are random.
+A caption is true of its scene; which details it names, and in which order, is random.
 """
 
 from collections.abc import Callable

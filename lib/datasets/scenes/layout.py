@@ -27,7 +27,7 @@ COUNTS = (2, 3, 4, 1)
 RADII = {"small": 0.07, "medium": 0.11, "large": 0.17}
 """Mean radius of an object by its size, as a share of the picture's side."""
 LEAST_CONTRAST = 90.0
-"""Least distance in 8-bit RGB between an object and the background."""
+"""Least distance in 8-bit RGB between the colours of an object and the background."""
 VISIBLE: Mapping[str, tuple[Colour, ...]] = {
     ground.name: tuple(c for c in COLOURS if math.dist(c.rgb, ground.rgb) >= LEAST_CONTRAST)
     for ground in BACKGROUNDS
@@ -42,7 +42,7 @@ class SceneObject:
     Attributes:
         shape, colour, texture, size: Its attributes.
         x, y: Its centre, from the left and from the top.
-        radius: Of the circle around it.
+        radius: Radius of the circle around it.
         turn: Its rotation as (cos, sin).
     """
 
@@ -126,8 +126,8 @@ def _distance(x: float, y: float, other: SceneObject) -> float:
     return math.sqrt((x - other.x) ** 2 + (y - other.y) ** 2)
 
 
-# Small turns, since a box on its corner would be a diamond. The numbers are not computed, since the
-# last bit of a sine differs between machines.
+# Small turns: a box on its corner would be a diamond. The numbers are written out, not computed,
+# since the last bit of a sine differs between machines.
 _TURNS = (
     (1.0, 0.0),
     (0.9962, 0.0872),

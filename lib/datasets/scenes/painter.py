@@ -19,7 +19,8 @@ def paint(scene: Scene, size: int, rng: np.random.Generator) -> NDArray[np.uint8
     Args:
         scene: The scene.
         size: Side of the picture in pixels.
-        rng: Draws what no caption mentions: shades, grain, clutter, the direction of the light.
+        rng: The generator of what no caption mentions: shades, grain, clutter, where light comes
+            from.
 
     Returns:
         (size, size, 3) 8-bit sRGB.
@@ -119,7 +120,7 @@ def _draw_object(canvas: Plane, thing: SceneObject, steps: Plane, rng: np.random
     inside = np.clip(np.float32(0.5) - _distance(thing.shape.name, u, v) * edge, 0, 1)
     jitter = np.float32(50) * (_uniform(rng, (3,)) - np.float32(0.5))
     colour = np.array(thing.colour.rgb, np.float32) + jitter
-    # The second colour of a texture is a lighter shade, of a light colour a darker one.
+    # The second colour of a texture is a lighter shade; that of a light colour is a darker one.
     light_enough = colour.sum() < np.float32(420)
     second = (
         colour * np.float32(0.45) + np.float32(140) if light_enough else colour * np.float32(0.5)
@@ -185,7 +186,7 @@ def _triangle_wave(values: Plane) -> Plane:
 
 
 def _texture(name: str, u: Plane, v: Plane, rng: np.random.Generator) -> Plane:
-    """Return where the second colour shows: 0 or 1, a value a point."""
+    """Return where the second colour shows: 0 or 1 per point."""
     half = np.float32(0.5)
     if name == "striped":
         bands = _modulo((u if rng.random() < 0.5 else v) * np.float32(2.2)) < half
@@ -202,7 +203,7 @@ def _texture(name: str, u: Plane, v: Plane, rng: np.random.Generator) -> Plane:
 
 
 def _light(canvas: Plane, light: str, x: Plane, y: Plane, rng: np.random.Generator) -> None:
-    """Light the scene from one side, with a cast; dim scenes are dark, bright ones washed out."""
+    """Light the scene from one side, in a tint; dim scenes are dark, bright ones washed out."""
     across, down = (np.float32(0.6 * rng.random() - 0.3) for _ in "xy")
     falloff = np.float32(1) + across * (x - np.float32(0.5)) + down * (y - np.float32(0.5))
     gain = np.float32({"dim": 0.45, "even": 0.9, "bright": 1.0}[light] + 0.15 * rng.random())

@@ -1,7 +1,7 @@
 """The words of the scenes: what can be in a picture, how often, and how a caption may name it.
 
 Each list goes from the most to the least frequent: a term is drawn with a probability that falls
-off as 1/rank (Zipf), so that the rare ones are seldom met in a small training set.
+off as 1/rank (Zipf), so that a small training set has few of the rare ones.
 """
 
 from collections.abc import Sequence
@@ -113,7 +113,7 @@ PLACES = (
         Term("bottom right", ("at the bottom right", "in the lower right corner")),
     ),
 )
-"""Places in the picture, row by row from the top left; they follow from where objects are put."""
+"""Places in the picture, row by row from the top left: where an object's centre lies."""
 
 COUNT_WORDS = ("no", "one", "two", "three", "four")
 THING_WORDS = ("thing", "object", "shape")
@@ -127,7 +127,7 @@ def draw(rng: np.random.Generator, ranked: Sequence[T]) -> T:
     >>> drawn.count("a") > drawn.count("b") > drawn.count("c")
     True
     """
-    # From uniform numbers alone: their stream is the same in all releases of NumPy.
+    # Only uniform numbers are drawn: their stream is the same in all releases of NumPy.
     remaining = rng.random() * sum(1 / rank for rank in range(1, len(ranked) + 1))
     for rank, item in enumerate(ranked, start=1):
         remaining -= 1 / rank
