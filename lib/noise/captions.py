@@ -1,8 +1,8 @@
 """Noise in a caption: words dropped, swapped, replaced, mistyped or shuffled.
 
 Blanks separate a caption's pieces. A word is a piece with a letter or a digit, including attached
-punctuation; other pieces are never changed. Severity s of 1 to 5 is a share of the words, s/10 (in
-a shuffle s/5), rounded half up, at least one word.
+punctuation; other pieces are never changed. Severity s, 1 to 5, changes s/10 of
+the words (s/5 in a shuffle), rounded half up, and at least one.
 """
 
 import string
@@ -45,10 +45,10 @@ def caption_words(caption: str) -> Words:
 def corrupt_caption(
     caption: str, kind: str, severity: int, draws: Draws, vocabulary: Sequence[str]
 ) -> str:
-    """Return a caption with noise of one kind; it never loses its last word.
+    """Return a caption with noise of one kind; at least one word is left.
 
     Args:
-        caption: Any text. Without a word it is returned unchanged.
+        caption: Any text. A text without a word is returned unchanged.
         kind: A key of :data:`lib.noise.CAPTION_KINDS`.
         severity: 1 to 5.
         draws: The random generator.
@@ -93,7 +93,7 @@ def _drop(words: Words, severity: int, draws: Draws, _vocabulary: Sequence[str])
 
 
 def _swap(words: Words, severity: int, draws: Draws, _vocabulary: Sequence[str]) -> Words:
-    """Exchange neighbours in disjoint pairs: half as many pairs as words are changed."""
+    """Exchange neighbours in disjoint pairs; the pairs are half as many as the changed words."""
     count = min(affected(len(words), severity, 20), len(words) // 2)
     # Draw with each pair as one item, so that all sets of disjoint pairs are equally likely.
     chosen = np.sort(draws.choice(len(words) - count, count, replace=False)) + np.arange(count)
@@ -104,7 +104,7 @@ def _swap(words: Words, severity: int, draws: Draws, _vocabulary: Sequence[str])
 
 
 def _substitute(words: Words, severity: int, draws: Draws, vocabulary: Sequence[str]) -> Words:
-    """Replace words by others, all words of the vocabulary being equally likely."""
+    """Replace words by others; all words of the vocabulary are equally likely."""
     replaced = list(words)
     for index in draws.choice(len(words), affected(len(words), severity), replace=False).tolist():
         core = _core(words[index])
@@ -153,7 +153,7 @@ words that are left out are empty.
 
 def _typing_error(word: str, draws: Draws) -> str:
     """Replace a character by a neighbouring key, insert one, delete the character, or swap it with
-    the next. The word changes and is not emptied."""
+    the next. The word changes, but does not become empty."""
     letters = [index for index, character in enumerate(word) if character.isalnum()]
     transposable = [index for index in letters[:-1] if word[index] != word[index + 1]]
     errors = ["replace", "insert"]

@@ -28,11 +28,11 @@ class Noise:
     """The noise in every caption, or in every image.
 
     Args:
-        kind: A key of :data:`lib.noise.CAPTION_KINDS` or :data:`lib.noise.IMAGE_KINDS`; with
-            ``"captions"`` or ``"images"``, one of these kinds is drawn for each of them.
+        kind: A key of :data:`lib.noise.CAPTION_KINDS` or :data:`lib.noise.IMAGE_KINDS`; if it
+            is ``"captions"`` or ``"images"``, a kind is drawn for each caption or image.
         severity: 1 to 5.
-        seed: Seed of the draws. They depend on it, the kind, the severity, the image's name and the
-            caption's number alone.
+        seed: Seed of the draws, which depend only on ``seed``, ``kind``, ``severity``, the image's
+            name and the caption's number.
 
     Raises:
         ValueError: The kind or the severity is unknown.
@@ -56,7 +56,7 @@ class Noise:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds that are drawn from; often one."""
+        """The kinds from which one is drawn; often there is only one."""
         modality = self.modality
         return tuple(_KINDS[modality]) if self.kind == modality else (self.kind,)
 
@@ -66,14 +66,14 @@ class Noise:
         Args:
             caption: The caption.
             sample: The sample's id.
-            number: The caption's number among the sample's.
+            number: The caption's position among the sample's captions, from 0.
             vocabulary: As for :func:`lib.noise.corrupt_caption`.
 
         Returns:
             The caption with noise.
 
         Raises:
-            ValueError: The noise is of images.
+            ValueError: The noise changes images.
         """
         draws = generator(self.seed, "noise", self.kind, self.severity, sample, number)
         kind = self.kinds[int(draws.integers(len(self.kinds)))]
@@ -90,7 +90,7 @@ class Noise:
             The image with noise, of the same mode and size.
 
         Raises:
-            ValueError: The noise is of captions.
+            ValueError: The noise changes captions.
         """
         draws = generator(self.seed, "noise", self.kind, self.severity, sample)
         kind = self.kinds[int(draws.integers(len(self.kinds)))]
@@ -101,9 +101,9 @@ class Corrupted(Corpus):
     """Some splits of a corpus with noise in every caption or in every image.
 
     Args:
-        corpus: The clean corpus. The words of substitutions come from its train captions.
+        corpus: The clean corpus. Substitutions take their words from the train captions.
         noise: The noise.
-        splits: The splits to keep; there are no samples of others.
+        splits: The splits to keep; the others are left out.
 
     Raises:
         CorpusError: There is no such split.
@@ -132,7 +132,7 @@ class Corrupted(Corpus):
         self.redistributable = corpus.redistributable
 
     def load_image(self, sample: Sample) -> Image.Image:
-        """Return the image of a sample, with noise if the noise is of images.
+        """Return the image of a sample, with noise if the noise changes images.
 
         Args:
             sample: A sample of this corpus.

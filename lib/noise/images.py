@@ -28,7 +28,7 @@ HIDDEN_SIDE = (0.3, 0.4, 0.5, 0.6, 0.7)
 """Hidden share of the width and of the height by severity: 9 to 49 % of the area."""
 JPEG_QUALITY = (25, 18, 15, 10, 7)
 GREY = 128
-"""Grey of the hidden rectangle, 0 to 255."""
+"""Value of the hidden rectangle, 0 to 255."""
 
 Draws = np.random.Generator
 

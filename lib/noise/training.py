@@ -27,8 +27,8 @@ def training_features(
 ) -> Features:
     """Return a corpus's features with noise in every caption, or every image, of the train split.
 
-    The noise of each is drawn from those of its kind, at :data:`lib.noise.TRAINING_SEVERITY`. It is
-    the same for all runs; a run's seed chooses the noisy captions or images that it trains on.
+    A kind of noise is drawn for each caption or image, at :data:`lib.noise.TRAINING_SEVERITY`. The
+    noise is the same for all runs; a run's seed chooses the noisy captions or images to train on.
 
     Args:
         corpus: The clean corpus.
@@ -39,7 +39,7 @@ def training_features(
         clean: The clean corpus's features, if they are already loaded.
 
     Returns:
-        Features in the rows of the clean ones, and equal to them in all that gets no noise.
+        Features with the rows of the clean ones; rows without noise are equal to the clean rows.
 
     Raises:
         ValueError: The kind is unknown, or the device cannot be used.

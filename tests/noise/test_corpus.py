@@ -32,7 +32,7 @@ def corpus():
 
 @pytest.fixture
 def towers(monkeypatch):
-    """Stand-ins that are quick."""
+    """Replace both towers by quick ones; return the text tower."""
     texts, images = CountingTower(), colour_tower()
     monkeypatch.setattr(features, "load_text_tower", lambda name: texts)
     monkeypatch.setattr(features, "load_image_tower", lambda name: images)
@@ -41,7 +41,7 @@ def towers(monkeypatch):
 
 @pytest.fixture
 def computed(monkeypatch):
-    """What the towers were asked for, by the corpus that was."""
+    """A list to which each computation of features is added."""
     asked = []
     original = features.cached_rows
 
@@ -54,7 +54,7 @@ def computed(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_noise_is_in_its_own_modality_and_splits(corpus, kind):
+def test_noise_changes_only_its_modality_and_splits(corpus, kind):
     noisy = corrupt(corpus, Noise(kind, 3))
     clean = corpus.split("test")
     assert [s.id for s in noisy.samples] == [s.id for s in clean]
@@ -68,7 +68,7 @@ def test_noise_is_in_its_own_modality_and_splits(corpus, kind):
 
 
 @pytest.mark.parametrize("kind", ["captions", "images", *KINDS])
-def test_a_draw_depends_on_neither_order_nor_neighbours(corpus, kind):
+def test_a_draw_does_not_depend_on_the_order_or_on_other_samples(corpus, kind):
     noise = Noise(kind, 2)
     alone = corrupt(load_corpus("scenes", train=10, val=0, test=3, image_size=32), noise)
     among = corrupt(corpus, noise, ("test", "train"))
@@ -79,7 +79,7 @@ def test_a_draw_depends_on_neither_order_nor_neighbours(corpus, kind):
         assert np.array_equal(alone.load_image(sample), among.load_image(sample))
 
 
-def test_seed_kind_and_severity_are_in_the_draws_and_in_the_address(corpus):
+def test_seed_kind_and_severity_change_the_draws_and_the_fingerprint(corpus):
     noises = [
         Noise(kind, severity, seed)
         for kind in ("captions", "images", *KINDS)
@@ -101,7 +101,7 @@ def test_seed_kind_and_severity_are_in_the_draws_and_in_the_address(corpus):
     assert len(set(drawn)) == len(drawn)
 
 
-def test_one_kind_is_what_the_functions_do(corpus):
+def test_a_noisy_corpus_has_what_the_functions_return(corpus):
     sample = corpus.split("test")[2]
     noisy = corrupt(corpus, Noise("word drop", 4, seed=7)).samples[2]
     for number, caption in enumerate(sample.captions):
@@ -115,7 +115,7 @@ def test_one_kind_is_what_the_functions_do(corpus):
     assert np.array_equal(occluded.load_image(occluded.samples[2]), expected)
 
 
-def test_words_that_replace_others_come_from_the_train_captions(corpus):
+def test_substituted_words_come_from_the_train_captions(corpus):
     trained = {
         word
         for s in corpus.split("train")
@@ -131,7 +131,7 @@ def test_words_that_replace_others_come_from_the_train_captions(corpus):
     assert new <= trained
 
 
-def test_mixed_noise_draws_each_kind_about_as_often():
+def test_mixed_noise_draws_all_kinds_about_equally_often():
     noise = Noise("captions", 5)
     caption = "one two three four five six seven eight nine ten"
     words = caption.split()
@@ -158,7 +158,7 @@ def test_mixed_noise_draws_each_kind_about_as_often():
         (("JPEG", 6), "severity = 6"),
     ],
 )
-def test_noise_that_there_is_not_is_refused(arguments, message):
+def test_an_unknown_kind_or_severity_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         Noise(*arguments)
 
@@ -168,8 +168,8 @@ def test_an_unknown_split_is_refused(corpus):
         corrupt(corpus, Noise("JPEG", 1), ["dev"])
 
 
-def test_noise_is_what_it_was_when_its_version_was_set(corpus):
-    # If this fails, the noise has changed: raise NOISE_VERSION, and RESULTS_VERSION too, as runs
+def test_noise_is_the_same_as_when_its_version_was_set(corpus):
+    # If this fails, the noise has changed: raise NOISE_VERSION, and RESULTS_VERSION too, since runs
     # were trained on it. JPEG is left out: its last bits depend on the installed library.
     digest = hashlib.sha256()
     for kind in ("captions", *CAPTION_KINDS, "Gaussian noise", "occlusion"):
@@ -181,7 +181,7 @@ def test_noise_is_what_it_was_when_its_version_was_set(corpus):
 
 
 @pytest.mark.parametrize("kind", ["captions", "images"])
-def test_training_features_replace_the_train_rows_alone(corpus, towers, kind):
+def test_training_features_replace_only_the_train_rows(corpus, towers, kind):
     clean = extract_features(corpus, "", "", "cpu")
     noisy = training_features(corpus, kind, "", "", "cpu")
     assert (noisy.image_ids, noisy.splits) == (clean.image_ids, clean.splits)
@@ -195,7 +195,7 @@ def test_training_features_replace_the_train_rows_alone(corpus, towers, kind):
     before, after, where = getattr(clean, changed), getattr(noisy, changed), rows[changed]
     np.testing.assert_array_equal(after[~where], before[~where])
     assert (after[where] != before[where]).any(axis=1).mean() > (0.9 if kind == "images" else 0.3)
-    # Row by row what the towers make of the noisy sample.
+    # Each row is what the tower returns for the noisy sample.
     view = corrupt(corpus, Noise(kind, TRAINING_SEVERITY), ["train"])
     if kind == "images":
         expected = extract_images(view, "", "cpu").values
@@ -205,7 +205,7 @@ def test_training_features_replace_the_train_rows_alone(corpus, towers, kind):
     np.testing.assert_array_equal(after[where], expected)
 
 
-def test_noise_in_one_modality_computes_the_other_never_again(corpus, towers, computed):
+def test_noise_in_one_modality_reuses_the_features_of_the_other(corpus, towers, computed):
     extract_features(corpus, "", "", "cpu")
     seen = towers.seen
     training_features(corpus, "images", "", "", "cpu")
@@ -220,16 +220,18 @@ def test_noise_in_one_modality_computes_the_other_never_again(corpus, towers, co
     ]
 
 
-def test_each_modality_alone_is_a_part_of_the_whole(corpus, towers, computed):
+def test_features_of_one_modality_are_part_of_the_whole_and_cached_with_it(
+    corpus, towers, computed
+):
     both = extract_features(corpus, "", "", "cpu")
     seen = towers.seen
     images, captions = extract_images(corpus, "", "cpu"), extract_captions(corpus, "", "cpu")
-    assert towers.seen == seen  # From the same cache.
+    assert towers.seen == seen  # Nothing more was computed: both use the same cache.
     np.testing.assert_array_equal(images.values, both.image)
     np.testing.assert_array_equal(captions.values, both.text)
     assert images.fingerprint != captions.fingerprint
 
 
-def test_training_noise_of_another_kind_is_refused(corpus):
+def test_training_noise_of_a_single_kind_is_refused(corpus):
     with pytest.raises(ValueError, match="kind = 'JPEG'; use 'captions' or 'images'"):
         training_features(corpus, "JPEG", "", "", "cpu")

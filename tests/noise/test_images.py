@@ -1,4 +1,4 @@
-"""Image noise: size and mode kept, constants of the source, no global random state touched."""
+"""Image noise: size and mode stay, constants are the source's, global random state is unused."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def pixels(image):
 
 
 @given(st.integers(1, 60), st.integers(1, 60), kinds, severities, st.integers(0, 2**32))
-def test_size_and_mode_stay_and_the_draws_decide(width, height, kind, severity, seed):
+def test_size_and_mode_stay_and_equal_draws_give_equal_images(width, height, kind, severity, seed):
     values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     image = Image.fromarray(values)
     once = corrupted(image, kind, severity, seed)
@@ -74,8 +74,8 @@ def test_no_global_random_state_is_read_or_changed():
 
 
 @pytest.mark.parametrize("severity", SEVERITIES)
-def test_noise_has_the_standard_deviation_it_says(severity):
-    # On mid-grey only a little of the normal distribution is cut off at black and white.
+def test_noise_has_the_standard_deviation_of_its_severity(severity):
+    # On mid-grey, black and white cut off only a little of the normal distribution.
     noise = pixels(corrupted(Image.new("RGB", (300, 300), (128,) * 3), "Gaussian noise", severity))
     rng = np.random.default_rng(1)
     expected = np.clip(128 + 255 * NOISE_SIGMA[severity - 1] * rng.standard_normal(10**6), 0, 255)
@@ -85,8 +85,8 @@ def test_noise_has_the_standard_deviation_it_says(severity):
 
 @pytest.mark.parametrize(("width", "height"), [(224, 224), (448, 336)])
 @pytest.mark.parametrize("severity", [1, 4])
-def test_blur_spreads_an_edge_in_proportion_to_the_length(width, height, severity):
-    """A step blurred by a Gaussian is its distribution function."""
+def test_blur_widens_an_edge_in_proportion_to_the_image(width, height, severity):
+    """A step that a Gaussian blurs becomes the Gaussian's distribution function."""
     for axis, length in ((1, width), (0, height)):
         step = np.zeros((height, width, 3), dtype=np.uint8)
         half = [slice(None)] * 2
@@ -101,7 +101,7 @@ def test_blur_spreads_an_edge_in_proportion_to_the_length(width, height, severit
 
 @pytest.mark.parametrize(("width", "height"), [(100, 100), (200, 50)])
 @pytest.mark.parametrize("severity", SEVERITIES)
-def test_what_is_hidden_is_one_grey_rectangle(width, height, severity):
+def test_occlusion_hides_one_grey_rectangle(width, height, severity):
     white = Image.new("RGB", (width, height), (255, 255, 255))
     tops = set()
     for seed in range(40):
@@ -116,9 +116,9 @@ def test_what_is_hidden_is_one_grey_rectangle(width, height, severity):
 
 
 @pytest.mark.parametrize(("severity", "step"), [(1, 32 / 8), (4, 80 / 8), (5, 114 / 8)])
-def test_jpeg_rounds_a_flat_block_as_its_quality_says(severity, step):
-    """By hand: the standard's table has 16 for a block's mean, times 50 over the quality (25, 10 or
-    7), rounded; the coefficient is 8 times what a flat block's grey is above 128."""
+def test_jpeg_rounds_a_flat_block_to_the_step_of_its_quality(severity, step):
+    """By hand: the step of a block's mean is 16 in the standard's table, times 50 over the quality
+    (25, 10 or 7), rounded. The coefficient is 8 times (grey - 128)."""
     for grey in range(0, 256, 5):
         found = pixels(corrupted(Image.new("RGB", (16, 8), (grey,) * 3), "JPEG", severity))
         assert np.ptp(found) == 0
@@ -136,7 +136,7 @@ def test_jpeg_rounds_a_flat_block_as_its_quality_says(severity, step):
         ("JPEG", 6, "severity = 6"),
     ],
 )
-def test_what_there_is_not_is_refused(kind, severity, message):
+def test_an_unknown_kind_or_severity_is_refused(kind, severity, message):
     picture = Image.new("RGB", (8, 8))
     with pytest.raises(ValueError, match=message):
         corrupt_image(picture, kind, severity, np.random.default_rng(0))
