@@ -1,4 +1,4 @@
-"""Leases between processes: one holder per name, and none that outlives its process."""
+"""Leases between processes: each name has one holder, and a lease ends with its process."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ def kill(child):
     os.waitpid(child, 0)
 
 
-def test_a_name_has_one_holder_and_goes_back(tmp_path):
+def test_a_name_has_one_holder_until_it_is_released(tmp_path):
     leases = Leases(tmp_path / "leases")
     with leases.take(["a", "b"]) as mine:
         assert mine == {"a", "b"}
@@ -41,7 +41,7 @@ def test_a_name_has_one_holder_and_goes_back(tmp_path):
         assert all_of_them == {"a", "b", "c"}
 
 
-def test_what_a_killed_process_held_is_free_and_leaves_no_file(tmp_path):
+def test_the_leases_of_a_killed_process_are_free_and_leave_no_file(tmp_path):
     leases = Leases(tmp_path)
     child = in_child(lambda: leases.take(["a", "b"]))
     with leases.take(["a", "c"]) as mine:
@@ -54,7 +54,7 @@ def test_what_a_killed_process_held_is_free_and_leaves_no_file(tmp_path):
 
 def test_waiting_ends_when_the_holder_is_killed(tmp_path):
     leases = Leases(tmp_path)
-    leases.wait(["a"])  # nobody holds it
+    leases.wait(["a"])  # It has no holder, so this returns at once.
     child = in_child(lambda: leases.take(["a"]))
     leases.wait(["b"])
     threading.Timer(0.2, kill, [child]).start()

@@ -1,4 +1,4 @@
-"""The store: records come back unchanged, damage is found, nothing is half-written."""
+"""The store: records are read as they were written, damage is found, no write is left half done."""
 
 import json
 from dataclasses import replace
@@ -46,7 +46,7 @@ def assert_same(one: RunRecord, other: RunRecord) -> None:
     assert one.steps.dtype == other.steps.dtype == np.float32
 
 
-def test_a_record_comes_back_bit_for_bit():
+def test_a_record_is_read_bit_for_bit_as_written():
     store, kept = Store(), record(schedule=DIRECTION)
     assert store.get(kept.config) is None
     store.put(kept)
@@ -61,15 +61,15 @@ def test_a_record_comes_back_bit_for_bit():
         {"schedule": DIRECTION.model_copy(update={"gamma": 2.0})},
     ],
 )  # fmt: skip
-def test_whatever_determines_a_run_is_in_its_id(change):
+def test_a_runs_id_depends_on_every_setting(change):
     assert RunConfig(**change).run_id != RunConfig().run_id
 
 
-def test_an_id_does_not_depend_on_how_a_value_is_written():
+def test_a_runs_id_does_not_depend_on_how_a_value_is_written():
     assert RunConfig(temperature="0.1", seed=0.0).run_id == RunConfig().run_id
 
 
-def test_a_newer_results_version_uses_no_older_record(monkeypatch):
+def test_records_of_an_older_results_version_are_not_used(monkeypatch):
     Store().put(record())
     raise_results_version(monkeypatch)
     assert Store().get(record().config) is None
@@ -97,7 +97,7 @@ def test_a_damaged_record_is_named_and_not_used(damage):
     assert_same(store.get(kept.config), kept)
 
 
-def test_an_interrupted_write_leaves_nothing(monkeypatch):
+def test_an_interrupted_write_leaves_no_file(monkeypatch):
     store = Store()
 
     def interrupted(*_):
@@ -110,7 +110,7 @@ def test_an_interrupted_write_leaves_nothing(monkeypatch):
     assert store.get(record().config) is None
 
 
-def test_exported_records_are_found_without_the_machines_own(tmp_path):
+def test_exported_records_are_found_without_any_records_of_this_machine(tmp_path):
     kept = [record(seed=seed) for seed in range(3)]
     export_records(kept, tmp_path / "published")
     store = Store(folder=tmp_path / "none", published=tmp_path / "published")
@@ -123,7 +123,7 @@ def rewrite(path, change):
     write_table(path, change(pd.read_parquet(path)), table_purpose(path))
 
 
-def test_exported_series_of_different_lengths_are_told_apart(tmp_path):
+def test_exported_series_of_different_lengths_are_separated_again(tmp_path):
     kept = [record(seed=seed) for seed in range(3)]
     kept = [replace(one, steps=one.steps[i:] + i) for i, one in enumerate(kept)]
     export_records(kept, tmp_path)
@@ -142,14 +142,14 @@ def test_exported_series_of_different_lengths_are_told_apart(tmp_path):
         ("epochs", lambda t: t.drop(columns="rsum"), "epochs.parquet .* no column rsum"),
     ],
 )
-def test_exported_series_that_are_not_whole_are_refused(tmp_path, file, change, said):
+def test_incomplete_exported_series_are_refused(tmp_path, file, change, said):
     export_records([record(seed=seed) for seed in range(3)], tmp_path)
     rewrite(tmp_path / f"{file}.parquet", change)
     with pytest.raises(ValueError, match=said):
         read_bundle(tmp_path)
 
 
-def test_only_the_published_runs_that_are_asked_for_are_parsed(tmp_path):
+def test_only_the_requested_published_runs_are_parsed(tmp_path):
     kept = [record(seed=seed) for seed in range(2)]
     export_records(kept, tmp_path)
     other = kept[1].config.run_id
@@ -163,7 +163,7 @@ def test_only_the_published_runs_that_are_asked_for_are_parsed(tmp_path):
         store.get(kept[1].config)
 
 
-def test_export_does_not_depend_on_the_order(tmp_path):
+def test_an_export_does_not_depend_on_the_order_of_the_records(tmp_path):
     kept = [record(seed=seed) for seed in range(3)]
     export_records(kept, tmp_path / "a")
     export_records(reversed(kept), tmp_path / "b")
@@ -179,7 +179,7 @@ def test_a_table_is_computed_once(tmp_path):
     assert compute.call_count == 2
 
 
-def test_what_an_execution_used_is_noted(tmp_path, monkeypatch):
+def test_the_log_lists_the_runs_and_tables_that_are_used(tmp_path, monkeypatch):
     log = tmp_path / "used.log"
     monkeypatch.setenv("STUDY_RECORDS_LOG", str(log))
     kept = record()
@@ -203,7 +203,7 @@ def test_a_bad_configuration_is_refused(bad):
         RunConfig(**bad)
 
 
-def test_methods_have_the_studys_names():
+def test_a_configuration_names_its_method_as_the_study_does():
     assert RunConfig().method == "fixed"
     assert RunConfig(learn_temperature=True).method == "learned τ"
     assert RunConfig(schedule=SHARPNESS).method == "entropy × sharpness"

@@ -1,4 +1,4 @@
-"""Tables as files: the same values back, and every kind of damage found and named."""
+"""Tables as files: they are read as written, and every kind of damage is found and named."""
 
 import random
 
@@ -19,7 +19,7 @@ TABLE = pd.DataFrame(
 )
 
 
-def test_a_table_comes_back_and_the_same_one_gives_the_same_bytes(tmp_path):
+def test_a_table_is_read_as_written_and_equal_tables_give_equal_bytes(tmp_path):
     write_table(tmp_path / "a.parquet", TABLE, "numbers")
     write_table(tmp_path / "b.parquet", TABLE, "numbers")
     read = read_table(tmp_path / "a.parquet", "numbers")
@@ -29,7 +29,7 @@ def test_a_table_comes_back_and_the_same_one_gives_the_same_bytes(tmp_path):
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
 
-def test_every_flipped_bit_is_found_or_changes_nothing(tmp_path, tried):
+def test_a_flipped_bit_is_reported_or_changes_no_value(tmp_path, tried):
     path = tmp_path / "a.parquet"
     write_table(path, TABLE, "numbers")
     whole, draw, found = path.read_bytes(), random.Random(0), 0
@@ -45,13 +45,13 @@ def test_every_flipped_bit_is_found_or_changes_nothing(tmp_path, tried):
         else:
             pd.testing.assert_frame_equal(read, expected)
     tried("corruption", 900)
-    # The rest are bits that nobody reads, such as statistics.
+    # The other bits are never read, such as those of statistics.
     assert found > 450
 
 
 @pytest.mark.tries("corruption")
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"hello", b"PAR1" * 400, 0.1, 0.5, 0.99])
-def test_what_is_no_whole_table_is_named(tmp_path, content):
+def test_a_file_that_is_not_a_whole_table_is_named(tmp_path, content):
     path = tmp_path / "a.parquet"
     write_table(path, TABLE)
     whole = path.read_bytes()
@@ -61,13 +61,13 @@ def test_what_is_no_whole_table_is_named(tmp_path, content):
 
 
 @pytest.mark.tries("corruption")
-def test_another_table_in_its_place_is_refused(tmp_path):
+def test_a_file_that_holds_another_table_is_refused(tmp_path):
     write_table(tmp_path / "a.parquet", TABLE, "accuracy of x")
     with pytest.raises(DamagedTableError, match="written as another table"):
         read_table(tmp_path / "a.parquet", "accuracy of y")
 
 
-def test_a_table_of_an_older_version_is_read_and_none_is_no_damage(tmp_path):
+def test_a_table_without_a_checksum_is_read_and_a_missing_one_is_not_damaged(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_table(tmp_path / "a.parquet")
     TABLE.to_parquet(tmp_path / "a.parquet", index=False)
