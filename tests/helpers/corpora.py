@@ -9,26 +9,26 @@ SPLIT_FILES = {"train": "trainImages", "val": "devImages", "test": "testImages"}
 
 
 def picture(colour="red", *, mode="RGB", size=(16, 16), format="JPEG", **options) -> bytes:
-    """The bytes of an image file; other colours give other bytes."""
+    """Return the bytes of an image file; other colours give other bytes."""
     buffer = io.BytesIO()
     Image.new(mode, size, colour).save(buffer, format, **options)
     return buffer.getvalue()
 
 
 def noisy_picture(seed=0, size=(64, 64)) -> bytes:
-    """The bytes of a JPEG that takes a few kilobytes, so that it can be cut."""
+    """Return the bytes of a JPEG of a few kilobytes, large enough to be cut."""
     buffer = io.BytesIO()
     Image.effect_noise(size, 60 + seed).convert("RGB").save(buffer, "JPEG", quality=95)
     return buffer.getvalue()
 
 
 def pictures(*names: str) -> dict[str, bytes]:
-    """One small image per name, no two of the same bytes."""
+    """Return one small image per name; no two have the same bytes."""
     return {name: picture((40 * row % 256, 90, row)) for row, name in enumerate(names)}
 
 
 def tokens(**captions: str) -> str:
-    """Text of a token file, from image names without ``.jpg`` to their only captions."""
+    """Return the text of a token file; the arguments map names without ``.jpg`` to captions."""
     return "".join(f"{name}.jpg#0\t{text}\n" for name, text in captions.items())
 
 

@@ -1,8 +1,8 @@
-"""Work in a separate process that is killed, interrupted or out of disk at a random moment.
+"""Work in another process that is killed, interrupted or out of disk space at a random moment.
 
-The process is forked from this one, which has imported everything, so a round costs little. A
-moment is either the k-th time that a file is opened to be written, moved, removed or made a folder,
-or a time. Both are drawn.
+The process is forked from this one, which has imported everything, so a round is quick. A moment is
+either the k-th change on the disk (a file is opened for writing, moved or removed, a folder is made
+or removed) or a time. Which of both it is, and its value, are drawn.
 """
 
 import errno
@@ -21,10 +21,10 @@ from pathlib import Path
 
 KINDS = ("SIGKILL", "SIGTERM", "SIGINT", "full disk")
 SECONDS_AT_MOST = 600
-"""A start that takes longer is blocked by what an earlier one left."""
+"""A start that takes longer counts as blocked by the files of an earlier one."""
 
 FULL = 28
-"""Exit status of a process that names a full disk as the reason."""
+"""Exit status of a process whose error names a full disk."""
 
 _WRITES = frozenset({"os.rename", "os.remove", "os.mkdir", "os.rmdir", "tempfile.mkstemp"})
 _GROWS = frozenset({"open", "os.mkdir", "tempfile.mkstemp"})
@@ -34,7 +34,7 @@ Hook = Callable[[str], None]
 
 
 def undisturbed(work: Work, home: Path) -> tuple[int, float]:
-    """Do the work; return how many times it touched the disk, and its seconds."""
+    """Do the work; return its number of changes on the disk, and its seconds."""
     begun = time.monotonic()
     counter = home.with_name(f"{home.name}.count")
 
@@ -51,14 +51,14 @@ def undisturbed(work: Work, home: Path) -> tuple[int, float]:
 
 
 def disturb(work: Work, home: Path, kind: str, moments: int, seconds: float, seed: int) -> bool:
-    """Start the work and disturb it at a moment drawn by ``seed``; return whether it was hit.
+    """Start the work and disturb it at a moment drawn by ``seed``; return whether it failed.
 
     Args:
         work: As for :func:`undisturbed`.
-        home: The folder in which it works, which keeps what it left.
+        home: The folder in which it works; its files are kept.
         kind: One of :data:`KINDS`.
         moments, seconds: What :func:`undisturbed` returned.
-        seed: Of the moment.
+        seed: Seed of the moment.
     """
     draw = random.Random(seed)
     by_count = draw.random() < 0.6
@@ -67,7 +67,7 @@ def disturb(work: Work, home: Path, kind: str, moments: int, seconds: float, see
     def hit() -> None:
         left = [number]
         if kind == "full disk" and not by_count:
-            # A file grows so far and no further: a write fails in its middle.
+            # A file cannot grow beyond this, so that a write fails in the middle.
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             most = draw.choice([0, 100, 1000, 10_000, 100_000])
             resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
@@ -81,18 +81,18 @@ def disturb(work: Work, home: Path, kind: str, moments: int, seconds: float, see
     wait = None if by_count or kind == "full disk" else (delay, getattr(signal, kind))
     code, said = _start(hit, home, wait)
     if kind == "full disk":
-        assert code in (0, FULL), f"a full disk ended in {code} and is not named: {said}"
+        assert code in (0, FULL), f"exit status {code}, and no error names the full disk: {said}"
     return code != 0
 
 
 def finish(work: Work, home: Path) -> None:
-    """Start the work again, with nothing in its way."""
+    """Start the work again, undisturbed."""
     code, said = _start(work, home)
     assert code == 0, f"started again, it failed: {said}"
 
 
 def contents(folder: Path, but: tuple[str, ...] = ()) -> dict[str, str]:
-    """Return the SHA-256 of each file below a folder, without those whose names contain a word."""
+    """Return the SHA-256 of each file below ``folder`` whose name has no word of ``but``."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -103,7 +103,7 @@ def contents(folder: Path, but: tuple[str, ...] = ()) -> dict[str, str]:
 def _start(work: Work, home: Path, wait: tuple[float, int] | None = None) -> tuple[int, str]:
     """Run work in a forked process; return its exit status and its output."""
     home.mkdir(parents=True, exist_ok=True)
-    # No file, which a full disk would cut; what a start says fits into a pipe.
+    # A pipe, not a file, which a full disk would cut; the output fits into the pipe.
     read, write = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -129,7 +129,7 @@ def _start(work: Work, home: Path, wait: tuple[float, int] | None = None) -> tup
             if now > deadline:
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
-                raise AssertionError(f"it is blocked: {said.decode(errors='replace')[-3000:]}")
+                raise AssertionError(f"blocked work: {said.decode(errors='replace')[-3000:]}")
             time.sleep(0.002)
     finally:
         os.close(read)

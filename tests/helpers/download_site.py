@@ -1,4 +1,4 @@
-"""A server that breaks off, forgets, lies and damages, and archives for it to send."""
+"""A server that cuts connections and sends wrong bytes, and the archives that it sends."""
 
 import io
 import zipfile
@@ -12,13 +12,14 @@ BODY = bytes(range(256)) * 1600
 
 
 class Site:
-    """What the server sends, and what it was asked.
+    """What the server sends, and the requests that it received.
 
     Attributes:
         files: Bodies by path.
         break_after: Bytes after which the next connections are cut, one entry per connection.
-        ranges, etag: Whether it supports Range; the validator that it sends (None: none).
-        shift: By how many bytes the start of the next part is wrong.
+        ranges, etag: Whether it supports Range; the validator that it sends, if any.
+        shift: Offset, in bytes, of the start of the next part from the requested one.
+        lengths: Whether it sends Content-Length.
         asked: The (path, Range, If-Range) of each request.
     """
 
@@ -58,7 +59,7 @@ class Site:
 
 
 def server_of(site):
-    """A server of ``site`` on a free port of this machine, not yet started, and its address."""
+    """Return a server of ``site`` on a free port, not yet started, and its address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -83,7 +84,7 @@ SMALL = Distribution(images=(3, 3), caption_lines=(3, 4))
 
 
 def flickr8k_files():
-    """The two archives of the official corpus by path, with three images."""
+    """Return the two archives of the official corpus by path, with three images."""
     images = [(f"Flicker8k_Dataset/p{k}.jpg", noisy_picture(k, (200, 200))) for k in (1, 2, 3)]
     text = tokens(p1="One .", p2="Two .", p3="Three .")
     lists = enumerate(("train", "dev", "test"), 1)

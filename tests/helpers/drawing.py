@@ -1,10 +1,10 @@
-"""Charts as pages show them, and the rows of data that they carry."""
+"""Charts as pages show them, and their rows of data."""
 
 from lib.chapters.shared import charts
 
 
 def draw(chart) -> tuple[dict, str]:
-    """Return a chart's specification and its picture, whole, described and escaped."""
+    """Return a chart's specification and picture, after a check of the picture and description."""
     spec = chart.to_dict()
     svg = charts.static_svg(spec)
     assert svg.startswith("<svg")
@@ -15,5 +15,5 @@ def draw(chart) -> tuple[dict, str]:
 
 
 def rows_of(chart) -> list[dict]:
-    """Return all rows of data that a chart's specification carries."""
+    """Return all rows of data in a chart's specification."""
     return [row for rows in chart.to_dict()["datasets"].values() for row in rows]

@@ -14,7 +14,7 @@ TRAIN, TEST = 40, 60
 
 
 def samples():
-    """60 test images with links, a third of them of each of three topics."""
+    """Return 60 test images with links, 20 for each of three topics."""
     topics = ("sand", "snow", "water")
     return tuple(
         Sample(
@@ -29,7 +29,7 @@ def samples():
 
 
 def features():
-    """Features of the topic, of the image, and of noise; two captions per image."""
+    """Return features that depend on topic, image and noise, with two captions per image."""
     rng = np.random.default_rng(0)
     splits = ("train",) * TRAIN + ("val",) * 20 + ("test",) * TEST
     start = np.array([splits.index(split) for split in splits])

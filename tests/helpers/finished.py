@@ -1,4 +1,4 @@
-"""Records of finished runs, made up whole and plausible, for tests of what reads them."""
+"""Made-up records of finished runs, whole and plausible, for tests of the code that reads them."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ EPOCHS = 3
 
 
 def finished(score: float = 50.0, *, made=None, fingerprint: str = "abc", **changes) -> RunRecord:
-    """A run whose recalls are ``score``, its best epoch the second of three."""
+    """Return a run whose recalls are ``score``, and whose best epoch is the second of three."""
     config = RunConfig(**({"epochs": EPOCHS} | changes))
     epochs = np.ones((config.epochs, len(EPOCH_COLUMNS)))
     epochs[1, -1] = 6 * score
@@ -26,9 +26,9 @@ def finished(score: float = 50.0, *, made=None, fingerprint: str = "abc", **chan
 
 
 def traced(config: RunConfig | None = None, rsum=(1.0,), **columns) -> RunRecord:
-    """A run with these columns of its steps, all others 1, and this validation rSum per epoch.
+    """Return a run with the given columns of steps, all others 1, and the given rSum per epoch.
 
-    The other columns of its epochs are 1,000, so that none can be taken for the rSum.
+    The other columns of epochs are 1,000, so that none can be taken for the rSum.
     """
     steps = np.ones((len(next(iter(columns.values()))), len(STEP_COLUMNS)), np.float32)
     for name, values in columns.items():

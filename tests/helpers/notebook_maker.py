@@ -23,7 +23,7 @@ def write_notebook(path, parameters, *sources, title="A question"):
 
 
 def write_study(root: Path, **sources):
-    """A study whose notebooks, by name, run the given cell after the check of their parameters."""
+    """Write a study whose notebooks check their parameters and then run the cell given by name."""
     for name, source in sources.items():
         name = name.replace("_", "-")
         check = (

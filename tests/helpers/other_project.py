@@ -1,4 +1,4 @@
-"""The core under another name, in a project with a ``lib`` of its own, and in another process."""
+"""The core rooms under another name, in a project with its own ``lib``, in another process."""
 
 import subprocess
 import sys
@@ -54,21 +54,21 @@ print([result.tolist() for result in results])
 
 
 def results(step, package="lib"):
-    """Return the numbers of one of :data:`STEPS` with the core under a package's name."""
+    """Return the numbers of one of :data:`STEPS`, with the core imported from ``package``."""
     names = {}
     exec(BEGIN + step.format(package), names)
     return [result.tolist() for result in names["results"]]
 
 
 def results_elsewhere(step, package, project, checkout, added=""):
-    """Return the same from another process, in which ``lib`` belongs to the folder ``project``.
+    """Return the same numbers from another process, in which ``lib`` is that of ``project``.
 
     Args:
         step: One of :data:`STEPS`.
-        package: The name of the core there.
-        project: The project's folder, in which this makes its ``lib``.
+        package: The name of the core in that process.
+        project: The project's folder, in which a ``lib`` is made.
         checkout: The folder of these sources' ``lib``; no module may be loaded from it.
-        added: A folder of installed packages that is put on the path.
+        added: A folder of installed packages to put on the path.
     """
     (project / "lib").mkdir(parents=True, exist_ok=True)
     (project / "lib" / "__init__.py").write_text('OWNER = "somebody else"\n')

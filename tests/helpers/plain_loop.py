@@ -1,4 +1,4 @@
-"""A run of the study as anyone would write it: nn.Linear, cross_entropy, AdamW and argsort."""
+"""A run of the study in plain torch: nn.Linear, cross_entropy, AdamW and argsort."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from lib.utils.seeds import torch_generator
 
 
 def linear_heads(config, widths):
-    """Heads with the weights that a run begins with."""
+    """Return heads with the initial weights of a run."""
     heads = nn.ModuleList(nn.Linear(width, config.embedding_dim) for width in widths)
     with torch.no_grad():
         for head, name in zip(heads, ("image", "text"), strict=True):
@@ -21,7 +21,7 @@ def linear_heads(config, widths):
 
 
 def adamw(config, *modules):
-    """AdamW over modules, which decays matrices and no biases."""
+    """Return AdamW for modules, with decay of matrices but not of biases."""
     parameters = [p for module in modules for p in module.parameters()]
     return torch.optim.AdamW(
         [
@@ -67,7 +67,7 @@ class PlainRun:
 
     @torch.no_grad()
     def recalls(self, image, text, owner):
-        """R@1, R@5, R@10 from images to captions, then back, in percent."""
+        """Return R@1, R@5 and R@10 in percent, image to text, then text to image."""
         similarity, owner = self.similarity(image, text).numpy(), np.asarray(owner)
         ranked = [np.argsort(-s, axis=1, kind="stable") for s in (similarity, similarity.T)]
         hits = owner[ranked[0]] == np.arange(len(image))[:, None], ranked[1] == owner[:, None]

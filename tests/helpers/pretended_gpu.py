@@ -1,7 +1,7 @@
-"""A pretended GPU: numbers on the CPU in tensors that say they are on cuda:0.
+"""A pretended GPU: tensors whose numbers are on the CPU, but whose device is cuda:0.
 
-Torch's rules for mixing devices are enforced, so that a tensor that was left on the CPU is found
-without a card. Kernels, memory, streams and C++ code, which sees a CPU, are not tested by it.
+Torch's rules for mixing devices are enforced, so that a test without a GPU finds a tensor that was
+left on the CPU. Kernels, memory, streams and C++ code, which sees a CPU, are not tested.
 """
 
 from collections.abc import Iterator
@@ -17,24 +17,24 @@ from torch.utils.checkpoint import DefaultDeviceType
 
 GPU = torch.device("cuda", 0)
 ON_GPU = "pretended on cuda:0"
-"""Marks a tensor of the GPU in a file."""
+"""The mark of a GPU tensor in a file."""
 COPIES = {"copy_", "_to_copy", "_foreach_copy_"}
 PACKING = {"_pack_padded_sequence", "_pack_padded_sequence_backward", "_pad_packed_sequence", "gru"}
 PACKING |= {"lstm"}
 MAY_MIX = COPIES | PACKING
 """Operations that may take tensors of two devices: the lengths of a packed batch are on the CPU."""
 ON_HOST = {"_local_scalar_dense", "equal", "is_same_size"}
-"""Operations whose result is no tensor of the device."""
+"""Operations whose result is not a tensor on the device."""
 NEED_ONE_DEVICE = {
     "cat", "stack", "index_select", "mm", "bmm", "addmm", "baddbmm", "scatter", "gather",
     "index_add", "index_copy", "index_add_", "index_copy_", "scatter_", "scatter_add_",
     "_fused_adamw_",
 }  # fmt: skip
-"""Operations that do not even take a number, of no axes, on the CPU."""
+"""Operations that refuse even a CPU tensor without axes."""
 
 
 class Pretended(torch.Tensor):
-    """A tensor that says it is on the GPU."""
+    """A tensor whose device is the GPU, with its numbers on the CPU."""
 
     @staticmethod
     def __new__(cls, inner, requires_grad=False):
@@ -88,12 +88,12 @@ def is_gpu(device):
 
 
 def check_devices(name, arguments, tensors):
-    """Raise torch's error if an operation mixes devices that it may not mix."""
+    """Raise torch's error if an operation may not mix the devices of its tensors."""
     hosted = [t for t in tensors if not isinstance(t, Pretended)]
     if len(hosted) in (0, len(tensors)) or name in MAY_MIX:
         return
     if name in ("index", "index_put", "index_put_", "_unsafe_index"):
-        # Indices may be on the CPU; those of a tensor on the CPU must be.
+        # The indices of a GPU tensor may be on the CPU; those of a CPU tensor must be.
         values = [t for t in arguments[2:3] if isinstance(t, torch.Tensor)]
         if isinstance(arguments[0], Pretended):
             bad = [t for t in values if not isinstance(t, Pretended) and t.dim()]
@@ -114,14 +114,14 @@ def check_devices(name, arguments, tensors):
 
 
 def on_pretended(function, arguments, options):
-    """Run an operation on the numbers, and let its results say where they are."""
+    """Run an operation on the numbers; wrap the results that belong on the GPU."""
     name = function.__name__.split(".")[0]
     tensors = [t for t in tree_leaves((arguments, options)) if isinstance(t, torch.Tensor)]
     ours = any(isinstance(t, Pretended) for t in tensors)
     asked = options.get("device")
     to_gpu = is_gpu(asked) if asked is not None else None
     if ours and to_gpu is False and (name.startswith("new_") or name.endswith("_like")):
-        to_gpu = True  # Formulas of autograd, in C++, ask for the device that they see.
+        to_gpu = True  # Autograd's formulas, in C++, name the device that they see: the CPU.
     if not tensors and to_gpu is False and torch._C._current_graph_task_id() >= 0:
         to_gpu = True
     check_devices(name, arguments, tensors)
@@ -147,7 +147,7 @@ class Dispatch(TorchDispatchMode):
 
 
 class Moves(TorchFunctionMode):
-    """What would ask the driver: a bare "cuda", and moves between devices."""
+    """The calls that would need a driver: a bare "cuda", and moves between devices."""
 
     def __torch_function__(self, function, types, arguments=(), options=None):
         arguments, options = tree_map(_indexed, (tuple(arguments), dict(options or {})))
@@ -187,12 +187,12 @@ def _move(arguments, options, *, to_cpu):
 
 
 def _save(state, file, real=torch.save):
-    """Write a state, with where each tensor was."""
+    """Write a state and the device of each tensor."""
     real(tree_map(lambda t: {ON_GPU: t.inner} if isinstance(t, Pretended) else t, state), file)
 
 
 def _load(file, map_location=None, real=torch.load, **options):
-    """Read a state, each tensor to where ``map_location`` wants it, as torch does."""
+    """Read a state; put each tensor where ``map_location`` says, as torch does."""
 
     def place(leaf):
         marked = isinstance(leaf, dict)

@@ -1,4 +1,4 @@
-"""Quick towers: an image's features are its mean colours, a caption's its letters."""
+"""Quick towers: the features of an image are its mean colours, those of a caption its letters."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from lib.encoders import ImageTower
 
 
 class CountingTower:
-    """A text tower whose features are the counts of each letter."""
+    """A text tower whose features count each letter; ``seen`` counts its captions."""
 
     name, dim, fingerprint = "letters", 26, "letters"
 
@@ -24,7 +24,7 @@ class CountingTower:
 
 
 def colour_tower():
-    """An image tower whose features are the mean colour in 16 places."""
+    """Return an image tower whose features are the mean colours in 16 places."""
     return ImageTower(
         name="colours",
         model=nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten()),

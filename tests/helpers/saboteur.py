@@ -1,4 +1,4 @@
-"""An executor some of whose workers die."""
+"""An executor that kills some of its workers."""
 
 import os
 import signal
@@ -7,12 +7,12 @@ from pathlib import Path
 
 
 class Saboteur(Executor):
-    """Passes calls on to another executor and lets chosen calls kill their worker.
+    """Pass calls on to another executor; some of them kill their worker.
 
     Args:
         inner: The executor.
         folder: The folder in which a killed worker leaves its mark.
-        dies: Returns, from the number and the runs of a call, whether its worker dies.
+        dies: A function of a call's number and runs; it returns whether the worker dies.
         again: Whether the worker dies every time, not only the first time.
     """
 

@@ -1,4 +1,4 @@
-"""Similarity matrices to test losses and schedulers with, and what holds for rules with a state."""
+"""Similarity matrices for tests of losses and schedulers, and checks of rules with a state."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 def random_similarity(seed: int, size: int, leading: tuple[int, ...] = ()) -> torch.Tensor:
-    """Cosines of random unit vectors, (*leading, size, size), in double precision."""
+    """Return cosines of random unit vectors, (*leading, size, size), in double precision."""
     generator = torch.Generator().manual_seed(seed)
     draws = torch.randn(2, *leading, size, 6, generator=generator, dtype=torch.float64)
     image, text = F.normalize(draws, dim=-1)
@@ -16,19 +16,19 @@ def random_similarity(seed: int, size: int, leading: tuple[int, ...] = ()) -> to
 
 
 def unit_pairs(seed: int = 0, size: int = 6, width: int = 8) -> torch.Tensor:
-    """Random embeddings of unit length, (2, size, width): images, then captions."""
+    """Return random embeddings of unit length, (2, size, width): images, then captions."""
     draws = torch.Generator().manual_seed(seed)
     return F.normalize(torch.randn(2, size, width, generator=draws), dim=-1)
 
 
 def extreme(kind: str, size: int) -> torch.Tensor:
-    """Similarities of a collapsed model, of a perfect one, and of the perfect one's opposite."""
+    """Return similarities of a collapsed model, of a perfect one, or of its opposite."""
     perfect = 2 * torch.eye(size) - 1
     return {"equal": torch.ones(size, size), "identity": perfect, "opposite": -perfect}[kind]
 
 
 def assert_identical(one, other) -> None:
-    """Tensors, or tuples of tensors, are equal to the last bit."""
+    """Check that tensors, or tuples of tensors, are equal to the last bit."""
     if isinstance(one, torch.Tensor):
         one, other = (one,), (other,)
     for a, b in zip(one, other, strict=True):
@@ -36,7 +36,7 @@ def assert_identical(one, other) -> None:
 
 
 def assert_resumes(make: Callable, steps: Sequence[tuple], stop: int) -> None:
-    """The state after ``stop`` steps, loaded into a new rule, continues to the same bits."""
+    """Check that a new rule with the state after ``stop`` steps continues to the same bits."""
     whole, first, second = (make() for _ in range(3))
     expected = [whole(*step) for step in steps]
     for step in steps[:stop]:
@@ -47,7 +47,7 @@ def assert_resumes(make: Callable, steps: Sequence[tuple], stop: int) -> None:
 
 
 def assert_stack_is_its_runs(stacked, make: Callable, steps, leading: tuple[int, ...]) -> None:
-    """A stack gives each run the bits of ``make(place)`` on the run's own steps."""
+    """Check that a stack gives each run the bits of ``make(place)`` on the run's own steps."""
     for step in steps:
         together = stacked(*step)
     for place in itertools.product(*map(range, leading)):

@@ -1,4 +1,4 @@
-"""Small runs of every kind on made-up features, and how two records are held equal."""
+"""Small runs of every kind on made-up features, and the check that two records are equal."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Features of a made-up corpus: a random linear map ties captions to their images."""
+"""Features of a made-up corpus: a random linear map relates captions to their images."""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from lib.encoders import Features
 def synthetic_features(
     train: int = 60, val: int = 20, test: int = 20, noise: float = 1.0, seed: int = 0
 ) -> Features:
-    """Features of images with 1 to 5 captions; learnable, neither trivial nor hopeless."""
+    """Return features of images with 1 to 5 captions: a task that is learnable, but not trivial."""
     rng = np.random.default_rng(seed)
     hidden = rng.standard_normal((train + val + test, 6))
     captions = rng.integers(1, 6, size=len(hidden))
@@ -18,11 +18,11 @@ def synthetic_features(
 
 
 def features_of(rng, hidden, captions, splits, noise: float, name: str) -> Features:
-    """Features that a random linear map makes of hidden ones, with noise.
+    """Return features that a random linear map makes from hidden ones, with noise.
 
     Args:
         rng: NumPy's generator.
-        hidden: What the images and their captions have in common, (N, any).
+        hidden: The part that an image and its captions share, (N, any).
         captions: Number of captions per image, a count or (N,).
         splits: Split per image.
         noise: Standard deviation of the noise.
@@ -45,8 +45,8 @@ def features_of(rng, hidden, captions, splits, noise: float, name: str) -> Featu
 
 
 def levelled_runs(gains: dict[str, float], i2t: float, t2i: float) -> pd.DataFrame:
-    """Five seeds, each with its own level; a method lies its gain above the level in i2t, with a
-    little noise."""
+    """Return runs of five seeds. Each seed has its own level; a method's i2t recall is its gain
+    above that level, with a little noise."""
     wobble = [0.0, 0.02, -0.02, 0.01, -0.01]
     return pd.DataFrame(
         [

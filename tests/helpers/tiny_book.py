@@ -1,4 +1,4 @@
-"""A small book from the real configuration, toc and prose, with stand-ins for the results."""
+"""A small book with the real configuration, toc and prose, and made-up results."""
 
 import re
 import shutil
@@ -14,7 +14,7 @@ from lib.chapters.shared.figures import show_table
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = tuple(re.findall(r"file: book/results/(\S+)", (ROOT / "_toc.yml").read_text()))
-"""Every chapter of results in the toc; one that is not among :data:`CHAPTERS` is a title alone."""
+"""Every chapter of results in the toc; those that are not in :data:`CHAPTERS` have only a title."""
 CHAPTERS = {
     "corpus": "What few pairs look like",
     "baseline": "How good are fixed weights?",
@@ -27,7 +27,7 @@ HOSTILE = (
 
 
 def chart(title: str, width: int | str = 400) -> alt.Chart:
-    """Return a chart whose data hold a caption that tries to break out of the page."""
+    """Return a chart with a caption in its data that would escape from the page."""
     data = pd.DataFrame(
         {"caption": [HOSTILE, "A red kite .", "Zwei Boote \u2028 ."], "recall": [0.2, 0.5, 0.3]}
     )
@@ -40,7 +40,7 @@ def chart(title: str, width: int | str = 400) -> alt.Chart:
 
 
 def output(drawn: alt.TopLevelMixin) -> nbformat.NotebookNode:
-    """Return the output that a notebook shows for ``drawn``, made by the study's renderer."""
+    """Return a notebook's output of the chart ``drawn``, made by the study's renderer."""
     return v4.new_output("display_data", data=charts.render(drawn.to_dict()))
 
 
@@ -82,7 +82,7 @@ ANSWER = "Weights make no difference."
 
 
 def answer() -> nbformat.NotebookNode:
-    """Return a chapter's last cell: a table, and the sentence that the chapter opens with."""
+    """Return a chapter's last cell: a table, and the sentence that the page repeats at its top."""
     data = {"text/markdown": ANSWER, "text/plain": "<IPython.core.display.Markdown object>"}
     table = {"text/html": "<table><tr><td>0.04</td></tr></table>"}
     cell = code(
@@ -95,7 +95,7 @@ def answer() -> nbformat.NotebookNode:
 
 
 def estimate(metric: str, value: float) -> findings.Estimate:
-    """Return a comparison whose interval is narrow and reaches over zero."""
+    """Return a comparison with a narrow interval that includes zero."""
     return findings.Estimate(
         metric=metric,
         baseline="fixed",
@@ -110,7 +110,7 @@ def estimate(metric: str, value: float) -> findings.Estimate:
 
 
 def finding(claim: int = 1, **changes: object) -> findings.Finding:
-    """Return an answer to ``claim`` by the main comparison."""
+    """Return an answer of the main comparison to ``claim``."""
     values: dict[str, object] = {
         "claim": claim,
         "verdict": "equivalent",
@@ -138,7 +138,7 @@ def recommendation() -> findings.Recommendation:
 
 
 def published(result: findings.Finding | findings.Recommendation) -> nbformat.NotebookNode:
-    """Return the output by which a notebook publishes ``result``."""
+    """Return the output with which a notebook publishes ``result``."""
     is_finding = isinstance(result, findings.Finding)
     kind = findings.MIME_TYPE if is_finding else findings.RECOMMENDATION_MIME_TYPE
     data = {kind: result.model_dump(mode="json"), "text/plain": "One sentence."}
@@ -155,7 +155,7 @@ def write_results(folder: Path, edition: findings.Edition) -> None:
             made.cells.append(code("publish(finding)", published(finding(2, verdict="improves"))))
             made.cells.append(code("publish(finding)", published(finding(5, verdict="worsens"))))
             made.cells.append(code("publish(setting)", published(recommendation())))
-        # Fixed ids keep a rewritten notebook byte for byte the same.
+        # With fixed ids, a rewritten notebook has the same bytes.
         for number, cell in enumerate(made.cells):
             cell.id = f"cell-{number}"
         nbformat.write(made, folder / f"{name}.ipynb")
@@ -163,7 +163,7 @@ def write_results(folder: Path, edition: findings.Edition) -> None:
 
 
 def make_root(root: Path) -> Path:
-    """Lay out a book in ``root``: the real configuration, toc and prose, results stood in for."""
+    """Write a book to ``root``: the real configuration, toc and prose, and made-up results."""
     root.mkdir(parents=True, exist_ok=True)
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, root / name)
@@ -180,10 +180,9 @@ def write_findings_of(folder: Path, *answers: findings.Finding) -> None:
 
 
 def make_small_root(root: Path, html: Path) -> Path:
-    """Lay out a book of a first page and the main comparison, under the real configuration.
+    """Write a book of a first page and the main comparison, with the real configuration.
 
-    ``html`` holds pages built before, whose bundled scripts are taken over, since bundling takes
-    seconds.
+    The bundled scripts are copied from ``html``, pages built before, since bundling takes seconds.
     """
     results = root / "book" / "results"
     results.mkdir(parents=True)
@@ -203,7 +202,7 @@ def make_small_root(root: Path, html: Path) -> Path:
 
 
 def take_over_scripts(html: Path, target: Path) -> None:
-    """Copy the bundled scripts of the pages in ``html`` to where a build into ``target`` looks."""
+    """Copy the bundled scripts of ``html`` to where a build into ``target`` looks for them."""
     (target / "_static").mkdir(parents=True, exist_ok=True)
     for bundle in (html / "_static").glob("vega-lite-*.js"):
         shutil.copy(bundle, target / "_static")
