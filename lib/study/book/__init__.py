@@ -17,7 +17,7 @@ __all__ = ["BookError", "build", "setup"]
 
 
 def setup(app: "Sphinx") -> dict[str, Any]:
-    """Add the book's directives, roles and renderers to Sphinx, which calls this."""
+    """Add the book's directives, roles and renderers to Sphinx; Sphinx calls this function."""
     from lib.study.book import extension
 
     return extension.setup(app)

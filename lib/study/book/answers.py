@@ -1,6 +1,6 @@
 """The answer at the top of a chapter: a copy of the output of its cells tagged ``answer``.
 
-A notebook computes these sentences at its end; readers want them first.
+A notebook computes these sentences at its end, but they answer the question at its top.
 """
 
 from docutils import nodes  # type: ignore[import-untyped]
@@ -23,7 +23,7 @@ def lift(app: Sphinx, doctree: nodes.document) -> None:
         return
     for copied in answers:
         for node in copied.findall(nodes.Element):
-            # An anchor must be unique in a page; the original keeps it.
+            # An anchor must be unique in a page: the original keeps the anchor, the copy has none.
             node["ids"] = []
     head = nodes.paragraph("", "", nodes.strong("", "Answer"), classes=["answer-head"])
     box = nodes.container("", head, *answers, classes=["answer"])

@@ -51,15 +51,15 @@ class ChartOutput:
             spec: Any = data.content
             return [Chart(spec=json.dumps(spec), label=charts.description(spec))]
         if data.mime_type in (FINDING_MIME_TYPE, RECOMMENDATION_MIME_TYPE):
-            # findings.json has it; the page shows the sentence of the same output.
+            # findings.json has the finding; the page shows the sentence of the same output.
             return []
         return None
 
 
 class PlacePicture(SphinxPostTransform):
-    """Put the static picture of a chart into the chart, before one of the two is chosen."""
+    """Put the static picture of a chart into the chart, before myst-nb drops one of the two."""
 
-    default_priority = 3  # myst-nb chooses at 4
+    default_priority = 3  # Before myst-nb chooses, at 4.
     formats = ("html",)
 
     def run(self, **_options: Any) -> None:
@@ -104,7 +104,7 @@ def _add_scripts(
 
 
 def _write_bundle(app: Sphinx) -> None:
-    """Write Vega, Vega-Lite and vega-embed in one file, unless an earlier build has."""
+    """Write Vega, Vega-Lite and vega-embed to one file, unless an earlier build has done so."""
     if app.builder.format != "html":
         return
     target = Path(app.outdir) / "_static" / _bundle_name()
@@ -112,7 +112,7 @@ def _write_bundle(app: Sphinx) -> None:
         bundle = vl_convert.javascript_bundle(
             "window.vegaEmbed = vegaEmbed;", vl_version=charts.VEGALITE_VERSION
         )
-        # In a function, since its names would clash with those of other scripts.
+        # In a function, since the bundle's names would clash with those of other scripts.
         write_atomic(target, f"(() => {{{bundle}\n}})();\n")
 
 
@@ -122,8 +122,8 @@ def _bundle_name() -> str:
 
 def setup(app: Sphinx) -> None:
     """Add charts to Sphinx, and :class:`ChartOutput` to myst-nb."""
-    # Myst-nb finds plugins by entry points, which an older installation of this package lacks. It
-    # keeps the plugins that it has found in this list.
+    # Myst-nb finds plugins by entry points, which an older installation of this package lacks. This
+    # is its list of the plugins found.
     plugins = load_mime_renders()
     if ChartOutput not in plugins:
         plugins.append(ChartOutput)

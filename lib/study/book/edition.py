@@ -31,8 +31,8 @@ def build(edition: Edition, root: Path) -> Path:
         root: The folder of ``_config.yml``, ``_toc.yml`` and ``book/``.
 
     Raises:
-        BookError: A source is wrong, Jupyter Book warns of something, or a built page has a broken
-            link or needs a network. The text names every fault found.
+        BookError: A source is wrong, Jupyter Book gives a warning, or a built page has a broken
+            link or needs a network. The text names every fault.
     """
     # Sphinx and its extensions take seconds to import.
     from lib.study.book.pages import check_pages
@@ -43,7 +43,7 @@ def build(edition: Edition, root: Path) -> Path:
     source = root if edition == "published" else _stage(root, folder)
     names = check_sources(source, root / "notebooks")
     html = folder / "html"
-    # After a failed build start anew: Sphinx does not repeat its warnings of a page.
+    # After a failed build, start from nothing: Sphinx does not repeat its warnings of a page.
     unfinished = folder / ".unfinished"
     if unfinished.exists():
         for stale in (html, folder / ".doctrees"):
@@ -96,7 +96,7 @@ def _banner(findings: Path) -> str:
 
 
 def _address(root: Path) -> dict[str, str]:
-    """Return the settings of the pages' links to notebooks; none without an address."""
+    """Return the settings of the links to notebooks; empty if the project has no address."""
     try:
         address = read_address(root)
     except AddressError as error:

@@ -37,7 +37,7 @@ def mathml(latex: str, display: bool = False) -> str:
         # The converter raises bare exceptions of many kinds, KeyError and IndexError among them.
         raise EquationError(f"cannot typeset {latex!r}: {type(error).__name__} {error}") from error
     for part in element.iter():
-        # The converter escapes its own signs as entities, but not the author's text.
+        # The converter escapes its own signs, but not the author's text.
         part.text = html.unescape(part.text or "")
         if "\\" in part.text:
             raise EquationError(f"cannot typeset {latex!r}: the command {part.text} is not known")

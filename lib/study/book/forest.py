@@ -1,7 +1,7 @@
 """Forest plots for the first page: paired differences with their intervals, as inline SVG.
 
-They are drawn when the book is built, run no script, and take the page's font and colours. Text is
-HTML beside the drawing, so that a narrow page does not shrink it.
+They are drawn when the book is built, run no script, and take the page's font and colours. The text
+is HTML beside the drawing, so that a narrow page does not shrink the text.
 """
 
 import math
@@ -22,9 +22,9 @@ SYMBOLS: dict[ClaimVerdict, str] = {
 }
 """The sign of each verdict, for readers who cannot tell the colours apart."""
 PADDING = 0.06
-"""Share of the range of values that a scale leaves free at either end."""
+"""Share of the range of values that is left free at each end of a scale."""
 NOTHING = 1e-9
-"""A narrower range of values is drawn as a single value."""
+"""A narrower range of values is drawn as one value."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Scale:
     Attributes:
         low: The value at its left end.
         high: The value at its right end.
-        ticks: Round values to label, zero among them.
+        ticks: Round values to label, including zero.
         digits: Decimals of the labels.
     """
 
@@ -53,7 +53,7 @@ class Scale:
 
 
 def panels(estimates: Iterable[Estimate]) -> list[list[Estimate]]:
-    """Group the estimates that share a scale: those of one unit and one better direction."""
+    """Group the estimates that share a scale: those with the same unit and better direction."""
     grouped: dict[tuple[str, bool], list[Estimate]] = {}
     for estimate in estimates:
         grouped.setdefault((estimate.unit, estimate.lower_is_better), []).append(estimate)

@@ -1,4 +1,4 @@
-"""Links on a page of results that open its source notebook on Colab and Binder, once published.
+"""Links on a page of results that open its source notebook on Colab and Binder, if published.
 
 Jupyter Book's own buttons would open the executed copy, with the parameters of the published
 edition, and would also appear on pages that are not notebooks.

@@ -1,4 +1,4 @@
-"""Checks of the built pages: links lead somewhere, and nothing comes from a network."""
+"""Checks of the built pages: every link has a target, and nothing is loaded from a network."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A line at the end of a page of results: what it was made from."""
+"""A line at the end of a page of results, which names what the page was made from."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from lib.study.staleness import MEASUREMENTS, PROFILE, RECORDS, read_note
 
 
 def setup(app: Sphinx) -> None:
-    """Add the lines."""
+    """Add the line to pages of results."""
     app.connect("doctree-read", _add_line)
 
 
@@ -22,7 +22,7 @@ def _add_line(app: Sphinx, doctree: nodes.document) -> None:
     if PurePosixPath(app.env.docname).parent != RESULTS:
         return
     path = Path(app.env.doc2path(app.env.docname))
-    # check_sources has read the note before.
+    # check_sources has already read the note, so this raises no error.
     made = read_note(path)
     title = next(iter(doctree.findall(nodes.title)), None)
     if made and title is not None:

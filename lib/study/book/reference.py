@@ -1,7 +1,7 @@
 """The reference pages, which autodoc makes from docstrings.
 
-A docstring names papers as prose does, "Wang and Isola (2020)". In the book the name becomes a
-citation; a paper that the bibliography lacks stops the build.
+A docstring names a paper as prose does: "Wang and Isola (2020)". In the book, the name becomes a
+citation. A paper that is not in the bibliography stops the build.
 """
 
 import ast
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 def citation_labels(bibliography: Path) -> dict[str, str]:
-    """Return the key of each entry of a BibTeX file, by its name in prose.
+    """Return the key of each entry of a BibTeX file, by the entry's name in prose.
 
     Raises:
         ValueError: Two entries have the same name in prose.
@@ -94,7 +94,7 @@ def _sources(package: str, name: str) -> Iterator[str]:
 
 
 def merge_returns(doctree: nodes.document) -> None:
-    """Move the return type to the beginning of the "Returns" text, as types of arguments stand."""
+    """Move the return type to the beginning of "Returns", where arguments have their types."""
     for fields in doctree.findall(nodes.field_list):
         by_name = {field[0].astext(): field for field in fields.findall(nodes.field)}
         kind, returns = by_name.get("Return type"), by_name.get("Returns")
@@ -137,16 +137,16 @@ def _finish(
 def _sign(
     app: Sphinx, what: str, name: str, value: Any, *_signature: Any
 ) -> tuple[str | None, str | None] | None:
-    """Correct autodoc's types of arguments; omit the signature of what users do not construct."""
+    """Correct autodoc's types of arguments; omit the signature of a class that no user makes."""
     known = app.env.temp_data.setdefault("annotations", {}).setdefault(name, {})
-    # Name a union as the package does.
+    # Call a union what the package calls it.
     union = stringify_annotation(Values, "smart")
     for argument, hint in known.items():
         known[argument] = hint.replace(union, "~lib.metrics.Values")
     if what not in ("class", "exception"):
         return None
     not_made = issubclass(value, Exception | Enum) or getattr(value, "_is_protocol", False)
-    if not_made or value.__init__ is nn.Module.__init__:  # The latter shows (*args, **kwargs).
+    if not_made or value.__init__ is nn.Module.__init__:  # Its signature is (*args, **kwargs).
         return "", None
     # autodoc gives an argument the type of the buffer of the same name.
     if "__init__" in vars(value):

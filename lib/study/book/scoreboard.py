@@ -22,7 +22,7 @@ ANSWERS: dict[ClaimVerdict, str] = {
     "undecided": "Not decided by these runs",
     "open": "Not tested yet",
 }
-"""The answer that each verdict gives to a claim."""
+"""The answer to a claim, by verdict."""
 
 _COUNTS = ("none", "one", "two", "three", "four", "five")
 _SUMS: dict[ClaimVerdict, tuple[str, str]] = {
@@ -60,10 +60,10 @@ class Scoreboard(SphinxDirective):
 
 
 class RecommendationDirective(SphinxDirective):
-    """``{recommendation}``: the recommended setting and its gain, or that there is none yet."""
+    """``{recommendation}``: the recommended setting and its gain, or a note that there is none."""
 
     def run(self) -> list[nodes.Node]:
-        """Return its name, its summary, its settings, its figure and its chapter."""
+        """Return the setting's name, summary, values, figure and chapter."""
         advice = findings_of(self.env).recommendation
         if advice is None:
             return [nodes.paragraph("", "No setting has been recommended yet.")]
@@ -81,7 +81,7 @@ class RecommendationDirective(SphinxDirective):
 
 
 def badge(verdict: ClaimVerdict) -> nodes.inline:
-    """Return a badge with the sign and the word of ``verdict``, not only its colour."""
+    """Return a badge with the sign and the word of ``verdict``, and with its colour."""
     text = f"{SYMBOLS[verdict]} {verdict}"
     return nodes.inline(text, text, classes=["verdict", f"verdict-{verdict}"])
 

@@ -1,4 +1,4 @@
-"""Checks of the book's sources, which Jupyter Book reports unclearly or not at all."""
+"""Checks of the book's sources, for faults that Jupyter Book reports unclearly or not at all."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def read_config(root: Path) -> dict[str, Any]:
     """Read ``_config.yml``.
 
     Raises:
-        BookError: The file is missing, malformed, or lets the build execute notebooks.
+        BookError: The file is missing, malformed, or has the build execute notebooks.
     """
     config = _read_yaml(root / "_config.yml")
     execute = config.get("execute")
@@ -37,8 +37,8 @@ def read_config(root: Path) -> dict[str, Any]:
         )
     if mode != "off":
         raise BookError(
-            f"{root / '_config.yml'}: execute_notebooks is {mode!r}, but building the book never "
-            'executes: write execute_notebooks: "off"'
+            f"{root / '_config.yml'}: execute_notebooks is {mode!r}, but the book is built from "
+            'executed notebooks: write execute_notebooks: "off"'
         )
     return config
 
@@ -140,7 +140,7 @@ def _check_output(where: str, output: dict[str, Any]) -> Iterator[str]:
         yield f"{where} shows a widget, which needs a kernel and a network: use lib.utils.progress"
     text = "".join(output.get("text", "")) + "".join(data.get("text/plain", ""))
     if _REDRAWN_BAR.search(text):
-        yield f"{where} carries a progress bar: lib.utils.progress prints none into notebooks"
+        yield f"{where} shows a progress bar: lib.utils.progress prints none into notebooks"
     for mime_type, content in data.items():
         if "vegalite" in mime_type and (addresses := sorted(set(_data_addresses(content)))):
             yield f"{where}: a chart loads its data from {', '.join(addresses)}; put them into it"

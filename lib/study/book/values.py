@@ -21,7 +21,7 @@ FINDINGS = PurePosixPath("book/results/findings.json")
 
 
 class FindingsError(SphinxError):
-    """The findings are missing, malformed, or lack what a page asks for."""
+    """The findings are missing or malformed, or lack a value that a page shows."""
 
     category = "Findings error"
 
@@ -53,10 +53,10 @@ class Findings(BaseModel):
 
 
 def findings_of(env: BuildEnvironment) -> Findings:
-    """Return the findings of the book that is being built; a change has Sphinx read the page again.
+    """Return the findings of the book that is built; if they change, Sphinx reads the page again.
 
     Raises:
-        FindingsError: As :func:`read_findings`.
+        FindingsError: As for :func:`read_findings`.
     """
     path = Path(env.srcdir) / FINDINGS
     env.note_dependency(str(path))
@@ -82,11 +82,11 @@ def read_findings(path: Path) -> Findings:
 def find_value(findings: Findings, expression: str) -> str:
     """Return the text of the value that ``expression`` names, such as ``1.verdict``.
 
-    ``expression`` is a claim's number, then names and positions joined by dots, then optionally a
-    colon and a number's format. Without a format, floats have two decimals.
+    ``expression`` is a claim's number, then names and positions, joined by dots; a colon and a
+    number's format may follow. Without a format, floats have two decimals.
 
     Raises:
-        FindingsError: There is no such claim or value, or it does not take the format.
+        FindingsError: There is no such claim or value, or the format does not suit the value.
     """
     path, _, style = expression.strip().partition(":")
     number, *steps = path.split(".")

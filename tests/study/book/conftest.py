@@ -1,4 +1,4 @@
-"""One small book for all tests of the book: built once, copied by those that change it."""
+"""A small book for all tests of the book: it is built once, and tests that change it copy it."""
 
 import shutil
 from pathlib import Path
@@ -12,7 +12,7 @@ from lib.study.book import build
 
 @pytest.fixture(scope="session")
 def book_root(tmp_path_factory, request) -> Path:
-    """The root of a built book, in a folder with a space; not to be changed.
+    """The root of a built book, in a folder with a space; tests must not change it.
 
     All processes of a test run share it: building takes most of a minute.
     """
@@ -32,11 +32,11 @@ def book_root(tmp_path_factory, request) -> Path:
 
 @pytest.fixture(scope="session")
 def html(book_root) -> Path:
-    """The folder of its pages; not to be changed."""
+    """The folder of the built book's pages; tests must not change it."""
     return book_root / "_build" / "published" / "html"
 
 
 @pytest.fixture
 def small_root(html, tmp_path) -> Path:
-    """The root of a book of two pages, to be changed and built."""
+    """The root of a book of two pages, which a test may change and build."""
     return tiny_book.make_small_root(tmp_path / "small book", html)

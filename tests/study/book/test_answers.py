@@ -1,10 +1,10 @@
-"""A chapter opens with its answer."""
+"""The answer at the top of a chapter."""
 
 import tiny_book
 from bs4 import BeautifulSoup
 
 
-def test_the_answer_stands_before_what_it_rests_on_and_where_it_is_computed(html):
+def test_the_answer_is_shown_at_the_top_and_where_it_is_computed(html):
     page = (html / "book" / "results" / "baseline.html").read_text(encoding="utf-8")
     soup = BeautifulSoup(page, "html.parser")
     article = soup.find("article")

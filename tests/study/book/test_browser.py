@@ -1,4 +1,4 @@
-"""The built pages as a reader sees them: in a browser, from disk, with the network cut off."""
+"""The built pages as a reader sees them: in a browser, from disk, without a network."""
 
 import json
 import shutil
@@ -41,7 +41,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def phone(browser):
-    """The browser with a screen 390 pixels wide."""
+    """The browser with a window 390 pixels wide."""
     size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     yield browser
@@ -64,7 +64,7 @@ def complaints(browser):
 
 
 def fetched(browser):
-    """Return the addresses that the page asked for, other than files of the book."""
+    """Return the addresses that the page loaded, other than files of the book."""
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
     addresses = [a["request"]["url"] for a in asked if a.get("documentURL", "").startswith("file")]
@@ -88,7 +88,7 @@ def pages_of(html):
     return sorted(found)
 
 
-def test_every_page_draws_without_network_or_complaint(browser, html):
+def test_every_page_draws_without_network_or_console_errors(browser, html):
     seen = 0
     for page in pages_of(html):
         visit(browser, page)
@@ -104,7 +104,7 @@ def test_every_page_draws_without_network_or_complaint(browser, html):
     assert seen == 3 * CHARTS_EACH
 
 
-def test_a_chart_fills_the_page_and_no_more(browser, html):
+def test_a_wide_chart_fills_the_page_without_overflow(browser, html):
     try:
         for width in (1300, 500):
             browser.set_window_size(width, 1000)
@@ -118,7 +118,7 @@ def test_a_chart_fills_the_page_and_no_more(browser, html):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_first_page_shows_its_figures_on_a_phone(phone, html, theme):
-    """At 390 pixels: no sideways scroll, every mark inside the page and unlike its ground."""
+    """At 390 pixels: no sideways scroll, and every mark is inside the page and visible."""
     visit(phone, html / "book" / "index.html")
     phone.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
     root = "document.documentElement"
@@ -150,7 +150,7 @@ def test_the_first_page_shows_its_figures_on_a_phone(phone, html, theme):
 
 @pytest.mark.parametrize("page", ["method", "reference/index", "reference/losses"])
 def test_a_page_of_code_and_equations_fits_a_phone(phone, html, page):
-    """No sideways scroll, and what is wider than the page shows its beginning, not its end."""
+    """No sideways scroll; a part wider than the page shows its beginning, not its end."""
     visit(phone, html / "book" / f"{page}.html")
     root = "document.documentElement"
     assert phone.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
@@ -162,7 +162,7 @@ def test_a_page_of_code_and_equations_fits_a_phone(phone, html, page):
     assert starts or page == "reference/index"
 
 
-def test_equations_have_the_font_that_the_book_brings(browser, html):
+def test_equations_use_the_font_in_the_book(browser, html):
     visit(browser, html / "book" / "method.html")
     ready = "return document.fonts.check('16px \"STIX Two Math\"', '∑')"
     WebDriverWait(browser, 10).until(lambda b: b.execute_script(ready))
@@ -171,12 +171,12 @@ def test_equations_have_the_font_that_the_book_brings(browser, html):
 
 @pytest.fixture
 def broken(html, tmp_path):
-    """A copy of the pages, to be broken."""
+    """A copy of the pages, which a test may break."""
     return shutil.copytree(html, tmp_path / "broken")
 
 
 @pytest.mark.parametrize("script", ["charts.js", "vega-lite-*.js"])
-def test_without_its_scripts_a_page_shows_the_pictures(browser, broken, script):
+def test_without_a_script_a_page_shows_the_static_pictures(browser, broken, script):
     for path in (broken / "_static").glob(script):
         path.unlink()
     browser.get((broken / "book" / "results" / "corpus.html").as_uri())
@@ -191,7 +191,7 @@ def test_without_its_scripts_a_page_shows_the_pictures(browser, broken, script):
         assert chart["pictures"][0] > 10_000
 
 
-def test_a_chart_that_fails_leaves_its_picture_and_says_so(browser, broken):
+def test_a_chart_that_cannot_be_drawn_keeps_its_picture_and_reports_it(browser, broken):
     page = broken / "book" / "results" / "corpus.html"
     text = page.read_text(encoding="utf-8")
     page.write_text(text.replace('"mark": {"type": "bar"}', '"mark": {"type": "no mark"}', 1))

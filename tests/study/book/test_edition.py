@@ -1,4 +1,4 @@
-"""Both editions, built: what the pages say, and what stops a build."""
+"""Both editions, built: the content of the pages, and the faults that stop a build."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def test_every_page_of_the_toc_is_built_and_whole(book_root, html):
     assert "url=book/index.html" in (html / "index.html").read_text()
 
 
-def test_no_page_names_a_network_or_shows_widgets_or_progress(html):
+def test_no_page_has_a_network_address_a_widget_or_a_progress_bar(html):
     for page in html.glob("book/**/*.html"):
         text = page.read_text(encoding="utf-8")
         found = re.search("require.?js|mathjax@|unpkg|jsdelivr|cdnjs|googleapis", text.lower())
@@ -39,7 +39,7 @@ def test_no_page_names_a_network_or_shows_widgets_or_progress(html):
         assert not re.search(r"HBox\(|widget state|widget-state|it/s\]", text)
 
 
-def test_the_scoreboard_tells_each_claim(html):
+def test_the_scoreboard_shows_each_claim_with_its_answer(html):
     board = soup(html / "book" / "index.html").select_one(".scoreboard")
     rows = [words(row) for row in board.select(".claim")]
     assert len(rows) == 5
@@ -65,7 +65,7 @@ def test_the_scoreboard_tells_each_claim(html):
     assert words(link) == tiny_book.CHAPTERS["main-comparison"]
 
 
-def test_each_answered_claim_has_a_figure_that_says_its_numbers(html):
+def test_each_answered_claim_has_a_figure_with_its_numbers_as_text(html):
     claims = soup(html / "book" / "index.html").select(".scoreboard .claim")
     assert [len(claim.select("figure")) for claim in claims] == [1, 1, 0, 0, 1]
     first, second = (row["aria-label"] for row in claims[0].select("svg[role=img]"))
@@ -86,7 +86,7 @@ def test_the_recommended_setting_is_shown_with_its_gain(html):
     assert shown.select_one("a")["href"] == "results/main-comparison.html"
 
 
-def test_without_a_recommended_setting_the_page_says_so(small_root):
+def test_the_page_tells_that_there_is_no_recommended_setting(small_root):
     (small_root / "book" / "index.md").write_text("# A\n\n```{recommendation}\n```\n")
     findings = small_root / "book" / "results" / "findings.json"
     findings.write_text(json.dumps({**json.loads(findings.read_text()), "recommendation": None}))
@@ -95,7 +95,7 @@ def test_without_a_recommended_setting_the_page_says_so(small_root):
     assert not page.select(".recommendation")
 
 
-def test_what_data_say_is_shown_and_never_run(html):
+def test_hostile_text_in_data_is_shown_and_never_run(html):
     board = soup(html / "book" / "index.html").select_one(".scoreboard")
     assert "<script>alert(1)</script>" in words(board)
     assert "{eval}`1` {download}`/etc/passwd` $x$ [a](b)" in words(board)
@@ -109,7 +109,7 @@ def test_what_data_say_is_shown_and_never_run(html):
     assert all(image["src"] != "x" for image in page.select("img"))
 
 
-def test_a_chart_has_its_picture_and_its_specification(html):
+def test_a_chart_has_a_picture_and_a_specification(html):
     page = html / "book" / "results" / "corpus.html"
     first, second = soup(page).select(".chart")
     drawn = tiny_book.chart(f"{tiny_book.CHAPTERS['corpus']} ({tiny_book.HOSTILE})").to_dict()
@@ -125,7 +125,7 @@ def test_a_chart_has_its_picture_and_its_specification(html):
     assert json.loads(second.select_one("script").get_text())["width"] == "container"
 
 
-def test_scripts_for_charts_are_loaded_where_there_are_charts(html):
+def test_only_pages_with_charts_load_the_scripts_for_charts(html):
     def scripts(name):
         return [tag["src"] for tag in soup(html / "book" / name).select("script[src]")]
 
@@ -141,7 +141,7 @@ def test_equations_need_no_script(html):
     assert [words(number) for number in page.select(".eqno")] == ["(1)", "(2)"]
 
 
-def test_a_finding_itself_is_not_shown(html):
+def test_the_data_of_a_finding_are_not_shown(html):
     page = words(soup(html / "book" / "results" / "main-comparison.html"))
     assert "One sentence." in page
     assert "p_adjusted" not in page
@@ -154,7 +154,7 @@ def quick(book_root, html):
     return build("quick", book_root)
 
 
-def test_the_quick_edition_says_what_it_is_on_every_page(book_root, quick):
+def test_every_page_of_the_quick_edition_has_a_banner(book_root, quick):
     assert quick == book_root / "_build" / "quick" / "html" / "book" / "index.html"
     assert quick.is_absolute()
     pages = list(quick.parent.rglob("*.html"))
@@ -172,7 +172,7 @@ def test_the_quick_edition_has_the_same_pages_and_text(quick, html):
     assert not soup(html / "book" / "index.html").select(".bd-header-announcement")
 
 
-def test_what_has_not_changed_is_not_read_again(small_root):
+def test_only_changed_pages_are_read_again(small_root):
     first = build("published", small_root)
     read = small_root / "_build" / "published" / ".doctrees" / "book"
     stamps = {path: path.stat().st_mtime_ns for path in read.rglob("*.doctree")}
@@ -194,7 +194,7 @@ def test_what_has_not_changed_is_not_read_again(small_root):
     assert changed == {"index"}
     assert "? undecided" in words(soup(first).select_one(".scoreboard"))
 
-    # A page that has left the toc leaves the book.
+    # A page that is no longer in the toc is removed from the book.
     toc = small_root / "_toc.yml"
     toc.write_text("format: jb-book\nroot: book/index\n")
     (small_root / "book" / "results" / "main-comparison.ipynb").unlink()
@@ -203,7 +203,7 @@ def test_what_has_not_changed_is_not_read_again(small_root):
     assert [page.name for page in first.parent.rglob("*.html")] == ["index.html"]
 
 
-def test_a_warning_stops_the_build_and_the_next_one(small_root):
+def test_a_warning_stops_every_build_until_it_is_mended(small_root):
     page = small_root / "book" / "index.md"
     page.write_text("# The question\n\nSee [nowhere](no-such-page.md).\n")
     for _ in range(2):
@@ -229,7 +229,7 @@ def test_a_broken_link_of_raw_html_stops_the_build(small_root):
         ("{doc}`results/gone`", "results/gone"),
     ],
 )
-def test_what_a_page_asks_for_and_is_not_there_is_named(small_root, text, culprit):
+def test_a_missing_value_or_target_that_a_page_refers_to_is_named(small_root, text, culprit):
     (small_root / "book" / "index.md").write_text(f"# The question\n\n{text}\n")
     with pytest.raises(BookError) as caught:
         build("published", small_root)
@@ -256,12 +256,12 @@ def test_a_chart_without_a_picture_stops_the_build(small_root):
         build("published", small_root)
 
 
-def test_no_quick_results(small_root):
+def test_the_quick_edition_without_executed_notebooks_is_refused(small_root):
     with pytest.raises(BookError, match="run `study quick` first"):
         build("quick", small_root)
 
 
-def test_malformed_quick_findings(small_root):
+def test_malformed_findings_of_the_quick_edition_are_named(small_root):
     results = small_root / "_build" / "quick" / "results"
     results.mkdir()
     (results / "findings.json").write_text('{"claims": [{}]}')
@@ -276,7 +276,7 @@ def test_a_number_in_prose_comes_from_the_findings(small_root):
     assert "It gains +0.062 points." in words(soup(index))
 
 
-def test_the_renderer_makes_no_output_that_asks_for_a_network():
+def test_the_renderer_makes_no_output_that_needs_a_network():
     made = charts.render(tiny_book.chart("Recall").to_dict())
     assert "text/html" not in made
     assert made["text/plain"] == "Recall"

@@ -1,4 +1,4 @@
-"""Forest plots: every mark lies where its value says, and data are shown as text alone."""
+"""Forest plots: every mark is at the position of its value, and data are shown only as text."""
 
 import pytest
 from bs4 import BeautifulSoup
@@ -39,7 +39,7 @@ def words(tag):
     return " ".join(tag.get_text(" ").split())
 
 
-def test_marks_lie_where_their_values_say():
+def test_marks_are_at_the_positions_of_their_values():
     # From -1 to 3 with 6 % of 4 added to either end: the scale runs from -1.24 to 3.24, 4.48 wide.
     (row,) = drawing([estimate(1.0, margin=0.5)], {"i2t R@1": 2.0}).select("svg[role=img]")
     names = ("zero", "paper", "interval", "mark", "band")
@@ -54,7 +54,7 @@ def test_marks_lie_where_their_values_say():
     assert "forest-undecided" in at["mark"]["class"]
 
 
-def test_ticks_are_round_and_lie_where_their_labels_say():
+def test_ticks_are_round_and_at_the_positions_of_their_labels():
     scale = scale_of([estimate(1.0)], {})
     assert scale.ticks == (-1.0, 0.0, 1.0, 2.0, 3.0)
     texts = drawing([estimate(1.0)]).select(".forest-scale text")
@@ -63,7 +63,7 @@ def test_ticks_are_round_and_lie_where_their_labels_say():
     assert place(texts[2], "x") == pytest.approx(50.0, abs=0.01)
 
 
-def test_the_numbers_are_said_in_words():
+def test_a_row_has_its_numbers_as_text():
     found = drawing([estimate(1.0, margin=0.3, unit="epochs")], {"i2t R@1": 2.3})
     (row,) = found.select("svg[role=img]")
     assert row["aria-label"] == (
@@ -78,7 +78,7 @@ def test_the_numbers_are_said_in_words():
     )
 
 
-def test_without_a_margin_or_a_gain_neither_is_drawn_or_explained():
+def test_a_missing_margin_or_gain_is_not_drawn_or_explained():
     found = drawing([estimate()], {"another metric": 2.0})
     assert not found.select(".band, .paper")
     assert words(found.select_one(".forest-unit")) == "points, better →"
@@ -89,7 +89,7 @@ def test_small_differences_keep_their_digits():
     assert words(row) == "+0.0012 [+0.0007, +0.0031] ?"
 
 
-def test_units_and_better_directions_have_scales_of_their_own():
+def test_each_unit_and_better_direction_has_its_own_scale():
     estimates = [
         estimate(metric="a"),
         estimate(metric="b", unit="epochs", lower_is_better=True),
@@ -103,32 +103,32 @@ def test_units_and_better_directions_have_scales_of_their_own():
     assert captions == ["points, better →", "← better, epochs", "← better, points"]
 
 
-def test_rows_stand_under_the_two_methods_that_they_compare():
+def test_rows_are_listed_under_the_two_methods_that_they_compare():
     estimates = [estimate(baseline=name, metric=m) for name in ("entropy", "spread") for m in "ab"]
     parts = [words(part) for part in drawing(estimates).select(".forest-pair, .forest-label")]
     against = "variance × direction, against "
     assert parts == [f"{against}entropy", "a", "b", f"{against}spread", "a", "b"]
 
 
-def test_sizes_are_told_where_estimates_have_them():
+def test_the_number_of_images_is_shown_if_estimates_have_it():
     found = drawing([estimate(train_images=6000)])
     assert words(found.select_one(".forest-label")) == "i2t R@1, 6,000 images"
 
 
-def test_margins_that_differ_are_drawn_each_and_not_named():
+def test_different_margins_are_drawn_but_their_size_is_not_named():
     found = drawing([estimate(margin=0.5), estimate(margin=1.0)])
     first, second = (place(band, "width") for band in found.select(".band"))
     assert second == pytest.approx(2 * first, abs=0.02)
     assert "shaded: counts as no difference" in words(found.select_one(".forest-unit"))
 
 
-def test_nothing_to_measure_still_has_a_scale():
+def test_estimates_of_zero_still_have_a_scale():
     found = drawing([estimate(0.0, 0.0, 0.0)])
     assert place(found.select_one(".mark"), "cx") == 50.0
     assert words(found.select_one(".forest-numbers")).startswith("0.00 [0.00, 0.00]")
 
 
-def test_data_are_text():
+def test_data_are_shown_as_text():
     hostile = estimate(metric=HOSTILE, method=HOSTILE, baseline=HOSTILE, unit=HOSTILE)
     found = drawing([hostile])
     assert not found.select("script, img, b")
@@ -149,7 +149,7 @@ numbers = st.floats(-WIDE, WIDE)
     ),
     st.dictionaries(st.just("i2t R@1"), numbers),
 )
-def test_any_numbers_are_drawn_inside_and_in_order(rows, gains):
+def test_marks_of_any_numbers_are_inside_the_scale_and_in_order(rows, gains):
     estimates = [estimate(mid, low, high, margin=m) for (low, mid, high), m in rows]
     scale = scale_of(estimates, gains)
     assert 2 <= len(scale.ticks) <= 6

@@ -1,4 +1,4 @@
-"""The book refuses sources that would make a broken page, and reads without a network."""
+"""The book refuses sources that would make a broken page; its pages need no network."""
 
 import re
 
@@ -13,7 +13,7 @@ from lib.study.book.sources import check_sources
 
 
 def test_a_page_without_network_or_scripts_still_shows_its_charts(html):
-    # What a browser does with these pages is in test_browser.py.
+    # test_browser.py opens these pages in a browser.
     for name in tiny_book.CHAPTERS:
         text = (html / "book" / "results" / f"{name}.html").read_text(encoding="utf-8")
         boxes = re.findall(r'<div class="chart">\s*<img[^>]* src="([^"]+\.svg)"', text)
@@ -22,7 +22,7 @@ def test_a_page_without_network_or_scripts_still_shows_its_charts(html):
             assert (html / "book" / "results" / picture).is_file()
 
 
-def test_a_chart_of_too_many_rows_is_refused_and_the_limit_stands():
+def test_a_chart_of_too_many_rows_is_refused_and_no_source_lifts_the_limit():
     charts.enable()
     many = pd.DataFrame({"step": range(5001), "loss": 0.0})
     drawn = alt.Chart(many).mark_line().encode(x="step", y="loss")
@@ -34,7 +34,7 @@ def test_a_chart_of_too_many_rows_is_refused_and_the_limit_stands():
         assert not re.search(r"max_rows\s*=", path.read_text(encoding="utf-8")), path
 
 
-def test_unquoted_off(small_root):
+def test_an_unquoted_off_is_refused_with_the_reason(small_root):
     config = small_root / "_config.yml"
     assert 'execute_notebooks: "off"' in config.read_text()
     config.write_text(config.read_text().replace('"off"', "off"))
@@ -42,7 +42,7 @@ def test_unquoted_off(small_root):
         build("published", small_root)
 
 
-def test_our_own_book_has_no_such_fault():
+def test_the_projects_own_book_has_no_fault():
     results = tiny_book.ROOT / "book" / "results"
     if not (results / "findings.json").exists():
         pytest.skip("the published notebooks have not been executed yet")

@@ -1,4 +1,4 @@
-"""Links from a chapter to its source notebook elsewhere: all of them, or none."""
+"""Links from a chapter to its source notebook on other sites: all of them, or none."""
 
 import json
 
@@ -8,14 +8,14 @@ from tiny_book import ROOT
 from lib.study.book import BookError, build
 
 
-def test_without_an_address_no_page_links_to_a_notebook_elsewhere(html):
+def test_without_an_address_no_page_links_to_a_notebook_on_another_site(html):
     for page in (html / "book").rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         assert "colab.research" not in text
         assert "mybinder" not in text
 
 
-def test_results_open_their_source_and_say_what_made_them_and_prose_does_not(small_root):
+def test_only_pages_of_results_link_to_their_source_and_name_what_made_them(small_root):
     (small_root / "pyproject.toml").write_text(
         '[project]\nversion = "1.2"\n[project.urls]\nRepository = "https://github.com/o/n"\n'
     )

@@ -1,4 +1,4 @@
-"""Built pages with one fault each, and pages with none."""
+"""Built pages without a fault, and pages with one fault each."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def html(tmp_path):
         '<form action="sub/other.html"></form><a href="javascript:history.back()">x</a>',
     ],
 )
-def test_whole_pages(html, body):
+def test_a_page_without_a_fault_passes(html, body):
     (html / "page.html").write_text(body)
     assert check_pages(html) == []
 
@@ -52,7 +52,7 @@ def test_whole_pages(html, body):
         ('<form action="gone.html"></form>', "gone.html"),
     ],
 )
-def test_broken_pages(html, body, culprit):
+def test_a_broken_link_or_a_needed_network_is_named(html, body, culprit):
     (html.parent / "outside.html").write_text("not of the book")
     (html / "page.html").write_text(body)
     (problem,) = check_pages(html)
@@ -68,7 +68,7 @@ def test_broken_pages(html, body, culprit):
         '@font-face {src: url( "//fonts.org/a.css" )}',
     ],
 )
-def test_stylesheets_that_fetch(html, rule):
+def test_a_stylesheet_that_needs_a_network_is_named(html, rule):
     (html / "style.css").write_text(rule)
     (problem,) = check_pages(html)
     assert "style.css" in problem

@@ -1,4 +1,4 @@
-"""The reference in the built book: every name with its parts, its links and its papers."""
+"""The reference in the built book: each name has its parts, links and papers."""
 
 import re
 from types import SimpleNamespace
@@ -22,18 +22,18 @@ def pages(html):
 
 
 def entry(page, name):
-    """Return the signature of a name and what is said of it."""
+    """Return the signature of a name and its description."""
     signature = page.find("dt", id=name)
     return signature, signature.find_next_sibling("dd")
 
 
 def signed(signature):
-    """Return a signature as it reads, without its links."""
+    """Return the text of a signature, without its links."""
     return signature.get_text().partition("[source]")[0].strip()
 
 
 def fields(told):
-    """Return the fields of an entry, not of its members: heading to text, on one line each."""
+    """Return the fields of an entry, but not of its members: text on one line, by heading."""
     (found,) = told.find_all("dl", class_="field-list", recursive=False)
     return {
         heading.get_text().rstrip(":"): " ".join(heading.find_next_sibling("dd").get_text().split())
@@ -52,7 +52,7 @@ def test_every_public_name_is_on_its_page_and_in_the_overview(pages, package):
         assert f"{package}.html#{full}" in overview
 
 
-def test_an_entry_reads_as_it_should(pages):
+def test_an_entry_has_the_expected_text(pages):
     signature, told = entry(pages["schedulers"], "lib.schedulers.Scheduler.quick")
     assert signed(signature) == "quick(similarity, temperature, *, check_finite=True)"
     found = fields(told)
@@ -79,13 +79,13 @@ def test_a_constructor_shows_the_types_of_its_arguments_not_of_its_buffers(pages
         assert "(" not in signed(signature)
 
 
-def test_a_union_bears_the_name_that_the_package_has_for_it(pages):
+def test_a_union_is_shown_by_its_name_in_the_package(pages):
     _, told = entry(pages["metrics"], "lib.metrics.recall_at_k")
     assert fields(told)["Parameters"].startswith("image (Values | Iterable[Values]) – (N, d)")
     assert told.find("a", href="#lib.metrics.Values")
 
 
-def test_sources_are_the_books_citations_and_equations_its_equations(pages):
+def test_papers_become_citations_and_equations_become_mathml(pages):
     _, told = entry(pages["losses"], "lib.losses.info_nce")
     assert "Radford et al. [2021], figure 3" in fields(told)["Source"]
     cited = {link["href"].split("#")[0] for link in told.find_all("a", href=re.compile("#id"))}
@@ -93,14 +93,14 @@ def test_sources_are_the_books_citations_and_equations_its_equations(pages):
     assert len(told.find_all("math", attrs={"display": "block"})) == 2
 
 
-def test_constants_have_the_text_that_stands_under_them(pages):
+def test_a_constant_is_described_by_the_text_under_it(pages):
     for package, name in (("losses", "LOSSES"), ("schedulers", "SIGNALS")):
         _, told = entry(pages[package], f"lib.{package}.{name}")
         assert "of the study by name" in told.get_text()
-        assert "dict()" not in told.get_text()  # the text of its type
+        assert "dict()" not in told.get_text()  # This would be the docstring of its type.
 
 
-def test_nothing_is_told_twice(pages):
+def test_inherited_or_repeated_text_is_not_shown(pages):
     for page in pages.values():
         names = [term["id"] for term in page.find_all("dt", class_="sig", id=True)]
         assert len(names) == len(set(names))
@@ -108,7 +108,7 @@ def test_nothing_is_told_twice(pages):
         assert "Return type" not in page.get_text()
 
 
-def test_papers_are_named_as_prose_names_them(tmp_path):
+def test_papers_are_found_by_their_names_in_prose(tmp_path):
     bibliography = tmp_path / "papers.bib"
     bibliography.write_text(
         "@article{one, author={Pillai, A.}, year={2025}}\n"
@@ -128,7 +128,7 @@ def test_papers_are_named_as_prose_names_them(tmp_path):
     )
 
 
-def test_two_papers_of_one_name_are_refused(tmp_path):
+def test_two_papers_with_the_same_name_are_refused(tmp_path):
     (tmp_path / "papers.bib").write_text(
         "@article{a, author={Liu, S.}, year={2019}}\n@article{b, author={Liu, T.}, year={2019}}\n"
     )
@@ -136,9 +136,7 @@ def test_two_papers_of_one_name_are_refused(tmp_path):
         reference.citation_labels(tmp_path / "papers.bib")
 
 
-def test_a_paper_that_the_bibliography_lacks_is_a_warning_which_stops_the_build(
-    tmp_path, monkeypatch
-):
+def test_a_paper_that_is_not_in_the_bibliography_gives_a_warning(tmp_path, monkeypatch):
     (tmp_path / "papers.bib").write_text("@article{a, author={Liu, S.}, year={2019}}\n")
     app = SimpleNamespace(
         config=SimpleNamespace(bibtex_bibfiles=["papers.bib"]), srcdir=str(tmp_path)

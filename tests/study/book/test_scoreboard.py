@@ -1,4 +1,4 @@
-"""What the first page says of the claims: one line per claim, and one for all."""
+"""The first page's answers to the claims: one line per claim, and one for all."""
 
 import pytest
 import tiny_book
@@ -43,7 +43,7 @@ def epochs(value, **changed):
         ),
     ],
 )
-def test_the_bottom_line_counts_every_claim_once(verdicts, said):
+def test_the_bottom_line_counts_each_claim_once(verdicts, said):
     entries = [entry(number, verdict) for number, verdict in enumerate(verdicts, 1)]
     assert bottom_line(entries) == f"Of the paper’s five claims, {said}"
 
@@ -54,7 +54,7 @@ def test_the_answer_gives_the_range_of_the_differences():
     assert found == "No, it makes no difference that matters: −0.01 to +0.06 points."
 
 
-def test_units_are_kept_apart_and_one_value_is_no_range():
+def test_units_have_separate_ranges_and_a_single_value_is_not_a_range():
     estimates = [tiny_book.estimate("rSum", 1.5), epochs(-2.0), epochs(-1.25)]
     found = answer(entry(5, "improves", *estimates))
     assert found == "Yes: +1.50 points and −2.00 to −1.25 epochs."

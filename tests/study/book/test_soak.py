@@ -1,4 +1,4 @@
-"""A book whose building is interrupted, built again, is as it would have been."""
+"""An interrupted build of the book, started again, gives the same pages as an undisturbed one."""
 
 import os
 from functools import partial
@@ -14,7 +14,7 @@ KINDS = ("SIGKILL", "full disk", "SIGINT", "SIGTERM")
 OF_THE_BUILD = (".buildinfo", "objects.inv", ".doctree", ".pickle")
 
 
-def test_book_building(tmp_path, html, tried):
+def test_an_interrupted_build_started_again_gives_the_same_pages(tmp_path, html, tried):
     def begin(name):
         root = tiny_book.make_small_root(tmp_path / name / "a book", html)
         return partial(build, "published", root), root

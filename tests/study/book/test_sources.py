@@ -1,4 +1,4 @@
-"""Each fault of the sources is found before the build, and the culprit is named."""
+"""Each fault of the sources is found before the build, and its file is named."""
 
 import nbformat
 import pytest
@@ -11,7 +11,7 @@ from lib.study.book.sources import check_sources, page_names, read_config
 
 @pytest.fixture
 def root(tmp_path):
-    """A book of a first page and one executed notebook."""
+    """The root of a book of a first page and one executed notebook."""
     (tmp_path / "book" / "results").mkdir(parents=True)
     (tmp_path / "_config.yml").write_text('execute:\n  execute_notebooks: "off"\n')
     (tmp_path / "_toc.yml").write_text(
@@ -33,7 +33,7 @@ def refuse(root, *words):
         assert word in str(caught.value)
 
 
-def test_good_sources_give_the_first_page_first(root):
+def test_sources_without_a_fault_give_the_first_page_first(root):
     assert check_sources(root) == ["book/index", "book/results/corpus"]
 
 
@@ -42,37 +42,37 @@ def test_the_projects_own_toc_and_configuration_are_read(book_root):
     assert page_names(book_root)[0] == "book/index"
 
 
-def test_every_fault_is_told_at_once(root):
+def test_all_faults_are_reported_at_once(root):
     (root / "book" / "index.md").write_text("No heading.\n")
     write(root, v4.new_notebook(cells=[tiny_book.code("# no heading either")]))
     refuse(root, "index.md has no title", "corpus.ipynb has no title")
 
 
 @pytest.mark.parametrize("toc", ["root: [", "- a\n- b", "", "format: jb-book\n", "format: x\n"])
-def test_malformed_toc(root, toc):
+def test_a_malformed_toc_is_refused(root, toc):
     (root / "_toc.yml").write_text(toc)
     refuse(root, "_toc.yml")
 
 
-def test_entry_listed_twice(root):
+def test_an_entry_listed_twice_is_refused(root):
     (root / "_toc.yml").write_text(
         "format: jb-book\nroot: book/index\nchapters:\n- file: book/index\n"
     )
     refuse(root, "_toc.yml", "book/index")
 
 
-def test_entry_for_a_missing_file(root):
+def test_an_entry_for_a_missing_file_is_refused(root):
     (root / "_toc.yml").write_text((root / "_toc.yml").read_text() + "- file: book/appendix\n")
     refuse(root, "_toc.yml lists pages that don't exist: book/appendix")
 
 
-def test_entry_with_an_ending(root):
+def test_an_entry_may_have_a_suffix(root):
     toc = (root / "_toc.yml").read_text().replace("corpus", "corpus.ipynb")
     (root / "_toc.yml").write_text(toc)
     assert check_sources(root) == ["book/index", "book/results/corpus"]
 
 
-def test_no_toc(root):
+def test_a_missing_toc_is_refused(root):
     (root / "_toc.yml").unlink()
     refuse(root, "_toc.yml", "can't be read")
 
@@ -83,13 +83,14 @@ def test_a_build_that_would_execute_is_refused(root, mode):
     refuse(root, mode, 'execute_notebooks: "off"')
 
 
-def test_configuration_that_says_nothing_of_execution_is_refused(root):
-    (root / "_config.yml").write_text("title: A book\n")  # Jupyter Book's default executes
+def test_a_configuration_without_execute_notebooks_is_refused(root):
+    # By default, Jupyter Book executes notebooks.
+    (root / "_config.yml").write_text("title: A book\n")
     refuse(root, "_config.yml", 'execute_notebooks: "off"')
 
 
 @pytest.mark.parametrize("name", ["draft.md", "results/extra.ipynb"])
-def test_a_page_that_the_toc_lacks(root, name):
+def test_a_page_that_is_not_in_the_toc_is_refused(root, name):
     (root / "book" / name).write_text("# Draft\n")
     refuse(root, name, "not in _toc.yml")
 
@@ -97,7 +98,7 @@ def test_a_page_that_the_toc_lacks(root, name):
 @pytest.mark.parametrize(
     "name", [".ipynb_checkpoints/index-checkpoint.md", "_static/licence.md", "._index.md"]
 )
-def test_files_that_are_no_pages_are_left_alone(root, name):
+def test_files_that_are_not_pages_need_no_entry_in_the_toc(root, name):
     (root / "book" / name).parent.mkdir(exist_ok=True)
     (root / "book" / name).write_text("no page")
     check_sources(root)
@@ -106,7 +107,7 @@ def test_files_that_are_no_pages_are_left_alone(root, name):
 @pytest.mark.parametrize(
     "text", ["", "Text.\n", "## Second level first\n", "```\n# a comment in code\n```\n"]
 )
-def test_pages_without_a_title(root, text):
+def test_a_page_without_a_title_is_refused(root, text):
     (root / "book" / "index.md").write_text(text)
     refuse(root, "index.md has no title")
 
@@ -114,18 +115,18 @@ def test_pages_without_a_title(root, text):
 @pytest.mark.parametrize(
     "text", ["---\nlayout: x\n---\n# Title\n", "Title\n=====\n", "(label)=\n# Title\n"]
 )
-def test_pages_with_a_title(root, text):
+def test_a_title_may_be_underlined_or_follow_front_matter_or_a_label(root, text):
     (root / "book" / "index.md").write_text(text)
     check_sources(root)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"cells": 1}', '{"cells": [{}]}'])
-def test_unreadable_notebook(root, text):
+def test_an_unreadable_notebook_is_named(root, text):
     (root / "book" / "results" / "corpus.ipynb").write_text(text)
     refuse(root, "corpus.ipynb is not a readable notebook")
 
 
-def test_large_notebook(root, monkeypatch):
+def test_a_notebook_above_the_limit_is_refused(root, monkeypatch):
     monkeypatch.setattr("lib.study.book.sources.MAX_NOTEBOOK_BYTES", 100)
     refuse(root, "corpus.ipynb", "100", "thin")
 
@@ -164,7 +165,7 @@ BARS = (" 40%|████      | 4/10 [00:01<00:02]", "step 1\rstep 2\rstep 3",
         *((printed(b, name), ["progress bar"]) for b in BARS for name in ("stdout", "stderr")),
     ],
 )
-def test_a_cell_that_no_page_may_show(root, cell, words):
+def test_a_cell_that_no_page_may_show_is_refused(root, cell, words):
     write(root, tiny_book.notebook("Corpus", tiny_book.code("1"), cell))
     refuse(root, "corpus.ipynb, cell 3", *words)
 
@@ -177,6 +178,6 @@ def test_a_cell_that_no_page_may_show(root, cell, words):
         drawn(datasets={"a": [{"data": {"url": "https://example.org"}}]}),
     ],
 )
-def test_a_cell_that_a_page_may_show(root, cell):
+def test_a_cell_that_a_page_may_show_is_accepted(root, cell):
     write(root, tiny_book.notebook("Corpus", cell))
     check_sources(root)

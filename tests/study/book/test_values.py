@@ -1,4 +1,4 @@
-"""Values from findings.json in prose."""
+"""Values from findings.json that prose shows."""
 
 import json
 
@@ -28,7 +28,7 @@ def findings(tmp_path_factory):
         ("1.estimates.0.metric", "i2t R@1"),
     ],
 )
-def test_values(findings, expression, text):
+def test_a_value_is_shown_in_its_format(findings, expression, text):
     assert find_value(findings, expression) == text
 
 
@@ -39,13 +39,13 @@ def test_values(findings, expression, text):
         "1.no_such_name", "1.verdict.0.x", "3.summary", "1.estimates.0.estimate:no format",
     ],
 )  # fmt: skip
-def test_values_that_are_not_there_are_named(findings, expression):
+def test_a_missing_value_is_named(findings, expression):
     with pytest.raises(FindingsError) as caught:
         find_value(findings, expression)
     assert repr(expression) in str(caught.value)
 
 
-def test_no_findings(tmp_path):
+def test_missing_findings_are_named(tmp_path):
     with pytest.raises(FindingsError, match=r"no findings at .*findings\.json"):
         read_findings(tmp_path / "findings.json")
 
@@ -53,7 +53,7 @@ def test_no_findings(tmp_path):
 @pytest.mark.parametrize(
     "change", [{"verdict": "splendid"}, {"estimates": None}, {"extra": 1}, {"claim": "one"}]
 )
-def test_malformed_findings(tmp_path, change):
+def test_malformed_findings_are_named(tmp_path, change):
     tiny_book.write_findings_of(tmp_path, tiny_book.finding())
     path = tmp_path / "findings.json"
     content = json.loads(path.read_text())
