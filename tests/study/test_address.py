@@ -1,4 +1,4 @@
-"""The project's one address, and all that follows from it: links, and the set-up cell."""
+"""The project's address, and what follows from it: links, and the set-up cell of notebooks."""
 
 import json
 import re
@@ -30,7 +30,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 @pytest.fixture
 def published(tmp_path):
-    """The study's sources with an address written into the one place."""
+    """The study's sources with an address in pyproject.toml."""
     root = tmp_path / "study"
     shutil.copytree(ROOT / "notebooks", root / "notebooks")
     shutil.copy(ROOT / "README.md", root)
@@ -53,12 +53,12 @@ def setup_source(path):
     return "".join(next(cell for cell in cells if cell["cell_type"] == "code")["source"])
 
 
-def test_the_sources_are_in_line_with_the_address():
-    """When this fails: `study links`."""
+def test_the_sources_have_the_links_and_cells_of_the_address():
+    """If this fails, run `study links`."""
     address = read_address(ROOT)
     for path in NOTEBOOKS:
         assert setup_source(path) == setup_cell(address), path
-        assert "google.colab" not in path.read_text()  # no notebook mounts a drive
+        assert "google.colab" not in path.read_text()  # No notebook mounts a drive.
     block = re.search(r"<!-- study links -->\n(.*?)<!-- /study links -->", readme(), re.DOTALL)
     catalogue = [p.stem for p in NOTEBOOKS]
     assert sorted(block[1].splitlines()) == sorted(readme_links(address, catalogue).splitlines())
@@ -68,7 +68,7 @@ def readme():
     return (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_without_an_address_there_is_no_link():
+def test_without_an_address_the_sources_have_no_link():
     if read_address(ROOT) is not None:
         pytest.skip("the sources have an address")
     for text in (readme(), *(path.read_text() for path in NOTEBOOKS)):
@@ -77,7 +77,7 @@ def test_without_an_address_there_is_no_link():
         assert "git+http" not in text
 
 
-def test_an_address_is_read_from_the_one_place(published):
+def test_the_address_is_read_from_pyproject(published):
     assert read_address(published) == ADDRESS
     project = published / "pyproject.toml"
     for written in (f"{ADDRESS.repository}.git", f"{ADDRESS.repository}/"):
@@ -94,7 +94,7 @@ def test_an_address_is_read_from_the_one_place(published):
 
 
 def test_every_link_names_a_notebook_that_exists_at_the_tag(published):
-    """Owner, repository and tag are the address's, and the path is a file that is published."""
+    """Each link has the address's owner, repository and tag, and the path of a published file."""
     changed = write_links(published, names(published))
     assert {path.name for path in changed} == {*(p.name for p in NOTEBOOKS), "README.md"}
     assert write_links(published, names(published)) == []
@@ -119,7 +119,7 @@ def test_every_link_names_a_notebook_that_exists_at_the_tag(published):
         assert ADDRESS.requirement in setup_source(path)
 
 
-def test_links_change_nothing_else_of_a_notebook(published):
+def test_links_without_an_address_again_restore_every_notebook(published):
     before = {path.name: path.read_text() for path in (published / "notebooks").glob("*.ipynb")}
     write_links(published, names(published))
     project = published / "pyproject.toml"
@@ -129,7 +129,7 @@ def test_links_change_nothing_else_of_a_notebook(published):
         assert (published / "notebooks" / name).read_text() == text
 
 
-def test_a_readme_without_a_place_for_links_is_said(published):
+def test_a_readme_without_a_place_for_links_is_refused(published):
     (published / "README.md").write_text("# Nothing\n")
     with pytest.raises(AddressError, match="has no <!-- study links -->"):
         write_links(published, [])
@@ -151,7 +151,7 @@ for name in ("lib", "variance_study-0.1.0.dist-info"):
 
 @pytest.fixture
 def platform(tmp_path):
-    """A platform that brings torch, numpy and papermill, and a pip that notes what it is asked."""
+    """A platform with torch, numpy and papermill, and with a pip that logs its arguments."""
     site = tmp_path / "site"
     (site / "pip").mkdir(parents=True)
     (site / "pip" / "__init__.py").touch()
@@ -176,7 +176,7 @@ def distribution(folder, name, version, *needs):
 
 
 def alone(source, folder, site):
-    """Run a cell in an empty folder, in a Python with nothing but what is in ``site``."""
+    """Run a cell in an empty folder, in a Python that has only the packages of ``site``."""
     folder.mkdir(exist_ok=True)
     environment = {"PYTHONPATH": str(site), "PATH": "/usr/bin:/bin"}
     return subprocess.run(
@@ -185,7 +185,7 @@ def alone(source, folder, site):
     )  # fmt: skip
 
 
-def test_without_an_address_the_cell_stops_with_the_line_to_run(tmp_path, platform):
+def test_without_an_address_the_cell_stops_and_names_the_command_to_run(tmp_path, platform):
     result = alone(setup_cell(None), tmp_path / "empty", platform)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith("ModuleNotFoundError: the study's package")
@@ -193,8 +193,8 @@ def test_without_an_address_the_cell_stops_with_the_line_to_run(tmp_path, platfo
     assert not (platform / "asked.jsonl").exists()
 
 
-def test_alone_it_gets_the_version_once_and_replaces_nothing_heavy(tmp_path, platform):
-    # A folder of that name beside the notebook is not the package.
+def test_the_cell_installs_its_version_once_and_replaces_no_heavy_package(tmp_path, platform):
+    # A folder called lib beside the notebook is not the package.
     (tmp_path / "empty" / "lib").mkdir(parents=True)
     cell = setup_cell(ADDRESS)
     result = alone(cell, tmp_path / "empty", platform)
@@ -202,7 +202,7 @@ def test_alone_it_gets_the_version_once_and_replaces_nothing_heavy(tmp_path, pla
     asked = [json.loads(line) for line in (platform / "asked.jsonl").read_text().splitlines()]
     assert asked[0] == ["install", "--quiet", "--no-deps", ADDRESS.requirement]
     assert asked[1][:3] == ["install", "--quiet", "-c"]
-    # What is missing, and what is light and too old; the rest is held at its version.
+    # Missing packages and light ones that are too old are installed; others keep their versions.
     assert asked[1][4:] == ["altair>=5.5", "loky>=3.4"]
     held = asked[1][3].split()
     assert {"torch==2.5.1+cu121", "numpy==2.0.2", "pandas==2.2.2"} <= set(held)
@@ -218,11 +218,11 @@ def test_another_package_called_lib_is_named_by_its_path(tmp_path, platform, add
     path.parent.mkdir(parents=True)
     path.touch()
     if file == "lib/schedulers/a.py":
-        # Ours was copied in part into theirs.
+        # Part of this package was copied into the other project's lib.
         (tmp_path / "project" / "lib" / "__init__.py").touch()
     result = alone(setup_cell(address), tmp_path / "project", platform)
     if file == "lib/a.py" and address:
-        # The installed package goes before a folder without __init__.py.
+        # The installed package comes before a folder without __init__.py.
         assert result.returncode == 0, result.stderr
         return
     theirs = tmp_path / "project" / Path(file).parts[0]
@@ -290,7 +290,7 @@ def test_a_module_may_have_another_name_than_its_package(tmp_path, platform):
     assert "imported altair in another version" in result.stderr
 
 
-def test_a_platform_with_too_old_a_torch_is_left_as_it_is(tmp_path, platform):
+def test_a_platform_whose_torch_is_too_old_is_not_changed(tmp_path, platform):
     shutil.rmtree(platform / "torch-2.5.1+cu121.dist-info")
     distribution(platform, "torch", "2.0.0")
     result = alone(setup_cell(ADDRESS), tmp_path / "empty", platform)
@@ -298,13 +298,13 @@ def test_a_platform_with_too_old_a_torch_is_left_as_it_is(tmp_path, platform):
     assert len((platform / "asked.jsonl").read_text().splitlines()) == 1
 
 
-def test_beside_the_package_the_cell_does_nothing_and_leaves_no_parameter(monkeypatch):
+def test_beside_the_package_the_cell_installs_nothing_and_adds_no_parameter(monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("something is installed"))
     for address in (None, ADDRESS):
         values = dict(defaults("corpus"))
         exec(setup_cell(address), values)
         check("corpus", values)
-    # Nor where it has installed something.
+    # If the cell has installed something, it adds no parameter either.
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: None)
     monkeypatch.setattr("lib.study.install.complete", lambda: [])
@@ -313,7 +313,7 @@ def test_beside_the_package_the_cell_does_nothing_and_leaves_no_parameter(monkey
     check("corpus", values)
 
 
-def test_here_nothing_is_missing(monkeypatch):
+def test_this_environment_lacks_no_package(monkeypatch):
     try:
         found = {one.name for one in requirements("study")}
     except metadata.PackageNotFoundError:
@@ -325,7 +325,7 @@ def test_here_nothing_is_missing(monkeypatch):
     assert complete() == []
 
 
-def test_a_pip_that_fails_is_quoted(monkeypatch):
+def test_the_error_of_a_failing_pip_is_quoted(monkeypatch):
     from packaging.requirements import Requirement
 
     monkeypatch.setattr(

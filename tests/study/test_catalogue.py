@@ -18,7 +18,7 @@ def study(tmp_path):
     return write_study(tmp_path, baseline="1", corpus="1", main_comparison="1")
 
 
-def test_notebooks_stand_in_the_order_of_the_book(study):
+def test_notebooks_are_listed_in_the_order_of_the_book(study):
     catalogue = load_catalogue(study)
     assert list(catalogue.notebooks) == ["main-comparison", "corpus", "baseline"]
     assert catalogue.notebooks["corpus"].title == "About corpus"
@@ -29,7 +29,7 @@ def test_a_notebook_outside_the_book_is_listed_last(study):
     assert list(load_catalogue(study).notebooks)[-1] == "appendix"
 
 
-def test_parameters_carry_default_comment_and_accepted_values(study):
+def test_a_parameter_has_its_default_comment_and_accepted_values(study):
     notebook = load_catalogue(study).notebooks["main-comparison"]
     found = {name: field.default for name, field in notebook.parameters.items()}
     assert found == defaults("main-comparison")
@@ -48,13 +48,13 @@ def test_a_notebook_needs_exactly_one_parameters_cell(tmp_path):
         read_notebook(path)
 
 
-def test_the_root_is_found_from_any_folder_inside(study, tmp_path_factory):
+def test_the_root_is_found_from_any_folder_inside_it(study, tmp_path_factory):
     assert find_root(study / "notebooks") == study
     with pytest.raises(StudyError, match="--root"):
         find_root(tmp_path_factory.mktemp("elsewhere"))
 
 
-def test_select_takes_names_and_paths_once_each(study):
+def test_select_takes_names_and_paths_and_gives_each_notebook_once(study):
     catalogue = load_catalogue(study)
     chosen = catalogue.select(["notebooks/baseline.ipynb", "corpus", "baseline"])
     assert [notebook.name for notebook in chosen] == ["corpus", "baseline"]
@@ -62,7 +62,7 @@ def test_select_takes_names_and_paths_once_each(study):
         catalogue.select(["basline"])
 
 
-def test_given_values_overrule_the_profile_and_reach_the_notebooks_that_take_them(study):
+def test_given_values_override_the_profile_in_notebooks_that_have_them(study):
     catalogue = load_catalogue(study)
     everything = catalogue.select(list(catalogue.notebooks))
     settings = catalogue.settings(everything, "full", {"seeds": "7", "gammas": "[2]"})
@@ -90,7 +90,7 @@ def test_a_parameter_of_another_notebook_is_refused(study):
         ("full:\n  corpis: {epochs: 2}", "did you mean 'corpus'"),
     ],
 )
-def test_profiles_are_checked_when_read(tmp_path, text, said):
+def test_profiles_are_checked_when_they_are_read(tmp_path, text, said):
     path = tmp_path / "profiles.yml"
     path.write_text(text)
     with pytest.raises(ParameterError, match=said) as caught:
@@ -99,7 +99,7 @@ def test_profiles_are_checked_when_read(tmp_path, text, said):
 
 
 @pytest.mark.parametrize("text", ["- full", "full: [corpus]", "full: {corpus: 3}", "full: {", ""])
-def test_profiles_of_another_shape_are_refused(tmp_path, text):
+def test_profiles_of_a_wrong_structure_are_refused(tmp_path, text):
     path = tmp_path / "profiles.yml"
     with pytest.raises(StudyError, match=r"profiles\.yml can't be read"):
         load_profiles(path)
@@ -108,7 +108,7 @@ def test_profiles_of_another_shape_are_refused(tmp_path, text):
         load_profiles(path)
 
 
-def test_the_studys_own_profiles_hold_and_quick_changes_nothing(root):
+def test_the_studys_own_profiles_are_valid_and_quick_changes_nothing(root):
     profiles = load_profiles(root / "notebooks" / "profiles.yml")
     assert profiles["quick"] == {}
     for notebook in ("corpus", "baseline", "main-comparison"):
@@ -117,7 +117,7 @@ def test_the_studys_own_profiles_hold_and_quick_changes_nothing(root):
     assert profiles["full"]["main-comparison"]["train_images"] == 1000
 
 
-def test_pairs_and_documents():
+def test_pairs_and_yaml_documents_are_parsed_or_refused():
     assert parse_pairs(["a=1", "b=x=y", "c="], ["{a: 2, d: [1]}", ""]) == {
         "a": "1",
         "d": [1],

@@ -46,7 +46,7 @@ def write_empty(target):
 
 
 def fail_with(monkeypatch, message):
-    """Let every notebook fail with a message."""
+    """Make every notebook fail with a message."""
 
     def fail(*_):
         raise NotebookFailure(message)
@@ -56,7 +56,7 @@ def fail_with(monkeypatch, message):
 
 @pytest.fixture
 def no_kernel(monkeypatch):
-    """Record what would run instead of running it."""
+    """Record the notebooks and values instead of running them."""
     calls = []
 
     def execute(source, target, parameters, environment, replaced):
@@ -69,7 +69,7 @@ def no_kernel(monkeypatch):
 
 @pytest.fixture
 def book(monkeypatch):
-    """A stand-in for the book's builder, which has tests of its own."""
+    """A stand-in for the book's builder, which has its own tests."""
     module = ModuleType("lib.study.book")
     module.built = []
     module.BookError = type("BookError", (ValueError,), {})
@@ -102,7 +102,7 @@ def test_list_shows_every_notebook_parameter_and_profile(study):
         assert word in shown
 
 
-def test_list_without_names_gives_each_notebook_a_line(study):
+def test_list_without_names_shows_one_line_per_notebook(study):
     lines = study_command("list").stdout.splitlines()
     assert [line.split(maxsplit=1) for line in lines[:3]] == [
         [name, f"About {name}"] for name in ("main-comparison", "corpus", "baseline")
@@ -110,7 +110,7 @@ def test_list_without_names_gives_each_notebook_a_line(study):
     assert lines[3:] == ["", "`study list NAME` shows the parameters of a notebook."]
 
 
-def test_a_quick_answer_imports_no_library_of_charts_or_towers(study):
+def test_list_and_refusals_import_no_library_of_charts_or_towers(study):
     slow = ("altair", "pandas", "timm", "torch", "transformers")
     script = (
         "import sys\nfrom typer.testing import CliRunner\nfrom lib.study.commands import app\n"
@@ -120,7 +120,7 @@ def test_a_quick_answer_imports_no_library_of_charts_or_towers(study):
     subprocess.run([sys.executable, "-c", script], check=True, cwd=study)
 
 
-def test_run_sends_checked_values_of_the_right_types(study, no_kernel):
+def test_run_passes_checked_values_of_the_right_types(study, no_kernel):
     result = study_command(
         "run", "corpus", "baseline", "--profile", "full", "-p", "epochs", "2e1",
         "-y", "{learning_rate: 1e-3}", "-p", "train_sizes", "[100, 200]", "-p", "seeds=4",
@@ -134,19 +134,19 @@ def test_run_sends_checked_values_of_the_right_types(study, no_kernel):
     assert result.stdout.split() == [str(corpus[1]), str(baseline[1])]
 
 
-def test_set_is_another_way_to_write_p(study, no_kernel):
+def test_set_takes_the_same_values_as_p(study, no_kernel):
     assert study_command("run", "corpus", "--set", "epochs=3", "-p", "seeds", "4").exit_code == 0
     assert no_kernel[0][2] == {"epochs": 3, "seeds": 4}
 
 
-def test_the_executor_reaches_the_kernel(study, no_kernel):
+def test_the_executor_is_passed_to_the_kernel(study, no_kernel):
     assert study_command("run", "corpus", "--executor", "threads:2").exit_code == 0
     assert no_kernel[0][3]["STUDY_EXECUTOR"] == "threads:2"
     assert study_command("run", "corpus").exit_code == 0
     assert "STUDY_EXECUTOR" not in no_kernel[1][3]
 
 
-def test_the_log_keeps_the_lines_of_each_notebook(study, monkeypatch, tmp_path):
+def test_the_log_file_has_the_lines_of_each_notebook(study, monkeypatch, tmp_path):
     def execute(source, target, parameters, environment, replaced):
         with Path(environment["STUDY_PROGRESS_LOG"]).open("a") as log:
             log.write("training: 1/2 (50 %)\ntraining: 2/2 (100 %)\n")
@@ -163,7 +163,7 @@ def test_the_log_keeps_the_lines_of_each_notebook(study, monkeypatch, tmp_path):
     assert lines[3].startswith("baseline: ")
 
 
-def test_list_shows_only_the_notebooks_that_are_named(study):
+def test_list_shows_only_the_named_notebooks(study):
     listed = json.loads(study_command("list", "baseline", "--json").stdout)
     assert [entry["name"] for entry in listed] == ["baseline"]
     unknown = study_command("list", "basline")
@@ -181,16 +181,16 @@ def test_list_shows_only_the_notebooks_that_are_named(study):
         ("study list ", "b", ["baseline"]),
     ],
 )
-def test_a_shell_completes_what_there_is(study, monkeypatch, words, last, found):
+def test_a_shell_completes_commands_names_and_values(study, monkeypatch, words, last, found):
     monkeypatch.setenv("_STUDY_COMPLETE", "complete_zsh")
     monkeypatch.setenv("_TYPER_COMPLETE_ARGS", words + last)
     result = CliRunner().invoke(app, [], prog_name="study")
     for word in found:
-        # zsh wants a colon escaped.
+        # In zsh's format, a colon is escaped.
         assert word in result.output.replace("\\", "")
 
 
-def test_outside_of_a_study_nothing_is_completed_and_nothing_fails(tmp_path, monkeypatch):
+def test_outside_a_study_completion_offers_nothing_and_does_not_fail(tmp_path, monkeypatch):
     from lib.study import completion
 
     monkeypatch.chdir(tmp_path)
@@ -198,7 +198,7 @@ def test_outside_of_a_study_nothing_is_completed_and_nothing_fails(tmp_path, mon
     assert "epochs" in completion.parameters("")
 
 
-def test_completion_waits_for_no_heavy_library(study):
+def test_completion_imports_no_heavy_library(study):
     code = (
         "import sys; from lib.study.completion import notebooks, parameters, profiles\n"
         "assert notebooks('c') == ['corpus'] and profiles('f') == ['full'] and parameters('epo')\n"
@@ -208,7 +208,7 @@ def test_completion_waits_for_no_heavy_library(study):
     assert ran.stdout == "set()\n"
 
 
-def test_links_writes_what_the_address_says_once(study):
+def test_links_writes_the_links_of_the_address_once(study):
     (study / "pyproject.toml").write_text(
         '[project]\nversion = "1.0"\n[project.urls]\nRepository = "https://github.com/o/n"\n'
     )
@@ -222,7 +222,7 @@ def test_links_writes_what_the_address_says_once(study):
     assert study_command("links").exit_code == 2
 
 
-def test_run_all_goes_to_the_folder_that_is_named(study, no_kernel, tmp_path, monkeypatch):
+def test_run_all_writes_to_the_named_folder(study, no_kernel, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = study_command("run", "--all", "--root", study, "--output", "mine")
     assert result.exit_code == 0, result.output
@@ -230,7 +230,7 @@ def test_run_all_goes_to_the_folder_that_is_named(study, no_kernel, tmp_path, mo
     assert {call[1].parent for call in no_kernel} == {tmp_path / "mine"}
 
 
-def test_paths_of_this_machine_are_named_for_removal(study, no_kernel):
+def test_run_lists_the_paths_of_this_machine_to_replace(study, no_kernel):
     study_command("run", "corpus", "-p", "corpus_root", "/data/flickr8k")
     replaced = no_kernel[0][4]
     assert replaced["/data/flickr8k"] == ""
@@ -261,7 +261,7 @@ def test_paths_of_this_machine_are_named_for_removal(study, no_kernel):
         (["list", "--root", "/nonexistent"], "no study in /nonexistent"),
     ],
 )
-def test_a_usage_error_is_said_before_anything_runs(study, no_kernel, words, said):
+def test_a_usage_error_is_reported_before_anything_runs(study, no_kernel, words, said):
     result = study_command(*words)
     assert result.exit_code == 2
     assert said in result.stderr
@@ -269,7 +269,7 @@ def test_a_usage_error_is_said_before_anything_runs(study, no_kernel, words, sai
     assert no_kernel == []
 
 
-def test_a_bad_profile_is_said_before_anything_runs(study, no_kernel):
+def test_a_bad_profile_is_reported_before_anything_runs(study, no_kernel):
     (study / "notebooks" / "profiles.yml").write_text("full: {corpus: {epohcs: 1}}")
     result = study_command("run", "corpus")
     assert result.exit_code == 2
@@ -277,7 +277,7 @@ def test_a_bad_profile_is_said_before_anything_runs(study, no_kernel):
     assert no_kernel == []
 
 
-def test_a_failing_notebook_gives_status_1_and_no_trace(study, monkeypatch):
+def test_a_failing_notebook_gives_status_1_and_no_traceback(study, monkeypatch):
     fail_with(monkeypatch, "notebook 'corpus' failed in cell [3]: ValueError: no")
     result = study_command("run", "corpus")
     assert result.exit_code == 1
@@ -287,7 +287,7 @@ def test_a_failing_notebook_gives_status_1_and_no_trace(study, monkeypatch):
 
 
 @pytest.mark.tries("bad input")
-def test_what_a_notebook_says_does_nothing_in_the_terminal(study, monkeypatch):
+def test_a_notebooks_error_is_escaped_for_the_terminal(study, monkeypatch):
     fail_with(monkeypatch, "no image \x1b[2J\u202egpj.jpg\nin its folder")
     result = study_command("run", "corpus")
     assert "study: no image \\x1b[2J\\u202egpj.jpg\nin its folder\n" in result.stderr
@@ -312,7 +312,7 @@ def test_quick_runs_everything_collects_the_findings_and_prints_the_address(
     assert "[2/2] corpus: done in" in result.stderr
 
 
-def test_full_publishes_what_the_notebooks_used(study, book, monkeypatch, study_home):
+def test_full_publishes_the_records_that_the_notebooks_used(study, book, monkeypatch, study_home):
     Store().put(finished(seed=5))
     stale = study / "book" / "results" / "records" / "tables" / "old.parquet"
     stale.parent.mkdir(parents=True)
@@ -337,7 +337,7 @@ def test_full_publishes_what_the_notebooks_used(study, book, monkeypatch, study_
     assert table.name.startswith("counts-")
 
 
-def test_the_book_says_why_it_could_not_be_built(study, book):
+def test_the_error_of_a_failed_build_is_shown(study, book):
     def build(edition, root):
         raise book.BookError("_toc.yml names results/missing, which is not there")
 
@@ -348,7 +348,7 @@ def test_the_book_says_why_it_could_not_be_built(study, book):
     assert "Traceback" not in result.output
 
 
-def test_help_comes_without_the_slow_imports():
+def test_help_imports_no_slow_library():
     code = (
         "import sys\nsys.argv = ['study', 'list', '--help']\nfrom lib.study.commands import main\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
@@ -361,7 +361,7 @@ def test_help_comes_without_the_slow_imports():
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_stopping_ends_the_kernel_and_says_how_to_go_on(study, tmp_path, name):
+def test_an_interruption_ends_the_kernel_and_tells_how_to_continue(study, tmp_path, name):
     started = tmp_path / "started"
     source = f"""
 import os, pathlib, time
@@ -370,7 +370,7 @@ time.sleep(120)
 """
     write_study(study, corpus=source)
     words = [sys.executable, "-m", "lib.study", "run", "corpus", "--root", str(study)]
-    # A suite started in the background ignores SIGINT, and what it starts would inherit that.
+    # A suite started in the background ignores SIGINT; its child processes would inherit that.
     process = subprocess.Popen(
         words,
         stderr=subprocess.PIPE,
@@ -400,7 +400,7 @@ def _is_running(process):
     return True
 
 
-def test_the_readmes_picture_is_the_first_chart_and_stays_where_there_is_none(tmp_path):
+def test_the_readmes_picture_is_the_first_chart_and_stays_if_there_is_none(tmp_path):
     notebook, target = tmp_path / "a.ipynb", tmp_path / "a.svg"
     publish_picture(notebook, target)
     assert not target.exists()
@@ -418,7 +418,7 @@ def test_the_readmes_picture_is_the_first_chart_and_stays_where_there_is_none(tm
     assert target.read_text() == "<svg>one</svg>"
 
 
-def test_a_terminal_shows_one_live_bar_and_lines_end_as_text(monkeypatch, tmp_path):
+def test_a_terminal_shows_one_live_bar_and_finished_lines_as_text(monkeypatch, tmp_path):
     class Screen(io.StringIO):
         def isatty(self):
             return True
@@ -456,7 +456,7 @@ def test_a_terminal_shows_one_live_bar_and_lines_end_as_text(monkeypatch, tmp_pa
         (["run", "baseline", "-p", "tuning_seeds", "4"], "tuning_seeds = 4: expected at most seed"),
     ],
 )
-def test_what_is_not_possible_is_refused_before_the_work(study, words, said, monkeypatch):
+def test_impossible_options_and_values_are_refused_before_any_work(study, words, said, monkeypatch):
     monkeypatch.setattr("lib.study.commands.execute", None)
     result = study_command(*words)
     assert result.exit_code == 2
@@ -477,7 +477,7 @@ def test_what_is_not_possible_is_refused_before_the_work(study, words, said, mon
         ("corpus_root=/no/such/folder", "corpus_root: "),
     ],
 )
-def test_what_this_machine_lacks_is_refused_before_a_kernel_starts(
+def test_values_that_this_machine_cannot_use_are_refused_before_a_kernel_starts(
     study, parameter, said, monkeypatch
 ):
     monkeypatch.setattr("lib.study.commands.execute", None)
@@ -503,7 +503,7 @@ def test_on_a_busy_machine_threads_wait_without_spinning(study, monkeypatch, loa
 
 
 def test_finished_runs_need_no_corpus(study, monkeypatch):
-    """As the published ones do without the photographs."""
+    """The published runs, for example, can be used without the photographs."""
     executed = []
     monkeypatch.setattr("lib.study.commands.execute", lambda *given: executed.append(given))
     result = study_command("run", "baseline", "-p", "corpus", "flickr8k", "-p", "device", "cpu")
@@ -511,7 +511,7 @@ def test_finished_runs_need_no_corpus(study, monkeypatch):
     assert len(executed) == 1
 
 
-def test_numbers_are_those_that_are_written(study):
+def test_numbers_with_leading_zeros_are_decimal(study):
     settings = load_catalogue(study).settings(
         load_catalogue(study).select(["corpus"]),
         "quick",
@@ -520,7 +520,7 @@ def test_numbers_are_those_that_are_written(study):
     assert settings["corpus"] == {"train_sizes": [100, 1000], "epochs": 7}
 
 
-def test_a_full_disk_is_named_with_the_path_and_the_room(study, monkeypatch):
+def test_a_full_disk_is_reported_with_the_path_and_the_free_space(study, monkeypatch):
     def execute(source, target, *arguments):
         with atomic_path(target):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -533,14 +533,14 @@ def test_a_full_disk_is_named_with_the_path_and_the_room(study, monkeypatch):
     assert re.search(said, result.stderr, re.MULTILINE)
 
 
-def test_the_version_is_that_of_the_code():
+def test_the_version_option_shows_the_version_of_the_code():
     result = study_command("--version")
     assert (result.exit_code, result.stdout) == (0, f"study {code_version()}\n")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_a_narrow_encoding_gets_replacements(encoding, root):
-    """What a table of parameters, the help and an error say holds letters that neither has."""
+    """The table of parameters, the help and an error have letters that both encodings lack."""
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
     code = (
         "import sys\nfrom lib.study.commands import main\n"

@@ -1,4 +1,4 @@
-"""Records that leave and records that come in: checked, and nothing overwritten silently."""
+"""Exported and merged records: they are checked, and none is overwritten silently."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from lib.utils.files import home
 
 
 def elsewhere(tmp_path, *records):
-    """The runs folder of another machine."""
+    """Return the home folder of another machine, with ``records`` in its store."""
     store = Store(folder=tmp_path / "there" / "runs")
     for record in records:
         store.put(record)
@@ -29,7 +29,7 @@ def ids(records):
 
 @pytest.fixture(params=["parquet", "file", "home", "runs"])
 def source(request, tmp_path):
-    """Every form in which three records may come."""
+    """Three records, in each form that can be merged."""
     records = [finished(50 + seed, seed=seed) for seed in range(3)]
     if request.param in ("parquet", "file"):
         write_records(records, tmp_path / "bundle", "parquet")
@@ -38,14 +38,14 @@ def source(request, tmp_path):
     return there if request.param == "home" else there / "runs"
 
 
-def test_runs_from_elsewhere_are_found_afterwards_and_known_the_second_time(source):
+def test_merged_runs_are_found_and_are_known_when_merged_again(source):
     store = Store()
     store.put(finished(50, seed=0, made={"device": "cuda (y)"}))
     merged = merge([source], store)
     assert sorted(merged.added) == ids(finished(seed=seed) for seed in (1, 2))
     assert merged.known == ids([finished(seed=0)])
     assert Store().get(RunConfig(epochs=3, seed=2)).test["i2t_r1"] == 52
-    # What is known stays as it was made here.
+    # A known record is not replaced: it is still the one that was made here.
     assert Store().get(RunConfig(epochs=3)).made == {"device": "cuda (y)"}
     again = merge([source], Store())
     assert (again.added, again.conflicts, again.unusable) == ([], {}, {})
@@ -60,7 +60,7 @@ def test_runs_from_elsewhere_are_found_afterwards_and_known_the_second_time(sour
         ({"steps": np.ones((5, 6), np.float32)}, "of another length"),
     ],
 )
-def test_a_different_record_is_named_and_kept_out_unless_asked(tmp_path, change, said):
+def test_a_differing_record_is_named_and_not_merged_without_replace(tmp_path, change, said):
     store, theirs = Store(), replace(finished(), **change)
     store.put(finished())
     there = elsewhere(tmp_path, theirs)
@@ -91,12 +91,12 @@ def test_a_published_record_is_never_replaced(tmp_path):
         ({"test": {"i2t_r1": 1.0}}, "not those of this version"),
     ],
 )
-def test_a_record_that_cannot_be_true_is_refused(change, said):
+def test_an_impossible_record_is_refused(change, said):
     assert finished().fault() == ""
     assert said in replace(finished(), **change).fault()
 
 
-def test_damaged_foreign_and_outdated_records_are_named(tmp_path, monkeypatch):
+def test_damaged_renamed_and_outdated_records_are_named(tmp_path, monkeypatch):
     there = elsewhere(tmp_path, finished(seed=0), finished(seed=1))
     damaged, forged = sorted(there.glob("runs/??/*.json"))
     damaged.write_text(damaged.read_text().replace('"best_epoch":2', '"best_epoch":3'))
@@ -113,7 +113,7 @@ def test_damaged_foreign_and_outdated_records_are_named(tmp_path, monkeypatch):
     assert ["another results version" in why for why in merged.unusable.values()] == [True]
 
 
-def test_tables_come_along_replace_others_only_if_asked_and_never_if_damaged(tmp_path, monkeypatch):
+def test_merged_tables_replace_others_only_if_asked_and_never_if_damaged(tmp_path, monkeypatch):
     there = elsewhere(tmp_path, finished())
     monkeypatch.setenv("STUDY_HOME", str(there))
     Store().table("counts", {}, lambda: pd.DataFrame({"n": [1]}))
@@ -134,7 +134,7 @@ def test_tables_come_along_replace_others_only_if_asked_and_never_if_damaged(tmp
     assert target.read_bytes() != source.read_bytes()
 
 
-def test_what_holds_no_records_is_refused_before_anything_is_taken(tmp_path):
+def test_a_source_without_records_is_refused_before_anything_is_merged(tmp_path):
     there = elsewhere(tmp_path, finished())
     with pytest.raises(ExchangeError, match=r"nothing.* holds no run records"):
         merge([there, tmp_path / "nothing"], Store())
@@ -157,7 +157,7 @@ def test_csv_has_one_row_per_run_and_one_column_per_field(tmp_path):
         write_records([], tmp_path, "csv")
 
 
-def test_a_record_of_an_unknown_field_is_named(tmp_path):
+def test_a_record_with_an_unknown_field_is_named(tmp_path):
     there = elsewhere(tmp_path, finished())
     (path,) = there.glob("runs/??/*.json")
     content = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""Notebooks really run here, in kernels of this Python."""
+"""Execution of notebooks in real kernels of this Python."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def output_of(path):
 
 @pytest.fixture
 def no_other_kernel(tmp_path, monkeypatch):
-    """A user whose registered python3 kernel is a broken one, and who has an IPython start-up."""
+    """A user with a broken registered python3 kernel and an IPython start-up file."""
     folder = tmp_path / "data" / "kernels" / "python3"
     folder.mkdir(parents=True)
     spec = {"argv": ["/nowhere/python", "{connection_file}"], "display_name": "x", "language": "y"}
@@ -71,7 +71,7 @@ def test_a_notebook_runs_in_this_python_to_a_clean_copy(tmp_path, monkeypatch, n
     execute(*arguments)
     assert dict(os.environ) == environment
 
-    # Another library's bars reach no page: they would not be JSON.
+    # With a bar of another library, the output would not be JSON.
     printed = json.loads(output_of(target))
     assert printed == {"python": sys.executable, "folder": ".", "epochs": 4}
     assert log.read_text().startswith("count: 3/3")
@@ -86,7 +86,7 @@ def test_a_notebook_runs_in_this_python_to_a_clean_copy(tmp_path, monkeypatch, n
     assert target.read_text() == text
 
 
-def test_a_failure_shows_the_cell_and_keeps_the_last_good_copy(tmp_path):
+def test_a_failure_names_the_cell_and_keeps_the_last_good_copy(tmp_path):
     source = write_notebook(
         tmp_path / "corpus.ipynb", "epochs: int = 1  # one", "x = 1", "x / 0", "x = 2"
     )
@@ -106,7 +106,7 @@ def test_a_failure_shows_the_cell_and_keeps_the_last_good_copy(tmp_path):
     assert sorted(target.parent.iterdir()) == [kept, target]
 
 
-def test_a_kernel_that_dies_is_a_failure_too(tmp_path):
+def test_a_dead_kernel_is_reported_as_a_failure(tmp_path):
     source = write_notebook(
         tmp_path / "corpus.ipynb", "epochs: int = 1  # one", "import os; os._exit(9)"
     )
@@ -115,7 +115,7 @@ def test_a_kernel_that_dies_is_a_failure_too(tmp_path):
     assert not (tmp_path / "results" / "corpus.ipynb").exists()
 
 
-def test_replacing_touches_whole_paths_only():
+def test_only_whole_paths_are_replaced():
     printed = "/home/ada/x /home/adam /srv/home/ada '/home/ada' a/home/ada"
     cell = new_code_cell("x", outputs=[new_output("stream", text=printed)])
     injected = new_code_cell("r = '/home/ada/d'", metadata={"tags": ["injected-parameters"]})
@@ -127,7 +127,7 @@ def test_replacing_touches_whole_paths_only():
     assert injected.id == "injected-parameters"
 
 
-def test_following_a_log_shows_each_whole_line_once_and_the_late_ones_too(tmp_path):
+def test_following_a_log_shows_each_whole_line_once_and_the_last_lines_too(tmp_path):
     log = tmp_path / "progress.log"
     shown = []
     with follow(log, shown.append):
@@ -145,7 +145,7 @@ def test_following_a_log_shows_each_whole_line_once_and_the_late_ones_too(tmp_pa
 
 
 @pytest.mark.parametrize("way", ["sys.exit(0)", "raise SystemExit"])
-def test_a_cell_that_leaves_early_does_not_make_a_page(tmp_path, way):
+def test_a_notebook_that_exits_early_is_a_failure(tmp_path, way):
     source = write_notebook(
         tmp_path / "corpus.ipynb",
         parameters_cell(MODELS["corpus"]),

@@ -31,7 +31,7 @@ def chosen(*terms):
     return [RUNS.index(record) for record in select(RUNS, terms)]
 
 
-def test_a_row_holds_every_field_of_the_configuration():
+def test_a_row_has_every_field_of_the_configuration():
     table = runs_table(RUNS)
     plain = {
         name for name, value in RunConfig().model_dump().items() if not isinstance(value, dict)
@@ -58,7 +58,7 @@ def test_a_row_holds_every_field_of_the_configuration():
         ([f"run_id={RUNS[2].config.run_id}"], [2]),
     ],
 )
-def test_terms_choose_runs(terms, places):
+def test_terms_select_runs(terms, places):
     assert chosen(*terms) == places
 
 
@@ -71,7 +71,7 @@ def test_a_wrong_term_or_setting_is_refused_with_the_nearest_name():
         find_setting(RUNS, "fixd")
 
 
-def test_settings_take_the_seeds_together():
+def test_runs_that_differ_only_in_seed_are_one_setting():
     found = settings(RUNS)
     assert [len(setting.records) for setting in found] == [4, 3, 2, 1, 1]
     table = settings_table(found)
@@ -80,7 +80,7 @@ def test_settings_take_the_seeds_together():
     assert "schedule.gamma=10.0" in table["constants"][1]
 
 
-def test_constants_name_what_differs_from_the_defaults():
+def test_constants_list_the_values_that_differ_from_the_defaults():
     assert constants(RUNS[-1].config) == (
         "epochs=3, learning_rate=0.003, temperature=0.1, noise.kind=mismatched, noise.rate=0.4"
     )
@@ -93,13 +93,13 @@ def test_a_setting_is_found_by_method_by_terms_and_by_id():
     assert list(by_id.records) == [0, 1, 2, 3]
 
 
-def test_several_settings_are_listed_and_best_is_taken_on_validation_alone():
+def test_several_settings_are_listed_and_best_uses_only_validation():
     among = [*RUNS[:4], *RUNS[7:9]]
     with pytest.raises(LedgerError, match=r"fits 2 settings(.|\n)*--best") as caught:
         find_setting(among, "fixed")
     assert RUNS[7].config.run_id[:8] in str(caught.value)
     assert find_setting(among, "fixed", best=True).config == RUNS[0].config
-    # The other has the better test results now, and stays behind.
+    # The loser now has better test results, but is still not chosen.
     loser = [finished(40, seed=seed, temperature=0.05) for seed in range(2)]
     for record in loser:
         record.test.update(i2t_r1=99.0, rsum=600.0)
@@ -144,7 +144,7 @@ def test_a_comparison_is_paired_over_the_common_seeds():
     assert len(compare(a, b, every_metric=True).table) == 9
 
 
-def test_what_is_not_paired_is_not_compared():
+def test_settings_that_cannot_be_paired_are_not_compared():
     a, b = find_setting(RUNS, "gamma=10"), find_setting(RUNS[:4], "fixed")
     with pytest.raises(LedgerError, match="the same setting"):
         compare(a, a)

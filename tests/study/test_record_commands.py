@@ -40,7 +40,7 @@ def test_runs_lists_method_corpus_size_seed_recalls_date_time_and_code(kept):
     assert "schedule.gamma=10.0" in result.stdout
 
 
-def test_runs_as_json_and_by_setting(kept):
+def test_runs_can_be_listed_as_json_by_setting_or_up_to_a_limit(kept):
     listed = json.loads(study("runs", "fixed", "--json").stdout)
     assert sorted(row["seed"] for row in listed) == [0, 1, 2, 3]
     assert listed[0]["made.code"] == "1+a"
@@ -52,7 +52,7 @@ def test_runs_as_json_and_by_setting(kept):
     assert "2 of 7" in limited.stderr
 
 
-def test_runs_says_what_an_older_version_made(kept, monkeypatch):
+def test_runs_tells_how_many_records_an_older_version_made(kept, monkeypatch):
     raise_results_version(monkeypatch)
     Store().put(finished(seed=9))
     result = study("runs")
@@ -60,7 +60,7 @@ def test_runs_says_what_an_older_version_made(kept, monkeypatch):
     assert "7 records more are here and not used" in result.stderr
 
 
-def test_compare_gives_the_verdict(kept):
+def test_compare_shows_differences_and_verdict(kept):
     result = study("compare", "variance x direction", "fixed")
     assert result.exit_code == 0, result.output
     assert "3 paired seeds; seeds [3] have no partner" in result.stdout
@@ -86,7 +86,7 @@ def test_compare_gives_the_verdict(kept):
         (["export", "x", "--format", "xlsx"], "xlsx"),
     ],
 )
-def test_what_cannot_be_answered_is_said_with_status_2(kept, words, said, tmp_path, monkeypatch):
+def test_a_bad_request_gives_status_2_and_the_reason(kept, words, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = study(*words)
     assert result.exit_code == 2
@@ -95,13 +95,13 @@ def test_what_cannot_be_answered_is_said_with_status_2(kept, words, said, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_store_says_how_to_fill_it():
+def test_an_empty_store_gives_status_2_and_tells_that_it_is_empty():
     result = study("runs")
     assert result.exit_code == 2
     assert "there are no finished runs yet" in result.stderr
 
 
-def test_export_here_and_merge_there(kept, tmp_path, monkeypatch):
+def test_exported_records_can_be_merged_on_another_machine(kept, tmp_path, monkeypatch):
     result = study("export", tmp_path / "out", "fixed")
     assert len(result.stdout.split()) == 3
     assert len(pd.read_parquet(tmp_path / "out" / "runs.parquet")) == 4
@@ -115,7 +115,7 @@ def test_export_here_and_merge_there(kept, tmp_path, monkeypatch):
     assert len(Store().records()) == 4
 
 
-def test_a_conflict_gives_status_1_and_its_name(kept, tmp_path):
+def test_a_conflict_gives_status_1_and_names_the_run(kept, tmp_path):
     there = Store(folder=tmp_path / "there" / "runs")
     there.put(finished(77, seed=1))
     result = study("merge", tmp_path / "there")

@@ -1,4 +1,4 @@
-"""An executed notebook that its source or the package has left behind stops the build by name."""
+"""A stale executed notebook, older than its source or the package, stops the build and is named."""
 
 import json
 import shutil
@@ -38,14 +38,14 @@ def write(path, code, *, injected=False, prose="# Corpus"):
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A copy of the package's files, to be changed."""
+    """A copy of the package's files, which a test may change."""
     folder = tmp_path / "lib"
     shutil.copytree(staleness._PACKAGE, folder, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(staleness, "_PACKAGE", folder)
     return folder
 
 
-def test_what_was_executed_from_its_source_is_fresh_also_without_a_note(pair):
+def test_a_notebook_executed_from_its_source_is_fresh_even_without_a_note(pair):
     assert list(stale(*pair)) == []
     (pair[0].parent / NOTE).unlink()
     assert list(stale(*pair)) == []
@@ -59,7 +59,7 @@ def test_a_changed_cell_is_stale(pair, change):
     assert str(pair[1]) in said
 
 
-def test_a_changed_module_is_named_and_its_words_do_not_matter(pair, package):
+def test_a_changed_module_is_named_but_comments_and_docstrings_do_not_count(pair, package):
     write_note([pair[0]], pair[0].parent / NOTE, pair[1].parents[1], "full")
     shared = package / "chapters" / "shared"
     figures = shared / "figures.py"
@@ -70,20 +70,20 @@ def test_a_changed_module_is_named_and_its_words_do_not_matter(pair, package):
     figures.write_text(text + "\nWIDTH = 1\n")
     (said,) = stale(*pair)
     assert "lib.chapters.shared.figures changed since it was executed" in said
-    # Of a module that this one imports, too.
+    # A change of a module that this one imports counts, too.
     figures.write_text(text)
     (shared / "charts.py").write_text((shared / "charts.py").read_text() + "\nX = 1\n")
     (said,) = stale(*pair)
     assert "lib.chapters.shared.charts changed" in said
 
 
-def test_another_results_version_makes_all_stale(pair, monkeypatch):
+def test_another_results_version_makes_a_page_stale(pair, monkeypatch):
     raise_results_version(monkeypatch, 99)
     (said,) = stale(*pair)
     assert "RESULTS_VERSION" in said
 
 
-def test_other_records_and_another_profile_are_stale(pair):
+def test_other_records_or_another_profile_make_a_page_stale(pair):
     executed, source = pair
     for path in pair:
         write(path, f"from lib.training import Lab\n{SOURCE}")
@@ -115,13 +115,13 @@ def test_other_measurements_make_their_page_stale(pair, package):
 
 
 @pytest.mark.parametrize("note", ["", "[]", "{}", '{"corpus": 3}'])
-def test_a_note_that_says_nothing_is_named(pair, note):
+def test_an_unusable_note_is_named(pair, note):
     (pair[0].parent / NOTE).write_text(note)
     (said,) = stale(*pair)
     assert NOTE in said
 
 
-def test_the_build_stops_and_names_it(tmp_path):
+def test_a_stale_page_stops_the_build_and_is_named(tmp_path):
     results = tmp_path / "book" / "results"
     results.mkdir(parents=True)
     (tmp_path / "notebooks").mkdir()
