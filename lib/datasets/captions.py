@@ -16,7 +16,7 @@ from pathlib import Path
 from lib.datasets.report import CorpusError, Problem
 
 CONTINUED_LINES = 20
-"""The most lines of a quoted caption; if there are more, the closing quote is missing."""
+"""The most lines after the first of a quoted caption; beyond them, the closing quote is missing."""
 
 Line = tuple[int, str]
 """A line's number, from 1, and its text."""
