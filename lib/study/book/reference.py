@@ -146,7 +146,7 @@ def _sign(
     if what not in ("class", "exception"):
         return None
     not_made = issubclass(value, Exception | Enum) or getattr(value, "_is_protocol", False)
-    if not_made or value.__init__ is nn.Module.__init__:  # Its signature is (*args, **kwargs).
+    if not_made or value.__init__ is nn.Module.__init__:  # Module's is (*args, **kwargs).
         return "", None
     # autodoc gives an argument the type of the buffer of the same name.
     if "__init__" in vars(value):

@@ -25,7 +25,7 @@ def read_config(root: Path) -> dict[str, Any]:
     """Read ``_config.yml``.
 
     Raises:
-        BookError: The file is missing, malformed, or has the build execute notebooks.
+        BookError: The file is missing, malformed, or turns on the execution of notebooks.
     """
     config = _read_yaml(root / "_config.yml")
     execute = config.get("execute")
@@ -37,8 +37,8 @@ def read_config(root: Path) -> dict[str, Any]:
         )
     if mode != "off":
         raise BookError(
-            f"{root / '_config.yml'}: execute_notebooks is {mode!r}, but the book is built from "
-            'executed notebooks: write execute_notebooks: "off"'
+            f"{root / '_config.yml'}: execute_notebooks is {mode!r}, but a build must not "
+            'execute notebooks: write execute_notebooks: "off"'
         )
     return config
 
