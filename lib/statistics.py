@@ -6,13 +6,13 @@ How the study avoids false findings:
   needs at least two seeds.
 * Methods are compared seed by seed, so that effects of the seed on both (subset, initial weights)
   cancel out. Seeds are matched by value, never by position.
-* A table holds many comparisons. Of twenty methods without effect, one has p < 0.05 on average;
-  Holm's adjustment over the whole table, methods × metrics, keeps the probability of any false
-  *improves* or *worsens* at alpha.
-* A difference that is not found may still exist. *Equivalent* needs the whole interval inside a
-  margin that was set before: two one-sided tests (Schuirmann, 1987), each cell wrong with a
-  probability of at most alpha / 2. *Undecided* needs more seeds, by
-  :func:`minimum_detectable_effect`.
+* A family holds many comparisons. Of twenty methods without effect, one has p < 0.05 on average;
+  so each is judged at the level alpha / family (Bonferroni), which keeps the probability of any
+  false verdict in the family at alpha. The size of the family is given, so that a verdict does not
+  depend on the table in which a comparison stands.
+* A difference that is not found may still exist. *Equivalent* needs the whole interval, at the
+  same level, inside a margin that was set before: two one-sided tests (Schuirmann, 1987).
+  *Undecided* needs more seeds, by :func:`minimum_detectable_effect`.
 * An interval does not cover a rare failure that no seed has: tables also count failed runs.
 * None of this covers adding seeds until p falls below alpha: test once.
 """
@@ -27,9 +27,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+from scipy.integrate import quad
 from scipy.optimize import brentq
 from scipy.special import chdtr
-from statsmodels.stats.multitest import multipletests
 
 __all__ = [
     "Comparison",
@@ -37,12 +37,14 @@ __all__ = [
     "PairedComparison",
     "StatisticsError",
     "Verdict",
+    "bayes_factor",
     "bootstrap_by_image",
     "compare_methods",
     "compare_pairs",
     "comparison_table",
     "minimum_detectable_effect",
     "paired_comparison",
+    "power",
 ]
 
 SAME = 1e-10
@@ -63,9 +65,9 @@ class StatisticsError(ValueError):
 class Verdict(StrEnum):
     """The result of a comparison.
 
-    ``EQUIVALENT``: the whole interval lies inside the margin. Otherwise, ``IMPROVES`` or
-    ``WORSENS``, by the difference's sign: the adjusted p-value is below alpha. ``UNDECIDED``:
-    neither; more seeds can decide.
+    ``EQUIVALENT``: the whole interval at the family's level lies inside the margin. Otherwise,
+    ``IMPROVES`` or ``WORSENS``, by the difference's sign: the adjusted p-value is below alpha.
+    ``UNDECIDED``: neither; more seeds can decide.
 
     >>> Verdict("improves") is Verdict.IMPROVES
     True
@@ -109,6 +111,7 @@ class PairedComparison(Interval):
         p: Two-sided p-value of the hypothesis of no difference.
         standard_deviation: Standard deviation of the differences.
         seeds: Number of paired seeds.
+        identical: Number of seeds at which both values are the same.
 
     >>> compared = paired_comparison({0: 2.0, 1: 3.0}, {0: 1.0, 1: 1.0})
     >>> compared.estimate, compared.seeds
@@ -118,6 +121,7 @@ class PairedComparison(Interval):
     p: float
     standard_deviation: float
     seeds: int
+    identical: int = 0
 
 
 @dataclass(frozen=True)
@@ -128,9 +132,12 @@ class Comparison:
         method: The treatment.
         baseline: The method that it is compared with.
         metric: The compared metric.
-        paired: The difference over seeds.
+        paired: The difference over seeds, with its interval at 1 − alpha.
         margin: Methods within ± this, in the metric's unit, count as equivalent.
-        p_adjusted: p-value after Holm's adjustment over the whole table.
+        family: Number of comparisons that it is judged among.
+        adjusted: The interval at 1 − alpha / family, by which the verdict is decided.
+        p_adjusted: The p-value times the family, at most 1.
+        bayes_factor: Of :func:`lib.statistics.bayes_factor`.
         verdict: The result.
         setting: The setting of both methods' runs; None if the table has only one.
 
@@ -146,7 +153,10 @@ class Comparison:
     metric: str
     paired: PairedComparison
     margin: float
+    family: int
+    adjusted: Interval
     p_adjusted: float
+    bayes_factor: float
     verdict: Verdict
     setting: Any = None
 
@@ -196,16 +206,22 @@ def paired_comparison(
     difference = a - b
     estimate, count = float(difference.mean()), len(difference)
     rounding = SAME * float(max(np.abs(a).max(), np.abs(b).max()))
+    identical = int((np.abs(difference) <= rounding).sum())
     if np.ptp(difference) <= rounding:
-        zero = bool(np.abs(difference).max() <= rounding)
-        estimate = 0.0 if zero else estimate
-        p = 1.0 if zero else 2.0 ** (1 - count)
-        return PairedComparison(estimate, estimate, estimate, confidence, p, 0.0, count)
-    test = stats.ttest_rel(a, b)
-    low, high = test.confidence_interval(confidence)
-    deviation = float(difference.std(ddof=1))
-    p = float(test.pvalue)
-    return PairedComparison(estimate, float(low), float(high), confidence, p, deviation, count)
+        estimate = 0.0 if identical == count else estimate
+        p, deviation = 1.0 if identical == count else 2.0 ** (1 - count), 0.0
+    else:
+        p, deviation = float(stats.ttest_rel(a, b).pvalue), float(difference.std(ddof=1))
+    low, high = _t_interval(estimate, deviation, count, confidence)
+    return PairedComparison(estimate, low, high, confidence, p, deviation, count, identical)
+
+
+def _t_interval(
+    mean: float, deviation: float, count: int, confidence: float
+) -> tuple[float, float]:
+    """Return the low and the high end of the interval of a mean."""
+    half = float(stats.t.ppf((1 + confidence) / 2, count - 1)) * deviation / math.sqrt(count)
+    return mean - half, mean + half
 
 
 def compare_methods(
@@ -215,22 +231,25 @@ def compare_methods(
     *,
     margin: float | Mapping[str, float] = 0.3,
     alpha: float = 0.05,
+    family: int | None = None,
     lower_is_better: Collection[str] = (),
     within: str | None = None,
 ) -> list[Comparison]:
     """Compare every method of a table with the baseline, on every metric.
 
-    A method is *equivalent* if the whole (1 − alpha) interval lies inside ±margin: such a small
-    difference does not matter, significant or not. Otherwise, if the Holm-adjusted p-value is below
-    alpha, it *improves* or *worsens*, by the difference's sign. Otherwise, it is *undecided*.
+    A method is *equivalent* if the whole (1 − alpha / family) interval lies inside ±margin: such a
+    small difference does not matter, significant or not. Otherwise, if the p-value times the family
+    is below alpha, it *improves* or *worsens*, by the difference's sign. Otherwise, it is
+    *undecided*.
 
     Args:
         table: One row per method and seed, with columns ``method``, ``seed`` and the metrics.
         baseline: The method that the others are compared with, seed by seed.
-        metrics: Columns to compare. p-values are adjusted for the number of metrics times methods,
-            so name only the metrics of the question.
+        metrics: Columns to compare.
         margin: In the metrics' unit, or per metric if units differ; 0.3 recall points.
-        alpha: Accepted probability of any false *improves* or *worsens* in the table.
+        alpha: Accepted probability of any false verdict in the family.
+        family: Number of comparisons that each is judged among; None: those of this call, so name
+            only the metrics of the question.
         lower_is_better: Metrics of which a lower value is better, such as a median rank.
         within: A column of settings, as for :func:`lib.statistics.compare_pairs`.
 
@@ -242,7 +261,7 @@ def compare_methods(
             or are duplicate, a margin is not positive, or a value is not finite.
 
     Source:
-        Equivalence by two one-sided tests, Schuirmann (1987); adjustment of p-values, Holm (1979).
+        Equivalence by two one-sided tests, Schuirmann (1987); simultaneous intervals, Dunn (1961).
 
     >>> table = pd.DataFrame({"method": ["a"] * 3 + ["b"] * 3, "seed": [0, 1, 2] * 2,
     ...                       "R@1": [10.0, 11.0, 12.0, 10.1, 11.0, 12.1]})
@@ -253,9 +272,16 @@ def compare_methods(
     _check_frame(table)
     methods = [] if "method" not in table else table["method"].unique().tolist()
     pairs = [(method, baseline) for method in methods if method != baseline]
-    options: dict[str, Any] = {"lower_is_better": lower_is_better, "within": within}
-    pairs = pairs or [(baseline, baseline)]
-    return compare_pairs(table, pairs, metrics, margin=margin, alpha=alpha, **options)
+    return compare_pairs(
+        table,
+        pairs or [(baseline, baseline)],
+        metrics,
+        margin=margin,
+        alpha=alpha,
+        family=family,
+        lower_is_better=lower_is_better,
+        within=within,
+    )
 
 
 def compare_pairs(
@@ -265,20 +291,22 @@ def compare_pairs(
     *,
     margin: float | Mapping[str, float] = 0.3,
     alpha: float = 0.05,
+    family: int | None = None,
     lower_is_better: Collection[str] = (),
     within: str | None = None,
 ) -> list[Comparison]:
-    """Compare chosen pairs of methods on every metric, as one Holm family.
+    """Compare chosen pairs of methods on every metric.
 
     Args:
         table: One row per method and seed, as for :func:`lib.statistics.compare_methods`.
         pairs: (method, baseline) of each comparison.
         metrics: Columns to compare.
         margin: In the metrics' unit, or per metric.
-        alpha: Accepted probability of any false *improves* or *worsens*.
+        alpha: Accepted probability of any false verdict in the family.
+        family: As for :func:`lib.statistics.compare_methods`.
         lower_is_better: Metrics of which a lower value is better.
         within: A column of settings, such as the number of training images: a pair is compared
-            within each setting that has runs of both methods, all in one family.
+            within each setting that has runs of both methods.
 
     Returns:
         The comparisons, by setting in the table's order, then by pair as given, then by metric.
@@ -310,7 +338,7 @@ def compare_pairs(
         raise StatisticsError(
             f"methods {unknown} are not in the table, which has {sorted(methods)}"
         )
-    settings = [(None, table)] if within is None else table.groupby(within, sort=False)
+    settings = [(None, table)] if within is None else list(table.groupby(within, sort=False))
     cells, paired = [], []
     for setting, part in settings:
         rows = {method: group.set_index("seed") for method, group in part.groupby("method")}
@@ -330,14 +358,24 @@ def compare_pairs(
                     ) from error
     if not cells:
         raise StatisticsError(f"no pair of {list(pairs)} was run at the same {within}")
-    adjusted = multipletests([compared.p for compared in paired], method="holm")[1]
+    size = len(cells) if family is None else family
+    if size < len(cells):
+        raise StatisticsError(
+            f"family = {family}, but there are {len(cells)} comparisons here: {len(pairs)} pairs "
+            f"on {len(metrics)} metrics in {len(settings)} settings; compare fewer, or give more"
+        )
     comparisons = []
-    for cell, compared, p in zip(cells, paired, adjusted, strict=True):
-        setting, method, baseline, metric = cell
-        limit = margins[metric]
-        verdict = _verdict(compared, limit, float(p), alpha, metric in lower_is_better)
+    for (setting, method, baseline, metric), one in zip(cells, paired, strict=True):
+        limit, p = margins[metric], min(1.0, size * one.p)
+        level = 1 - alpha / size
+        ends = _t_interval(one.estimate, one.standard_deviation, one.seeds, level)
+        adjusted = Interval(one.estimate, ends[0], ends[1], level)
+        verdict = _verdict(adjusted, limit, p, alpha, metric in lower_is_better)
         comparisons.append(
-            Comparison(method, baseline, metric, compared, limit, float(p), verdict, setting)
+            Comparison(
+                *(method, baseline, metric, one, limit, size, adjusted, p),
+                *(bayes_factor(one), verdict, setting),
+            )
         )
     return comparisons
 
@@ -356,9 +394,11 @@ def comparison_table(
         within: The column of settings of the comparisons, if there is one.
 
     Returns:
-        ``method``, ``baseline``, ``metric``, ``estimate``, ``low``, ``high``, ``deviation``
-        (standard deviation of the paired differences), ``seeds``, ``p_adjusted``, ``verdict``, and
-        the column that ``within`` names.
+        ``method``, ``baseline``, ``metric``, ``estimate``, ``low`` and ``high`` (at 1 − alpha),
+        ``wide_low`` and ``wide_high`` (at 1 − alpha / family), ``deviation`` (standard deviation of
+        the paired differences), ``seeds``, ``identical`` (seeds without a difference), ``p``,
+        ``p_adjusted``, ``bayes_factor``, ``family``, ``margin``, ``verdict``, and the column that
+        ``within`` names.
 
     >>> table = pd.DataFrame({"method": ["a", "a", "b", "b"], "seed": [0, 1, 0, 1],
     ...                       "i2t_r1": [10.0, 11.0, 10.0, 11.1]})
@@ -376,9 +416,16 @@ def comparison_table(
                 "estimate": one.paired.estimate,
                 "low": one.paired.low,
                 "high": one.paired.high,
+                "wide_low": one.adjusted.low,
+                "wide_high": one.adjusted.high,
                 "deviation": one.paired.standard_deviation,
                 "seeds": one.paired.seeds,
+                "identical": one.paired.identical,
+                "p": one.paired.p,
                 "p_adjusted": one.p_adjusted,
+                "bayes_factor": one.bayes_factor,
+                "family": one.family,
+                "margin": one.margin,
                 "verdict": one.verdict.value,
                 **({} if within is None else {within: one.setting}),
             }
@@ -387,10 +434,91 @@ def comparison_table(
     )
 
 
+def bayes_factor(compared: PairedComparison, scale: float = math.sqrt(0.5)) -> float:
+    """Return how many times likelier the differences are with an effect than without one.
+
+    Above 1 the seeds speak for an effect, below 1 against one; 3 or 1/3 is little evidence, 10 or
+    1/10 is strong. It needs no family, and does not depend on how many seeds were planned.
+
+    Args:
+        compared: The difference over seeds.
+        scale: Of the Cauchy distribution that an effect, in standard deviations of the differences,
+            has before the seeds are seen.
+
+    Returns:
+        The ratio; infinite if all seeds have the same difference, which is not zero.
+
+    Raises:
+        StatisticsError: The scale is not positive.
+
+    Source:
+        Rouder et al. (2009), eq. 1, with the scale of a default prior of √½.
+
+    >>> compared = paired_comparison({0: 2.0, 1: 3.0, 2: 4.1}, {0: 1.0, 1: 1.0, 2: 1.0})
+    >>> round(bayes_factor(compared), 2)
+    1.94
+    """
+    if not scale > 0:
+        raise StatisticsError(f"scale must be positive, such as 0.707, not {scale}")
+    count, freedom, deviation = compared.seeds, compared.seeds - 1, compared.standard_deviation
+    if deviation == 0 and compared.estimate != 0:
+        return math.inf
+    t2 = compared.estimate**2 * count / deviation**2 if deviation else 0.0
+
+    def weighted(g: float) -> float:
+        """Return the likelihood under effects of variance g, over that of none, times g's density:
+        an inverse gamma of shape 1/2 makes effects a Cauchy distribution."""
+        spread = 1 + count * g * scale**2
+        return float(
+            spread**-0.5
+            * ((1 + t2 / freedom) / (1 + t2 / (spread * freedom))) ** ((freedom + 1) / 2)
+            * stats.invgamma.pdf(g, 0.5, scale=0.5)
+        )
+
+    # Over log g, since the density falls over many powers of ten.
+    return float(quad(lambda log: weighted(math.exp(log)) * math.exp(log), -12, 25, limit=200)[0])
+
+
 _NORMAL = np.linspace(-10, 10, 8001)
 _DENSITY = (_NORMAL[1] - _NORMAL[0]) * stats.norm.pdf(_NORMAL)
 """Values of a standard normal variable, and their weights in a mean. Given that variable, the power
 is a distribution function of χ². (SciPy's noncentral t fails for few seeds and small levels.)"""
+
+
+def power(effect: float, standard_deviation: float, seeds: int, alpha: float = 0.05) -> float:
+    """Return the probability that a paired t-test finds a true mean difference.
+
+    Args:
+        effect: The true difference.
+        standard_deviation: Standard deviation of the paired differences, in the effect's unit.
+        seeds: Number of paired seeds.
+        alpha: Level of the two-sided test; divide by the size of the family.
+
+    Returns:
+        The probability of a p-value below alpha, whatever the sign.
+
+    Raises:
+        StatisticsError: An argument is out of its range.
+
+    >>> round(power(0.66, 1.0, 20), 2), round(power(0.0, 1.0, 20), 2)
+    (0.8, 0.05)
+    """
+    effect, deviation = _number("effect", effect), _number("standard_deviation", standard_deviation)
+    alpha = _number("alpha", alpha)
+    _check_design(deviation, seeds)
+    if not (np.isfinite(effect) and 0 < alpha < 1):
+        raise StatisticsError(
+            f"effect must be finite and alpha between 0 and 1, but they are {effect} and {alpha}"
+        )
+    if deviation == 0:
+        return float(effect != 0)
+    return _power(effect / deviation * math.sqrt(seeds), seeds, alpha)
+
+
+def _power(shift: float, seeds: int, alpha: float) -> float:
+    """Return the power for a standardised mean of N(shift, 1)."""
+    freedom, critical = seeds - 1, float(stats.t.isf(alpha / 2, seeds - 1))
+    return float(_DENSITY @ chdtr(freedom, freedom * ((shift + _NORMAL) / critical) ** 2))
 
 
 def minimum_detectable_effect(
@@ -403,7 +531,7 @@ def minimum_detectable_effect(
             :class:`lib.statistics.PairedComparison`.
         seeds: Number of paired seeds.
         power: Probability of finding the difference.
-        alpha: Level of the two-sided test; for a table, divide by the number of comparisons.
+        alpha: Level of the two-sided test; divide by the size of the family.
 
     Returns:
         The difference, in the unit of ``standard_deviation``.
@@ -416,6 +544,19 @@ def minimum_detectable_effect(
     """
     standard_deviation = _number("standard_deviation", standard_deviation)
     power, alpha = _number("power", power), _number("alpha", alpha)
+    _check_design(standard_deviation, seeds)
+    if not (0 < alpha < power < 1):
+        raise StatisticsError(
+            f"alpha < power must both be between 0 and 1, but they are {alpha} and {power}"
+        )
+    most = 1.0
+    while _power(most, seeds, alpha) < power:
+        most *= 2
+    shift = brentq(lambda shift: _power(shift, seeds, alpha) - power, 0, most)
+    return float(shift) / math.sqrt(seeds) * standard_deviation
+
+
+def _check_design(standard_deviation: float, seeds: Any) -> None:
     if not hasattr(seeds, "__index__"):
         raise StatisticsError(f"seeds must be a whole number, not {seeds!r}")
     if not (np.isfinite(standard_deviation) and standard_deviation >= 0):
@@ -424,21 +565,6 @@ def minimum_detectable_effect(
         )
     if seeds < 2:
         raise StatisticsError(f"a comparison needs two seeds or more, not {seeds}")
-    if not (0 < alpha < power < 1):
-        raise StatisticsError(
-            f"alpha < power must both be between 0 and 1, but they are {alpha} and {power}"
-        )
-    freedom, critical = seeds - 1, float(stats.t.isf(alpha / 2, seeds - 1))
-
-    def lacking(shift: float) -> float:
-        """Return how much power a standardised mean of N(shift, 1) lacks."""
-        scaled = freedom * ((shift + _NORMAL) / critical) ** 2
-        return power - float(_DENSITY @ chdtr(freedom, scaled))
-
-    most = 1.0
-    while lacking(most) > 0:
-        most *= 2
-    return float(brentq(lacking, 0, most)) / math.sqrt(seeds) * standard_deviation
 
 
 def bootstrap_by_image(
@@ -608,7 +734,7 @@ def _check_table(
 
 
 def _verdict(
-    compared: PairedComparison, margin: float, p: float, alpha: float, lower_is_better: bool
+    compared: Interval, margin: float, p: float, alpha: float, lower_is_better: bool
 ) -> Verdict:
     if -margin < compared.low and compared.high < margin:
         return Verdict.EQUIVALENT

@@ -1,6 +1,5 @@
 """Fixtures that every test shares, and the count of hostile things tried."""
 
-import gc
 import os
 from collections import Counter
 from pathlib import Path
@@ -72,13 +71,6 @@ def pytest_terminal_summary(terminalreporter):
             said = f"{harm} of them in tests that failed" if harm else "none did harm"
             total = counts["passed"][kind] + harm
             terminalreporter.line(f"{total:6} x {kind}: {said}")
-
-
-@pytest.fixture(autouse=True)
-def no_collection_on_demand(monkeypatch):
-    """statsmodels' multipletests collects garbage at every call: with torch in memory, most of the
-    time of whatever compares methods. Python's own collections go on."""
-    monkeypatch.setattr(gc, "collect", lambda *_: 0)
 
 
 @pytest.fixture(scope="session")

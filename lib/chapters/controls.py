@@ -72,7 +72,7 @@ def attribution(runs: pd.DataFrame, methods: Sequence[str], margin: float) -> pd
         margin: Points within which a difference is none.
 
     Returns:
-        Rows as :func:`lib.chapters.shared.verdicts.against` gives them, one Holm family, with
+        Rows as :func:`lib.chapters.shared.verdicts.against` gives them, one family, with
         ``scheduler`` and ``part``: ``"its mean"``, ``"its path"``, ``"adapting"`` or ``"whole
         gain"``.
     """

@@ -121,7 +121,7 @@ def results(settings: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 def compare(settings: Mapping[str, pd.DataFrame], margin: float) -> pd.DataFrame:
     """Compare every method with the fixed loss, and the paper's method with its rivals, in each
-    setting, all as one Holm family.
+    setting, all as one family.
 
     Args:
         settings: Setting to rows of :func:`lib.chapters.shared.tuning.results_table`.

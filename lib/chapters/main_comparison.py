@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from lib.chapters.shared.figures import METRICS, signed
-from lib.chapters.shared.verdicts import PAPER_METHOD, against
-from lib.statistics import minimum_detectable_effect
+from lib.chapters.shared.verdicts import FAMILY, PAPER_METHOD, against, mostly_identical
+from lib.statistics import minimum_detectable_effect, power
 
 
 def difference_grid(table: pd.DataFrame) -> pd.DataFrame:
@@ -22,33 +22,38 @@ def difference_grid(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def power_table(table: pd.DataFrame, gains: Mapping[str, float]) -> pd.DataFrame:
-    """Return the size of effect that each comparison finds with probability 0.8.
+    """Return the size of effect that each comparison finds with probability 0.8, and how likely it
+    finds the gain that the paper reports; of methods that move most runs.
 
     Args:
         table: Rows of :func:`against`.
         gains: Metric to the gain that the paper reports, in points.
     """
-    effects = [
-        [
-            minimum_detectable_effect(row.deviation, row.seeds, alpha=alpha)
-            for row in table.itertuples()
-        ]
-        for alpha in (0.05, 0.05 / len(table))
-    ]
+    moving = [not mostly_identical(row.identical, row.seeds) for row in table.itertuples()]
+    table = table[moving]
+    alpha = 0.05 / FAMILY
+    paper = table["metric"].map(gains)
+    spreads = list(zip(table["deviation"], table["seeds"], strict=True))
     return pd.DataFrame(
         {
             "method": table["method"],
             "metric": table["metric"],
-            "the paper's gain": table["metric"].map(gains),
             "sd of differences": table["deviation"],
-            "found alone": effects[0],
-            "found in this table": effects[1],
+            "found with probability 0.8": [
+                minimum_detectable_effect(deviation, seeds, alpha=alpha)
+                for deviation, seeds in spreads
+            ],
+            "the paper's gain": paper,
+            "is found with probability": [
+                power(gain, deviation, seeds, alpha)
+                for gain, (deviation, seeds) in zip(paper, spreads, strict=True)
+            ],
         }
     )
 
 
 def against_rivals(runs: pd.DataFrame, rivals: Sequence[str], margin: float) -> pd.DataFrame:
-    """Compare the paper's method with each rival, one Holm family; columns as in :func:`against`,
+    """Compare the paper's method with each rival, one family; columns as in :func:`against`,
     each difference the paper's method minus the rival."""
     table = against(runs[runs["method"].isin([PAPER_METHOD, *rivals])], PAPER_METHOD, margin)
     reversed_verdicts = {"improves": "worsens", "worsens": "improves"}
@@ -58,5 +63,7 @@ def against_rivals(runs: pd.DataFrame, rivals: Sequence[str], margin: float) -> 
         estimate=-table["estimate"],
         low=-table["high"],
         high=-table["low"],
+        wide_low=-table["wide_high"],
+        wide_high=-table["wide_low"],
         verdict=table["verdict"].replace(reversed_verdicts),
     )

@@ -28,10 +28,10 @@ def canonical_heads(
     Args:
         image: (N, d_image) features of images.
         text: (M, d_text) features of captions.
-        owner: (M,) the row of each caption's image; None: captions and images are row by row of one
-            pair.
         out_features: Length of an embedding. Beyond the shorter of the two features, the
             coordinates are zero.
+        owner: (M,) the row of each caption's image; None: captions and images are row by row of one
+            pair.
         image_ridge: r_x > 0, in units of the variance of a standardised feature.
         text_ridge: r_y > 0, likewise.
         power: p, the power of the canonical correlations ρ by which a direction counts; 0 counts

@@ -22,6 +22,7 @@ from typer.core import TyperCommand
 
 from lib.chapters.shared.checking import cell_type, describe
 from lib.chapters.shared.findings import Edition, write_findings
+from lib.chapters.shared.registry import COMPARISONS, write_comparisons
 from lib.study import completion, record_commands
 from lib.study.address import AddressError, write_links
 from lib.study.catalogue import (
@@ -273,6 +274,7 @@ def _make(
     settings = catalogue.settings(chosen, profile, {})
     executed = _run(catalogue, chosen, settings, results, environment or {})
     write_findings(executed, results / "findings.json", edition)
+    write_comparisons(executed, results / COMPARISONS.name)
     return executed
 
 

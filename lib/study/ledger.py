@@ -198,7 +198,7 @@ class SettingComparison:
 def compare(
     a: Setting, b: Setting, margin: float = 0.3, *, every_metric: bool = False
 ) -> SettingComparison:
-    """Compare two settings, paired over their common seeds, as one Holm family.
+    """Compare two settings, paired over their common seeds, judged as in the book.
 
     Args:
         a: The setting that may be better.

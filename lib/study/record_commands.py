@@ -258,7 +258,7 @@ def _print_comparison(a: str, b: str, compared: "SettingComparison", margin: flo
                 "A − B": row["metric"],
                 "mean": f"{row['estimate']:+.2f}",
                 "95 % interval": f"{row['low']:+.2f} to {row['high']:+.2f}",
-                "Holm p": f"{row['p_adjusted']:.3g}",
+                "p, adjusted": f"{row['p_adjusted']:.3g}",
                 "verdict": row["verdict"],
             }
             for row in compared.table.to_dict("records")

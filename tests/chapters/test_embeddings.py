@@ -176,7 +176,7 @@ def test_a_margin_is_a_percentage_of_each_measures_scale():
     # 0.015 lies inside 1 % of alignment's scale, 2, and outside 1 % of silhouette's, 1.
     runs = measured(paper={"alignment": -0.015, "silhouette": 0.015})
     assert list(verdicts(runs).values()) == ["equivalent", "improves"]
-    assert set(verdicts(runs, 2.0).values()) == {"equivalent"}
+    assert set(verdicts(runs, 4.0).values()) == {"equivalent"}
     table = compare_clusters(runs, 1.0)
     assert table["margin"].tolist() == [0.02, 0.01]
     assert SCALES == {"alignment": 2.0, "silhouette": 1.0}

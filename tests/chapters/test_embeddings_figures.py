@@ -39,7 +39,8 @@ def differences():
         [
             {
                 "method": method, "baseline": "fixed", "metric": metric, "estimate": 0.005,
-                "low": 0.001, "high": 0.009, "margin": margin, "verdict": "equivalent",
+                "low": 0.001, "high": 0.009, "wide_low": 0.0, "wide_high": 0.01, "identical": 0,
+                "seeds": 20, "margin": margin, "verdict": "equivalent",
             }
             for method in METHODS[1:]
             for metric, margin in zip(PRIMARY_MEASURES.values(), (0.02, 0.01), strict=True)
@@ -123,5 +124,5 @@ def test_the_claims_comparisons_are_shown_with_margin_and_verdict():
     shown = cluster_rows(table)
     assert shown["difference"].unique().tolist() == ["+0.0050 ± 0.0040"]
     assert shown["margin"].tolist() == ["±0.02", "±0.01"] * 2
-    assert shown["p (Holm)"].tolist() == ["< 0.001", "0.040", "1.000", "0.500"]
+    assert shown["p, adjusted"].tolist() == ["< 0.001", "0.040", "1.000", "0.500"]
     assert set(shown["verdict"]) == {"equivalent"}

@@ -92,7 +92,7 @@ def test_the_chart_of_differences_has_every_comparison(training, test):
     assert table.columns.tolist()[:3] == ["method", "noise", "metric"]
     # By hand: 3 - 2 points a unit of level, at rate 0.4.
     assert table.iloc[10]["difference, points"] == "+0.40 [+0.40, +0.40]"
-    assert table.iloc[0]["difference, points"] == "+0.00 [+0.00, +0.00]"
+    assert table.iloc[0]["difference, points"] == "identical in all 2 runs"
 
 
 def test_recall_without_noise_and_with_it(training, test):

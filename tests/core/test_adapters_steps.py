@@ -829,7 +829,7 @@ def test_a_reducer_refuses_a_scheduler_that_weights_no_directions(actuator):
 
 
 @pytest.mark.parametrize("name", ["embeddings", "labels", "ref_emb", "ref_labels"])
-def test_a_pair_loss_names_what_is_no_tensor(name):
+def test_metric_learning_names_what_is_no_tensor(name):
     pytest.importorskip("pytorch_metric_learning")
     from lib.adapters.metric_learning import ScheduledPairLoss
 
@@ -845,7 +845,7 @@ def test_a_pair_loss_names_what_is_no_tensor(name):
         ScheduledPairLoss()(**given | {name: given[name].tolist()})
 
 
-def test_what_follows_a_loss_refuses_another_module():
+def test_accelerate_and_lightning_refuse_another_module():
     """A wrapper has no step to follow: its own loss has."""
     accelerate = pytest.importorskip("accelerate")
     pytest.importorskip("lightning")
@@ -860,7 +860,7 @@ def test_what_follows_a_loss_refuses_another_module():
     SchedulerCallback(ScheduledClipLoss().loss)
 
 
-def test_outputs_without_names_are_named():
+def test_a_trainers_outputs_without_names_are_named():
     pytest.importorskip("transformers")
     from lib.adapters.huggingface import ScheduledTrainerLoss
 

@@ -10,14 +10,17 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lib.statistics import (
+    PairedComparison,
     StatisticsError,
     Verdict,
+    bayes_factor,
     bootstrap_by_image,
     compare_methods,
     compare_pairs,
     comparison_table,
     minimum_detectable_effect,
     paired_comparison,
+    power,
 )
 
 
@@ -144,7 +147,8 @@ def test_a_rank_improves_by_falling():
     assert rises.verdict is Verdict.WORSENS
 
 
-def test_holm_adjusts_over_methods_and_metrics():
+@pytest.mark.parametrize("family", [None, 4, 50])
+def test_each_comparison_is_judged_as_one_of_its_family(family):
     draw = np.random.default_rng(0)
     table = pd.concat(
         [
@@ -152,17 +156,107 @@ def test_holm_adjusts_over_methods_and_metrics():
             for m, s in (("fixed", 0.0), ("a", 1.0), ("b", 2.0))
         ]
     )
-    compared = compare_methods(table, "fixed", ["x", "y"])
+    compared = compare_methods(table, "fixed", ["x", "y"], family=family)
     cells = [(c.method, c.metric) for c in compared]
     assert cells == [("a", "x"), ("a", "y"), ("b", "x"), ("b", "y")]
-    # Holm by hand: the i-th smallest of m p-values times (m − i + 1), never falling, at most 1.
-    p = [c.paired.p for c in compared]
-    running, expected = 0.0, {}
-    for place, index in enumerate(np.argsort(p)):
-        running = max(running, min(1.0, p[index] * (len(p) - place)))
-        expected[index] = running
-    assert [c.p_adjusted for c in compared] == pytest.approx([expected[i] for i in range(4)])
-    assert min(c.p_adjusted for c in compared) == pytest.approx(4 * min(p))
+    values = {m: g.set_index("seed") for m, g in table.groupby("method")}
+    for c in compared:
+        assert c.family == (family or 4)
+        assert c.p_adjusted == pytest.approx(min(1, c.family * c.paired.p))
+        pair = values[c.method][c.metric], values["fixed"][c.metric]
+        wide = paired_comparison(*pair, 1 - 0.05 / c.family)
+        assert (c.adjusted.low, c.adjusted.high) == pytest.approx((wide.low, wide.high))
+        # The test and the interval agree.
+        assert (c.p_adjusted < 0.05) == (c.adjusted.low > 0 or c.adjusted.high < 0)
+
+
+def test_the_verdict_does_not_depend_on_what_is_compared_beside():
+    table = tidy({"fixed": BASE, "new": BASE + 1 + NOISE, "other": BASE + 3 * NOISE})
+    both = compare_methods(table, "fixed", ["R@1"], family=50)
+    alone = compare_methods(table[table["method"] != "other"], "fixed", ["R@1"], family=50)
+    assert alone == both[:1]
+
+
+def test_more_comparisons_than_the_family_holds_are_refused():
+    table = tidy({"fixed": BASE, "new": BASE + 1, "other": BASE + 2})
+    with pytest.raises(StatisticsError, match=r"family = 1, but there are 2 comparisons here"):
+        compare_methods(table, "fixed", ["R@1"], family=1)
+
+
+@pytest.mark.parametrize(("family", "verdict"), [(1, "equivalent"), (50, "undecided")])
+def test_equivalence_is_as_hard_as_a_difference(family, verdict):
+    """±0.1 over 6 seeds: sd 0.1095, so t · 0.0447 is 0.115 at 95 % and 0.307 at 99.9 %."""
+    wobble = np.array([0.1, -0.1] * 3)
+    table = tidy({"fixed": np.arange(6.0), "new": np.arange(6.0) + wobble})
+    (found,) = compare_methods(table, "fixed", ["R@1"], margin=0.3, family=family)
+    assert found.verdict == verdict
+    half = {1: 0.1150, 50: 0.3071}[family]
+    assert found.adjusted.high == pytest.approx(half, abs=1e-4)
+
+
+def test_seeds_without_a_difference_are_counted():
+    ours = {0: 1.0, 1: 2.0, 2: 3.0, 3: 0.0}
+    assert paired_comparison(ours, ours).identical == 4
+    assert paired_comparison(ours, {**ours, 3: 0.5}).identical == 3
+    assert paired_comparison(ours, {k: v + 1 for k, v in ours.items()}).identical == 0
+    assert paired_comparison({**ours, 0: 1 + 1e-13}, ours).identical == 4
+
+
+@pytest.mark.parametrize("seeds", [3, 8, 20, 100])
+@pytest.mark.parametrize("t", [0.0, 0.7, -2.5, 6.0])
+@pytest.mark.parametrize("scale", [0.5**0.5, 1.0])
+def test_the_bayes_factor_is_the_ratio_of_the_likelihoods(seeds, t, scale):
+    """By Cauchy-distributed effects δ: the likelihood of t is a noncentral t's with δ · √seeds."""
+    compared = PairedComparison(t / seeds**0.5, 0, 0, 0.95, 0.5, 1.0, seeds)
+
+    def weighted(angle):
+        delta = scale * np.tan(angle)
+        return stats.nct.pdf(t, seeds - 1, delta * seeds**0.5) / np.pi
+
+    grid = np.linspace(-np.pi / 2, np.pi / 2, 20_001)[1:-1]
+    values = np.nan_to_num([weighted(angle) for angle in grid[::20]])
+    expected = np.trapezoid(values, grid[::20]) / stats.t.pdf(t, seeds - 1)
+    assert bayes_factor(compared, scale) == pytest.approx(expected, rel=0.01)
+
+
+def test_bayes_factors_of_differences_that_do_not_vary():
+    same = paired_comparison({0: 1.0, 1: 2.0, 2: 5.0}, {0: 1.0, 1: 2.0, 2: 5.0})
+    assert 0 < bayes_factor(same) < 1
+    assert bayes_factor(paired_comparison({0: 1.0, 1: 2.0}, {0: 0.0, 1: 1.0})) == np.inf
+    with pytest.raises(StatisticsError, match="scale must be positive"):
+        bayes_factor(same, 0)
+
+
+@pytest.mark.parametrize("seeds", [2, 5, 20, 100])
+@pytest.mark.parametrize("alpha", [0.05, 0.001])
+def test_power_is_what_simulation_finds(seeds, alpha):
+    draw, trials = np.random.default_rng(seeds), 40_000
+    for effect in (0.0, 0.3, 1.0):
+        sample = draw.normal(effect, 1.0, (trials, seeds))
+        p = stats.ttest_1samp(sample, 0, axis=1).pvalue
+        assert power(effect, 1.0, seeds, alpha) == pytest.approx((p < alpha).mean(), abs=0.01)
+
+
+def test_power_has_the_scale_of_the_differences():
+    assert power(0.66, 1.0, 20) == pytest.approx(power(-66, 100.0, 20))
+    found = minimum_detectable_effect(0.87, 100, 0.9, 0.001)
+    assert power(found, 0.87, 100, 0.001) == pytest.approx(0.9)
+    assert (power(0.0, 0.0, 5), power(0.1, 0.0, 5)) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.nan, 1.0, 5), "effect must be finite"),
+        ((1.0, -1.0, 5), "standard_deviation must be finite and not negative"),
+        ((1.0, 1.0, 1), "two seeds or more"),
+        ((1.0, 1.0, 5, 1.0), "alpha between 0 and 1"),
+        (("1", 1.0, 5), "effect must be a number"),
+    ],
+)
+def test_power_out_of_range_is_named(arguments, message):
+    with pytest.raises(StatisticsError, match=message):
+        power(*arguments)
 
 
 def test_rows_may_come_in_any_order():
@@ -398,13 +492,13 @@ def test_pairs_are_compared_as_given_in_one_family():
         else:
             assert c.verdict is Verdict.UNDECIDED
     assert len({c.verdict for c in compared}) > 1
-    order = np.sort([c.paired.p for c in compared]) * [4, 3, 2, 1]
-    adjusted = np.minimum(np.maximum.accumulate(order), 1)
-    assert np.sort([c.p_adjusted for c in compared]) == pytest.approx(adjusted)
+    assert [c.p_adjusted for c in compared] == pytest.approx(
+        [min(1, 4 * c.paired.p) for c in compared]
+    )
 
 
 def test_pairs_are_compared_within_each_setting_in_one_family():
-    """As if each setting were a table of its own, but for Holm's adjustment, which spans them."""
+    """As if each setting were a table of its own, but for the family, which spans them."""
     values = {
         ("few", "a"): [1.0, 2.0, 4.0], ("few", "b"): [1.5, 3.5, 4.5],
         ("many", "a"): [9.0, 8.0, 7.0], ("many", "b"): [9.5, 9.0, 7.9],
@@ -414,14 +508,10 @@ def test_pairs_are_compared_within_each_setting_in_one_family():
     table = table.reset_index(drop=True)
     compared = compare_pairs(table, [("b", "a")], ["R@1"], within="size")
     assert [one.setting for one in compared] == ["few", "many"]
-    ps = []
     for one in compared:
         (apart,) = compare_pairs(table[table["size"] == one.setting], [("b", "a")], ["R@1"])
         assert one.paired == apart.paired
-        ps.append(apart.paired.p)
-    assert [one.p_adjusted for one in compared] == pytest.approx(
-        [min(1, 2 * min(ps)) if p == min(ps) else max(2 * min(ps), p) for p in ps]
-    )
+        assert one.p_adjusted == pytest.approx(min(1, 2 * apart.paired.p))
     assert comparison_table(compared, within="size")["size"].tolist() == ["few", "many"]
     methods = compare_methods(table, "a", ["R@1"], within="size")
     assert methods == compared
@@ -457,8 +547,10 @@ def test_a_comparison_becomes_a_row():
     paired, p = compared[0].paired, compared[0].p_adjusted
     row = {
         "method": "new", "baseline": "fixed", "metric": "R@1", "estimate": paired.estimate,
-        "low": paired.low, "high": paired.high, "deviation": paired.standard_deviation, "seeds": 5,
-        "p_adjusted": p, "verdict": "improves",
+        "low": paired.low, "high": paired.high, "wide_low": paired.low, "wide_high": paired.high,
+        "deviation": paired.standard_deviation, "seeds": 5, "identical": 0, "p": paired.p,
+        "p_adjusted": p, "bayes_factor": bayes_factor(paired), "family": 1, "margin": 0.3,
+        "verdict": "improves",
     }  # fmt: skip
     assert comparison_table(compared).to_dict("records") == [row]
     named = comparison_table(compared, {"R@1": "recall"}).to_dict("records")

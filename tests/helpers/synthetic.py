@@ -45,7 +45,7 @@ def features_of(rng, hidden, captions, splits, noise: float, name: str) -> Featu
 
 
 def levelled_runs(gains: dict[str, float], i2t: float, t2i: float) -> pd.DataFrame:
-    """Return runs of five seeds. Each seed has its own level; a method's i2t recall is its gain
+    """Return runs of twenty seeds. Each seed has its own level; a method's i2t recall is its gain
     above that level, with a little noise."""
     wobble = [0.0, 0.02, -0.02, 0.01, -0.01]
     return pd.DataFrame(
@@ -57,6 +57,6 @@ def levelled_runs(gains: dict[str, float], i2t: float, t2i: float) -> pd.DataFra
                 "t2i_r1": t2i + seed + wobble[(seed + 2 * place) % 5],
             }
             for place, (method, gain) in enumerate(gains.items())
-            for seed in range(5)
+            for seed in range(20)
         ]
     )

@@ -9,7 +9,7 @@ import nbformat
 import pandas as pd
 from nbformat import v4
 
-from lib.chapters.shared import charts, findings
+from lib.chapters.shared import charts, findings, registry
 from lib.chapters.shared.figures import show_table
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -137,10 +137,31 @@ def recommendation() -> findings.Recommendation:
     )
 
 
-def published(result: findings.Finding | findings.Recommendation) -> nbformat.NotebookNode:
+def comparison(**changes: object) -> registry.RegisteredComparison:
+    """Return a comparison of the main comparison for the registry."""
+    values = estimate("i2t R@1", 0.0625).model_dump() | {
+        "question": f"what helps {HOSTILE}",
+        "notebook": "main-comparison",
+        "corpus": "scenes",
+        "train_images": 1000,
+        "p": 0.01,
+        "bayes_factor": 0.25,
+    }
+    return registry.RegisteredComparison.model_validate(values | changes)
+
+
+KINDS = {
+    findings.Finding: findings.MIME_TYPE,
+    findings.Recommendation: findings.RECOMMENDATION_MIME_TYPE,
+    registry.Comparisons: registry.MIME_TYPE,
+}
+
+
+def published(
+    result: findings.Finding | findings.Recommendation | registry.Comparisons,
+) -> nbformat.NotebookNode:
     """Return the output with which a notebook publishes ``result``."""
-    is_finding = isinstance(result, findings.Finding)
-    kind = findings.MIME_TYPE if is_finding else findings.RECOMMENDATION_MIME_TYPE
+    kind = KINDS[type(result)]
     data = {kind: result.model_dump(mode="json"), "text/plain": "One sentence."}
     return v4.new_output("display_data", data=data)
 
@@ -155,11 +176,22 @@ def write_results(folder: Path, edition: findings.Edition) -> None:
             made.cells.append(code("publish(finding)", published(finding(2, verdict="improves"))))
             made.cells.append(code("publish(finding)", published(finding(5, verdict="worsens"))))
             made.cells.append(code("publish(setting)", published(recommendation())))
+            compared = registry.Comparisons(
+                notebook=name,
+                comparisons=(
+                    comparison(),
+                    comparison(metric="t2i R@1", identical=20, verdict="equivalent"),
+                    comparison(metric="rSum", setting=f"hot {HOSTILE}", verdict="worsens"),
+                ),
+            )
+            made.cells.append(code("publish(comparisons)", published(compared)))
         # With fixed ids, a rewritten notebook has the same bytes.
         for number, cell in enumerate(made.cells):
             cell.id = f"cell-{number}"
         nbformat.write(made, folder / f"{name}.ipynb")
-    findings.write_findings(sorted(folder.glob("*.ipynb")), folder / "findings.json", edition)
+    executed = sorted(folder.glob("*.ipynb"))
+    findings.write_findings(executed, folder / "findings.json", edition)
+    registry.write_comparisons(executed, folder / "comparisons.json")
 
 
 def make_root(root: Path) -> Path:

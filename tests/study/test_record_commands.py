@@ -64,7 +64,7 @@ def test_compare_shows_differences_and_verdict(kept):
     result = study("compare", "variance x direction", "fixed")
     assert result.exit_code == 0, result.output
     assert "3 paired seeds; seeds [3] have no partner" in result.stdout
-    assert "improves" in result.stdout
+    assert "undecided" in result.stdout
     assert "+1.10" in result.stdout
     found = json.loads(study("compare", "gamma=10", "fixed", "--all", "--json").stdout)
     assert found["seeds"] == [0, 1, 2]

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import integrate, stats
 
 from lib.chapters.shared.findings import Finding
-from lib.chapters.shared.verdicts import PAPER_METHOD, answer_claim, detectable
+from lib.chapters.shared.verdicts import FAMILY, PAPER_METHOD, answer_claim, detectable
 from lib.runs import RunConfig, RunRecord
 from lib.statistics import compare_methods, comparison_table, paired_comparison
 
@@ -258,9 +258,7 @@ def compare_speed(
 ) -> pd.DataFrame:
     """Compare every method's restricted mean time to target with the baseline's.
 
-    Two families of comparisons, Holm's adjustment in each: the claim's, ``claimed`` at
-    :data:`PRIMARY_SHARES`; and all methods at all targets with the epoch of each run's own best,
-    from which the claim's rows are then left out.
+    At all targets, and at the epoch of each run's own best.
 
     Args:
         speeds: Of :func:`speed_table`.
@@ -271,7 +269,8 @@ def compare_speed(
 
     Returns:
         Columns as in :func:`lib.statistics.comparison_table`, in epochs, a negative difference
-        being faster, and ``primary``.
+        being faster, and ``primary``: whether the claim, ``claimed`` at :data:`PRIMARY_SHARES`, is
+        about it.
 
     Raises:
         ValueError: ``baseline`` or ``claimed`` is not among the methods, or the seeds don't match.
@@ -286,10 +285,16 @@ def compare_speed(
     table = table.sort_values("method", key=lambda names: names.map(order.index), kind="stable")
     metrics = [*times.columns, OWN_BEST]
     primary = [target_name(share) for share in PRIMARY_SHARES]
-    claim = _family(table[table["method"].isin([baseline, claimed])], baseline, primary, margin)
-    rest = _family(table, baseline, metrics, margin)
-    rest = rest[~((rest["method"] == claimed) & rest["metric"].isin(primary))]
-    both = pd.concat([claim.assign(primary=True), rest.assign(primary=False)])
+    families = [
+        comparison_table(
+            compare_methods(
+                table, baseline, [name], margin=margin, family=FAMILY, lower_is_better=[name]
+            )
+        )
+        for name in metrics
+    ]
+    both = pd.concat(families, ignore_index=True)
+    both["primary"] = (both["method"] == claimed) & both["metric"].isin(primary)
     return both.sort_values(
         ["method", "metric"],
         key=lambda names: names.map((order if names.name == "method" else metrics).index),
@@ -331,14 +336,6 @@ def speed_finding(
         corpus=corpus,
         train_images=train_images,
         measure=f"epochs until validation rSum is at {targets} of the best of {baseline}, ",
-    )
-
-
-def _family(
-    table: pd.DataFrame, baseline: str, metrics: Sequence[str], margin: float
-) -> pd.DataFrame:
-    return comparison_table(
-        compare_methods(table, baseline, metrics, margin=margin, lower_is_better=metrics)
     )
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from lib.chapters.embeddings.measures import MEASURES
 from lib.chapters.shared.findings import Finding
-from lib.chapters.shared.verdicts import answer_claim, claim_rows
+from lib.chapters.shared.verdicts import FAMILY, answer_claim, claim_rows
 from lib.statistics import (
     compare_methods,
     comparison_table,
@@ -37,7 +37,7 @@ of equal ones 0; the silhouette of no clusters is 0 and that of perfect ones 1."
 
 
 def compare_clusters(runs: pd.DataFrame, margin: float, baseline: str = "fixed") -> pd.DataFrame:
-    """Compare every method with the baseline on the claim's two measures, one Holm family.
+    """Compare every method with the baseline on the claim's two measures, one family.
 
     Args:
         runs: Of :func:`measure_table`.
@@ -45,18 +45,22 @@ def compare_clusters(runs: pd.DataFrame, margin: float, baseline: str = "fixed")
         baseline: A method.
 
     Returns:
-        Columns as in :func:`lib.statistics.comparison_table`, and ``margin`` in the measure's unit.
+        Columns as in :func:`lib.statistics.comparison_table`, ``margin`` in the measure's unit.
     """
     margins = {measure: margin / 100 * scale for measure, scale in SCALES.items()}
     compared = compare_methods(
-        runs, baseline, list(PRIMARY_MEASURES), margin=margins, lower_is_better=LOWER_IS_BETTER
+        runs,
+        baseline,
+        list(PRIMARY_MEASURES),
+        margin=margins,
+        family=FAMILY,
+        lower_is_better=LOWER_IS_BETTER,
     )
-    table = comparison_table(compared, PRIMARY_MEASURES)
-    return table.assign(margin=[one.margin for one in compared])
+    return comparison_table(compared, PRIMARY_MEASURES)
 
 
 def compare_measures(runs: pd.DataFrame, baseline: str = "fixed") -> pd.DataFrame:
-    """Compare every method with the baseline on all measures, a Holm family of its own.
+    """Compare every method with the baseline on all measures.
 
     There are no verdicts: most measures have no margin, and some no better direction.
 
@@ -67,7 +71,7 @@ def compare_measures(runs: pd.DataFrame, baseline: str = "fixed") -> pd.DataFram
     Returns:
         Columns as in :func:`lib.statistics.comparison_table`, without ``verdict``.
     """
-    compared = compare_methods(runs, baseline, list(MEASURES))
+    compared = compare_methods(runs, baseline, list(MEASURES), family=FAMILY)
     return comparison_table(compared).drop(columns="verdict")
 
 
@@ -127,10 +131,11 @@ def cluster_finding(
     table = claim_rows(compared)
     headings = {heading: measure for measure, heading in PRIMARY_MEASURES.items()}
     effects = [
-        f"{minimum_detectable_effect(row.deviation, row.seeds, alpha=0.05 / len(compared)):.2g} "
+        f"{minimum_detectable_effect(row.deviation, row.seeds, alpha=0.05 / FAMILY):.2g} "
         f"in {headings[row.metric]}"
         for row in table.itertuples()
-        if row.deviation > 0
+        # Of a method that does next to nothing, the spread tells what rounding can show.
+        if row.deviation > row.margin / 100
     ]
     rows = table.assign(
         unit=[UNITS[headings[metric]] for metric in table["metric"]],

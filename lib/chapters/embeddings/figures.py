@@ -91,7 +91,7 @@ def cluster_rows(table: pd.DataFrame) -> pd.DataFrame:
                 for row in table.itertuples()
             ],
             "margin": [f"±{margin:g}" for margin in table["margin"]],
-            "p (Holm)": table["p_adjusted"].map(rounded_p),
+            "p, adjusted": table["p_adjusted"].map(rounded_p),
             "verdict": table["verdict"],
         }
     )

@@ -17,7 +17,13 @@ from torch import Tensor
 
 from lib.chapters.shared.findings import Finding
 from lib.chapters.shared.tuning import replicate, results_table
-from lib.chapters.shared.verdicts import PAPER_METHOD, PRIMARY_METRICS, answer_claim, detectable
+from lib.chapters.shared.verdicts import (
+    FAMILY,
+    PAPER_METHOD,
+    PRIMARY_METRICS,
+    answer_claim,
+    detectable,
+)
 from lib.encoders import extract_captions, extract_images
 from lib.metrics import retrieval_metrics_from_embeddings
 from lib.noise import Noise, corrupt
@@ -224,9 +230,6 @@ def compare_degradation(
 ) -> pd.DataFrame:
     """Compare what every method loses with what the baseline loses, at the :data:`JUDGED` noise.
 
-    Two families of comparisons, Holm's adjustment in each: the claim's, ``claimed`` alone; and all
-    other methods.
-
     Args:
         training: Of :func:`noise_in_training`.
         test: Of :func:`noise_at_test`.
@@ -236,7 +239,7 @@ def compare_degradation(
 
     Returns:
         Columns as in :func:`lib.statistics.comparison_table`, in points (a positive difference is
-        a greater loss), and ``condition`` and ``primary``.
+        a greater loss), and ``condition`` and ``primary``: whether the method is ``claimed``.
 
     Raises:
         ValueError: ``baseline`` or ``claimed`` is not among the methods, a table lacks noise at
@@ -255,21 +258,17 @@ def compare_degradation(
     for method in (baseline, claimed):
         if method not in order:
             raise ValueError(f"{method!r} is not among the methods {order}; run it too")
-    others = [method for method in order if method not in (baseline, claimed)]
-    families = []
-    for primary, methods in ((True, [claimed]), (False, others)):
-        if methods:
-            compared = compare_methods(
-                table[table["method"].isin([baseline, *methods])],
-                baseline,
-                list(PRIMARY_METRICS),
-                margin=margin,
-                lower_is_better=list(PRIMARY_METRICS),
-                within="condition",
-            )
-            family = comparison_table(compared, PRIMARY_METRICS, within="condition")
-            families.append(family.assign(primary=primary))
-    found = pd.concat(families, ignore_index=True)
+    compared = compare_methods(
+        table,
+        baseline,
+        list(PRIMARY_METRICS),
+        margin=margin,
+        family=FAMILY,
+        lower_is_better=list(PRIMARY_METRICS),
+        within="condition",
+    )
+    found = comparison_table(compared, PRIMARY_METRICS, within="condition")
+    found = found.assign(primary=found["method"] == claimed)
     place_in_order = found["method"].map(order.index)
     return found.iloc[place_in_order.argsort(kind="stable")].reset_index(drop=True)
 

@@ -10,7 +10,7 @@ from lib.chapters.parameters import RivalsParameters
 from lib.chapters.shared.figures import signed, with_interval
 from lib.chapters.shared.methods import MORE_CAPTIONS, methods, temperature_grid
 from lib.chapters.shared.tuning import Tuning, tune, tune_methods
-from lib.chapters.shared.verdicts import PRIMARY_METRICS, overall
+from lib.chapters.shared.verdicts import FAMILY, PRIMARY_METRICS, overall
 from lib.runs import RunConfig
 from lib.runs.schedules import (
     AnalyticUncertaintyConfig,
@@ -238,7 +238,7 @@ def tuned_constants(candidates: Sequence[RunConfig]) -> list[str]:
 
 
 def compare(runs: pd.DataFrame, margin: float, baseline: str = "fixed") -> pd.DataFrame:
-    """Compare every method with the fixed loss on :data:`BOARD_METRICS`, one Holm family.
+    """Compare every method with the fixed loss on :data:`BOARD_METRICS`, one family per metric.
 
     Args:
         runs: One row per run: ``method``, ``seed`` and the metrics.
@@ -248,9 +248,14 @@ def compare(runs: pd.DataFrame, margin: float, baseline: str = "fixed") -> pd.Da
     Returns:
         Rows as :func:`lib.chapters.shared.verdicts.against` gives them, with ``sets``.
     """
-    table = comparison_table(
-        compare_methods(averaged(runs), baseline, list(BOARD_METRICS), margin=margin), BOARD_METRICS
-    )
+    tables = [
+        comparison_table(
+            compare_methods(averaged(runs), baseline, [name], margin=margin, family=FAMILY),
+            BOARD_METRICS,
+        )
+        for name in BOARD_METRICS
+    ]
+    table = pd.concat(tables, ignore_index=True)
     return table.assign(sets=table["method"].map(SETS))
 
 
@@ -261,7 +266,7 @@ def averaged(runs: pd.DataFrame) -> pd.DataFrame:
 
 def compare_captions(runs: pd.DataFrame, margin: float) -> pd.DataFrame:
     """Compare the multi-positive loss with the fixed loss on as many captions, as :func:`compare`
-    does, in a Holm family of their own."""
+    does."""
     pair = runs[runs["method"].isin([MULTI_POSITIVE, MORE_CAPTIONS])]
     return compare(pair, margin, MORE_CAPTIONS)
 

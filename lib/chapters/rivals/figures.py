@@ -40,7 +40,7 @@ def _block(table: pd.DataFrame, kind: str, margin: float, reach: float) -> alt.F
         "difference in points",
         named=["metric"],
         scale=alt.Scale(domain=[-reach, reach]),
-        more=[alt.Tooltip("p_adjusted:Q", title="p (Holm)", format=".3f")],
+        more=[alt.Tooltip("p_adjusted:Q", title="p, adjusted", format=".3f")],
     )
     title = alt.Title(f"sets the {kind}", fontSize=12, anchor="start")
     return charts.difference_panels(layers, title, PANEL)
@@ -70,7 +70,7 @@ def leaderboard_table(compared: pd.DataFrame, field: pd.DataFrame) -> pd.DataFra
             "method": ranked.index,
             "sets": about["sets"].to_numpy(),
             **{name: cells.loc[ranked.index, name].to_numpy() for name in BOARD_METRICS.values()},
-            "least p (Holm)": least_p[ranked.index].to_numpy(),
+            "least p, adjusted": least_p[ranked.index].to_numpy(),
             "tuned constants": about["tuned"].to_numpy(),
             "cost of a step": [f"{ratio:.1f} ×" for ratio in about["ratio"]],
         }

@@ -50,7 +50,7 @@ def levels(
 
 
 def compare_levels(replicated: Mapping[Level, Sequence[RunRecord]], margin: float) -> pd.DataFrame:
-    """Compare each level's methods with its fixed loss, one Holm family.
+    """Compare each level's methods with its fixed loss, one family per factor.
 
     Args:
         replicated: What :func:`levels` returns, to its runs.
@@ -63,7 +63,11 @@ def compare_levels(replicated: Mapping[Level, Sequence[RunRecord]], margin: floa
     runs = results_table(replicated)
     runs["level"] = runs["factor"] + ": " + runs["value"]
     parts = runs[["factor", "value", "level"]].drop_duplicates()
-    return against(runs, FIXED, margin, within="level").merge(parts, on="level")
+    families = [
+        against(of_factor, FIXED, margin, within="level")
+        for _, of_factor in runs.groupby("factor", sort=False)
+    ]
+    return pd.concat(families, ignore_index=True).merge(parts, on="level")
 
 
 def level_table(replicated: Mapping[Level, Sequence[RunRecord]]) -> pd.DataFrame:

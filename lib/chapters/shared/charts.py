@@ -126,6 +126,8 @@ def description(spec: dict[str, Any]) -> str:
     return str(spec.get("description") or title or "Chart")
 
 
+INTERVALS = "thick lines: 95 % intervals; thin ones: 99.9 %, which give the verdict"
+
 PANEL = (205, alt.Step(24))
 """Width and height of a panel of differences, one row per method: three fit a page."""
 
@@ -193,7 +195,8 @@ def difference_layers(
     """Return a panel of paired differences with their intervals and the band of no difference.
 
     Args:
-        table: ``estimate``, ``low``, ``high``, ``verdict``, and what ``y`` and ``named`` name.
+        table: ``estimate``, ``low``, ``high``, ``wide_low``, ``wide_high``, ``verdict``, and what
+            ``y`` and ``named`` name.
         margin: Half-width of the band inside which a difference counts as none, for all or by row.
         y: The column whose values are the rows of the panel, in the table's order.
         x_title: What is different, with its unit.
@@ -215,18 +218,22 @@ def difference_layers(
         x if scale is None else x.scale(scale), alt.X2("mean(inside):Q")
     )
     zero = base.mark_rule(color=GREY).encode(x=alt.datum(0))
-    bars = base.mark_rule(strokeWidth=2).encode(
-        alt.X("low:Q"), alt.X2("high:Q"), rows, verdict_colour()
-    )
+    bars = [
+        base.mark_rule(strokeWidth=width).encode(
+            alt.X(f"{low}:Q"), alt.X2(f"{high}:Q"), rows, verdict_colour()
+        )
+        for low, high, width in (("wide_low", "wide_high", 1), ("low", "high", 3))
+    ]
     points = base.mark_point(size=60, opacity=1).encode(
         alt.X("estimate:Q"), rows, verdict_colour(), tooltip=tooltip
     )
-    return [band, zero, bars, points]
+    return [band, zero, *bars, points]
 
 
 def difference_title(title: str, band: str, lead: str = "") -> alt.Title:
     """Return the title of paired differences; ``lead`` begins the subtitle, ``band`` ends it."""
-    return alt.Title(title, subtitle=f"{lead}paired over seeds, 95 % intervals; grey band: {band}")
+    lines = [f"{lead}paired over seeds; grey band: {band}", INTERVALS]
+    return alt.Title(title, subtitle=lines)
 
 
 def difference_panels(

@@ -1,6 +1,7 @@
 """Figures and tables that several chapters show; each takes a tidy table."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -34,7 +35,8 @@ def difference_chart(
     """Draw paired differences with their intervals, one panel per metric.
 
     Args:
-        table: ``method``, ``metric``, ``estimate``, ``low``, ``high`` (points), ``verdict``.
+        table: ``method``, ``metric``, ``estimate``, ``low``, ``high``, ``wide_low``, ``wide_high``
+            (points), ``verdict``.
         margin: Half-width of the band inside which a difference counts as none.
         gains: Metric to the gain that the paper reports, drawn as a dashed line; None if the paper
             does not compare this.
@@ -76,6 +78,19 @@ def with_interval(estimate: float, low: float, high: float) -> str:
     return f"{signed(estimate)} [{signed(low)}, {signed(high)}]"
 
 
+def difference_text(row: Any) -> str:
+    """Write a row of :func:`lib.chapters.shared.verdicts.against`: the difference with its
+    interval, or that there is none at any seed.
+
+    >>> row = {"estimate": 0.5, "low": 0.1, "high": 0.9, "identical": 0, "seeds": 20}
+    >>> [difference_text(one) for one in pd.DataFrame([row]).itertuples()]
+    ['+0.50 [+0.10, +0.90]']
+    """
+    if row.identical == row.seeds:
+        return f"identical in all {row.seeds} runs"
+    return with_interval(row.estimate, row.low, row.high)
+
+
 def rounded_p(p: float) -> str:
     """Write a p-value with three decimals.
 
@@ -83,6 +98,17 @@ def rounded_p(p: float) -> str:
     ('< 0.001', '0.040')
     """
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def rounded_factor(factor: float) -> str:
+    """Write a Bayes factor for an effect: how many times likelier the runs are if there is one.
+
+    >>> rounded_factor(2.345), rounded_factor(0.25), rounded_factor(1234.0), rounded_factor(0.0001)
+    ('2.3', '1/4.0', '> 1,000', '< 1/1,000')
+    """
+    if factor >= 1:
+        return "> 1,000" if factor > 1000 else f"{factor:.1f}"
+    return "< 1/1,000" if factor < 0.001 else f"1/{1 / factor:.1f}"
 
 
 def difference_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -94,10 +120,9 @@ def difference_table(table: pd.DataFrame) -> pd.DataFrame:
             "method": table["method"],
             **({"against": table["baseline"]} if several else {}),
             "metric": table["metric"],
-            "difference, points": [
-                with_interval(row.estimate, row.low, row.high) for row in table.itertuples()
-            ],
-            "p (Holm)": table["p_adjusted"].map(rounded_p),
+            "difference, points": [difference_text(row) for row in table.itertuples()],
+            "p, adjusted": table["p_adjusted"].map(rounded_p),
+            "Bayes factor": table["bayes_factor"].map(rounded_factor),
             "verdict": table["verdict"],
         }
     )
@@ -197,7 +222,8 @@ def response_chart(
     """Draw paired differences from the fixed loss against a constant, one panel per direction.
 
     Args:
-        table: ``metric``, ``estimate``, ``low``, ``high`` (points), ``verdict`` and the constant.
+        table: ``metric``, ``estimate``, ``low``, ``high``, ``wide_low``, ``wide_high`` (points),
+            ``verdict`` and the constant.
         x, x_title: The constant's column, drawn in order and evenly spaced, and the axis's title.
         title: Of the chart.
         margin: Half-width of the band inside which a difference counts as none.
@@ -212,14 +238,17 @@ def response_chart(
     zero = base.mark_rule(color=charts.GREY).encode(y=alt.datum(0))
     line = base.mark_line(color=charts.GREY, strokeWidth=1).encode(alt.Y("estimate:Q"))
     colour = charts.verdict_colour()
-    bars = base.mark_rule(strokeWidth=2).encode(alt.Y("low:Q"), alt.Y2("high:Q"), colour)
+    bars = [
+        base.mark_rule(strokeWidth=width).encode(alt.Y(f"{low}:Q"), alt.Y2(f"{high}:Q"), colour)
+        for low, high, width in (("wide_low", "wide_high", 1), ("low", "high", 3))
+    ]
     points = base.mark_point(size=60, opacity=1).encode(
         alt.Y("estimate:Q"),
         colour,
         tooltip=["place:O", "verdict:N", *charts.interval_tooltip("+.2f", "estimate")],
     )
     return charts.difference_panels(
-        [band, zero, line, bars, points],
+        [band, zero, line, *bars, points],
         charts.difference_title(title, f"±{margin:g} points"),
         (270, 240),
         column=alt.Column("metric:N").title(None),

@@ -8,7 +8,7 @@ or in ``findings.json`` names has computed the verdict.
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -86,12 +86,15 @@ class Estimate(BaseModel):
         estimate: The mean paired difference, in ``unit``.
         low: The lower end of its 95 % interval.
         high: The upper end.
+        wide_low: The lower end of the interval by which the verdict is given.
+        wide_high: Its upper end.
         unit: ``"points"`` of recall by default.
         margin: Half-width of the band within which a difference counts as none, in ``unit``.
         lower_is_better: Whether a negative difference is better, as of epochs.
         train_images: The number of training images, if a finding has several sizes.
         seeds: The number of paired seeds.
-        p_adjusted: The Holm-adjusted p-value, if any.
+        identical: The number of seeds at which both methods have the same value.
+        p_adjusted: The p-value, adjusted for the family, if any.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -102,11 +105,14 @@ class Estimate(BaseModel):
     estimate: float
     low: float
     high: float
+    wide_low: float | None = None
+    wide_high: float | None = None
     unit: str = "points"
     margin: float | None = Field(None, gt=0)
     lower_is_better: bool = False
     train_images: int | None = Field(None, ge=1)
     seeds: int = Field(ge=1)
+    identical: int = Field(0, ge=0)
     p_adjusted: float | None = Field(None, ge=0, le=1)
     verdict: ClaimVerdict
 
@@ -161,7 +167,21 @@ class Recommendation(BaseModel):
     estimates: tuple[Estimate, ...] = ()
 
 
-Result = TypeVar("Result", Finding, Recommendation)
+class Published(Protocol):
+    """What a notebook publishes."""
+
+    @property
+    def notebook(self) -> str:
+        """The name of the notebook."""
+        ...
+
+    @classmethod
+    def model_validate(cls, obj: Any) -> Self:
+        """Return what ``obj`` describes."""
+        ...
+
+
+Result = TypeVar("Result", bound=Published)
 
 
 def claim(number: int) -> Claim:
@@ -206,8 +226,7 @@ def collect(paths: Iterable[Path], edition: Edition = "published") -> dict[str, 
     answers: dict[int, Finding] = {}
     recommended: list[Recommendation] = []
     for path in paths:
-        outputs = _read_outputs(path)
-        for finding in _published(path, outputs, MIME_TYPE, Finding):
+        for finding in published(path, MIME_TYPE, Finding):
             if finding.claim in answers:
                 raise FindingError(
                     f"claim {finding.claim} is answered twice: by "
@@ -215,7 +234,7 @@ def collect(paths: Iterable[Path], edition: Edition = "published") -> dict[str, 
                     "let one notebook publish the answer"
                 )
             answers[finding.claim] = finding
-        recommended += _published(path, outputs, RECOMMENDATION_MIME_TYPE, Recommendation)
+        recommended += published(path, RECOMMENDATION_MIME_TYPE, Recommendation)
     if len(recommended) > 1:
         places = " and by ".join(repr(one.notebook) for one in recommended)
         raise FindingError(f"a setting is recommended twice: by {places}; publish one")
@@ -255,11 +274,19 @@ def _read_outputs(path: Path) -> list[Mapping[str, Any]]:
         raise FindingError(f"{path} is no readable executed notebook: {error}") from error
 
 
-def _published(
-    path: Path, outputs: Iterable[Mapping[str, Any]], kind: str, model: type[Result]
-) -> list[Result]:
-    """Return what a notebook publishes of one kind."""
-    name = model.__name__.lower()
+def published(path: Path, kind: str, model: type[Result]) -> list[Result]:
+    """Return what an executed notebook publishes of one kind.
+
+    Args:
+        path: The executed notebook.
+        kind: The MIME type.
+        model: What the outputs are; it has a field ``notebook``.
+
+    Raises:
+        FindingError: The notebook can't be read, or what it publishes is malformed or names another
+            notebook.
+    """
+    name, outputs = model.__name__.lower(), _read_outputs(path)
     try:
         results = [model.model_validate(data[kind]) for data in outputs if kind in data]
     except ValidationError as error:

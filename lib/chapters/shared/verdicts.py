@@ -14,7 +14,14 @@ from lib.statistics import (
 )
 
 PRIMARY_METRICS = {"i2t_r1": "i2t R@1", "t2i_r1": "t2i R@1"}
-"""The metrics that the paper's claims on retrieval are about; Holm's adjustment spans them."""
+"""The metrics that the paper's claims on retrieval are about."""
+
+FAMILY = 50
+"""Number of comparisons that each comparison of the book is judged among.
+
+A family is what a chapter asks with one table, 50 comparisons at most; a larger table is cut into
+several. The number is the same for all, so that a comparison has one verdict in the whole book,
+whatever it stands beside."""
 
 PAPER_METHOD = "variance × direction"
 """Our reconstruction of the paper's scheduler."""
@@ -30,7 +37,7 @@ ANSWERS: dict[ClaimVerdict, str] = {
 def against(
     runs: pd.DataFrame, baseline: str, margin: float, *, within: str | None = None
 ) -> pd.DataFrame:
-    """Compare every other method with one baseline on the primary metrics, one Holm family.
+    """Compare every other method with one baseline on the primary metrics, one family.
 
     Args:
         runs: One row per run: ``method``, ``seed`` and the metrics.
@@ -40,10 +47,11 @@ def against(
 
     Returns:
         One row per method and metric: ``method``, ``baseline``, ``metric``, ``estimate``, ``low``,
-        ``high``, ``deviation`` (standard deviation of the paired differences), ``seeds``,
-        ``p_adjusted``, ``verdict``, and the column of settings.
+        ``high`` and the other columns of :func:`lib.statistics.comparison_table`.
     """
-    compared = compare_methods(runs, baseline, list(PRIMARY_METRICS), margin=margin, within=within)
+    compared = compare_methods(
+        runs, baseline, list(PRIMARY_METRICS), margin=margin, family=FAMILY, within=within
+    )
     return comparison_table(compared, PRIMARY_METRICS, within)
 
 
@@ -54,14 +62,16 @@ def against_each(
     *,
     within: str | None = None,
 ) -> pd.DataFrame:
-    """Compare chosen pairs, (method, baseline), on the primary metrics as one Holm family; columns
-    as in :func:`against`."""
-    compared = compare_pairs(runs, pairs, list(PRIMARY_METRICS), margin=margin, within=within)
+    """Compare chosen pairs, (method, baseline), on the primary metrics as one family; columns as in
+    :func:`against`."""
+    compared = compare_pairs(
+        runs, pairs, list(PRIMARY_METRICS), margin=margin, family=FAMILY, within=within
+    )
     return comparison_table(compared, PRIMARY_METRICS, within)
 
 
 def against_on_all(runs: pd.DataFrame, baseline: str, margin: float) -> pd.DataFrame:
-    """Compare every other method with one baseline on all test metrics, one Holm family.
+    """Compare every other method with one baseline on all test metrics, one family per metric.
 
     Args:
         runs, baseline: As for :func:`against`.
@@ -71,13 +81,16 @@ def against_on_all(runs: pd.DataFrame, baseline: str, margin: float) -> pd.DataF
     Returns:
         Columns as in :func:`against`; ``metric`` holds the names of :data:`lib.runs.TEST_COLUMNS`.
     """
-    ranks = [name for name in TEST_COLUMNS if name.endswith("rank")]
-    margins = {**dict.fromkeys(TEST_COLUMNS, margin), "rsum": 6 * margin}
-    margins |= dict.fromkeys(ranks, 0.5)
-    compared = compare_methods(
-        runs, baseline, list(TEST_COLUMNS), margin=margins, lower_is_better=ranks
-    )
-    return comparison_table(compared)
+    tables = []
+    for name in TEST_COLUMNS:
+        is_rank = name.endswith("rank")
+        allowed = 0.5 if is_rank else 6 * margin if name == "rsum" else margin
+        lower = [name] if is_rank else []
+        compared = compare_methods(
+            runs, baseline, [name], margin=allowed, family=FAMILY, lower_is_better=lower
+        )
+        tables.append(comparison_table(compared))
+    return pd.concat(tables, ignore_index=True)
 
 
 def beyond_chance(table: pd.DataFrame) -> pd.DataFrame:
@@ -110,7 +123,6 @@ def judge(
     corpus: str,
     train_images: int,
     margin: float,
-    family: int | None = None,
 ) -> Finding:
     """Return the finding that answers a claim with R@1, from its comparisons.
 
@@ -120,14 +132,13 @@ def judge(
         table: Rows of :func:`against` that the claim is about.
         corpus, train_images: The corpus and the number of training images.
         margin: Points within which a difference is none.
-        family: As for :func:`detectable`.
     """
     return answer_claim(
         claim,
         notebook,
-        table.assign(margin=margin),
+        table,
         f"Differences within ±{margin:g} points count as none.",
-        detectable(table, "points", family),
+        detectable(table, "points"),
         corpus=corpus,
         train_images=train_images,
     )
@@ -157,6 +168,7 @@ def answer_claim(
     """
     verdict = overall(table, by)
     power = f" A true difference of {found} is found with probability 0.8." if found else ""
+    same = identical(table)
     return Finding(
         claim=claim,
         verdict=verdict,
@@ -164,29 +176,65 @@ def answer_claim(
         estimates=estimates(table),
         summary=f"{ANSWERS[verdict]}: {measure}{', '.join(dict.fromkeys(table['method']))} against "
         f"{' and '.join(dict.fromkeys(table['baseline']))} {place} {corpus}, {train_images:,} "
-        f"training images, {table['seeds'].min()} paired seeds. {remarks}{power}",
+        f"training images, {table['seeds'].min()} paired seeds. {same}{remarks}{power}",
         corpus=corpus,
         train_images=train_images,
     )
 
 
-def detectable(table: pd.DataFrame, unit: str, family: int | None = None) -> str:
+def identical(table: pd.DataFrame) -> str:
+    """Return a sentence on the comparisons in which most seeds give both methods the same value;
+    empty if there are none.
+
+    >>> row = {"metric": "i2t R@1", "method": "a", "baseline": "b", "identical": 19, "seeds": 20}
+    >>> identical(pd.DataFrame([row, row | {"metric": "t2i R@1", "identical": 20}]))
+    'a and b have the same i2t R@1 in 19 of 20 runs, t2i R@1 in all 20 runs. '
+    """
+    sentences = []
+    for (method, baseline), rows in table.groupby(["method", "baseline"], sort=False):
+        same = [row for row in rows.itertuples() if mostly_identical(row.identical, row.seeds)]
+        if len(same) > 2:
+            counts = [row.identical for row in same]
+            shared = (
+                f"value in {min(counts)} to {max(counts)} of {same[0].seeds} runs in "
+                f"{len(same)} of {len(rows)} comparisons"
+            )
+        else:
+            shared = ", ".join(
+                f"{row.metric} in {_counted(row.identical, row.seeds)} runs" for row in same
+            )
+        if same:
+            sentences.append(f"{method} and {baseline} have the same {shared}. ")
+    return "".join(sentences)
+
+
+def _counted(same: int, seeds: int) -> str:
+    return f"all {seeds}" if same == seeds else f"{same} of {seeds}"
+
+
+def mostly_identical(same: int, seeds: int) -> bool:
+    """Return whether two methods give the same value at more than half of the seeds. Their
+    differences then have no spread from which a power could be computed."""
+    return 2 * same > seeds
+
+
+def detectable(table: pd.DataFrame, unit: str) -> str:
     """Return the true difference that is found with probability 0.8 in the comparison whose runs
-    vary the most; empty if no runs vary.
+    vary the most; empty if all are :func:`mostly_identical`.
 
     Args:
         table: Rows of :func:`against`.
         unit: Of the differences.
-        family: Comparisons that the p-values were adjusted for; default, the table's rows.
 
-    >>> detectable(pd.DataFrame({"deviation": [0.5, 0.1], "seeds": [20, 20]}), "points")
-    '0.37 points'
+    >>> row = {"deviation": 0.5, "seeds": 20, "identical": 0}
+    >>> detectable(pd.DataFrame([row, row | {"deviation": 0.1}]), "points")
+    '0.54 points'
     """
-    deviation = float(table["deviation"].max())
-    if deviation == 0:
+    moving = [r for r in table.itertuples() if not mostly_identical(r.identical, r.seeds)]
+    if not moving:
         return ""
-    alpha = 0.05 / (family or len(table))
-    effect = minimum_detectable_effect(deviation, int(table["seeds"].min()), alpha=alpha)
+    widest = max(moving, key=lambda row: row.deviation)
+    effect = minimum_detectable_effect(widest.deviation, widest.seeds, alpha=0.05 / FAMILY)
     size = f"{effect:.2f}" if effect >= 0.01 else "less than 0.01"
     return f"{size} {unit}"
 

@@ -23,10 +23,10 @@ from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
 
 from lib.chapters.shared import charts
-from lib.chapters.shared.findings import MIME_TYPE as FINDING_MIME_TYPE
-from lib.chapters.shared.findings import RECOMMENDATION_MIME_TYPE
 from lib.utils.files import write_atomic
 
+_FOR_THE_BOOK = "application/vnd.study."
+"""How the kinds of output begin that :mod:`lib.chapters.shared` publishes."""
 _HTML_BUILDERS = ("html", "dirhtml", "singlehtml")
 _log = logging.getLogger(__name__)
 
@@ -46,12 +46,13 @@ class ChartOutput:
     def handle_mime(
         renderer: NbElementRenderer, data: MimeData, inline: bool
     ) -> list[nodes.Element] | None:
-        """Return the nodes of a chart or of a finding, or None for any other output."""
+        """Return the nodes of a chart, none of what the book reads itself, or None for any other
+        output."""
         if data.mime_type == charts.MIME_TYPE:
             spec: Any = data.content
             return [Chart(spec=json.dumps(spec), label=charts.description(spec))]
-        if data.mime_type in (FINDING_MIME_TYPE, RECOMMENDATION_MIME_TYPE):
-            # findings.json has the finding; the page shows the sentence of the same output.
+        if data.mime_type.startswith(_FOR_THE_BOOK):
+            # A file beside the page has it; the page shows the sentence of the same output.
             return []
         return None
 

@@ -14,7 +14,6 @@ import yaml  # type: ignore[import-untyped]
 from lib.chapters.shared.findings import Edition
 from lib.study.address import AddressError, read_address
 from lib.study.book.errors import BookError
-from lib.study.staleness import NOTE
 
 _ESCAPE_CODES = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -72,7 +71,7 @@ def _stage(root: Path, folder: Path) -> Path:
     ignored = shutil.ignore_patterns("results", ".*")
     shutil.copytree(root / "book", stage / "book", ignore=ignored)
     (stage / "book" / "results").mkdir()
-    for path in (*results.glob("*.ipynb"), results / "findings.json", *results.glob(NOTE)):
+    for path in (*results.glob("*.ipynb"), *results.glob("*.json")):
         shutil.copy2(path, stage / "book" / "results" / path.name)
     shutil.copy2(root / "_toc.yml", stage / "_toc.yml")
     config = read_config(root)

@@ -9,6 +9,7 @@ from sphinx.application import Sphinx
 from lib.study.book import (
     answers,
     charts,
+    comparisons,
     equations,
     launch,
     provenance,
@@ -20,7 +21,10 @@ from lib.study.book import (
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Add every part to ``app``."""
-    parts = answers, equations, charts, launch, provenance, reference, scoreboard, values
+    parts = (
+        *(answers, equations, charts, comparisons, launch, provenance, reference),
+        *(scoreboard, values),
+    )
     for part in parts:
         part.setup(app)
     # Sphinx reads its pages again if this code, and so this version, has changed.

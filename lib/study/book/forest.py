@@ -70,7 +70,7 @@ def scale_of(panel: Sequence[Estimate], gains: Mapping[str, float]) -> Scale:
     values = [0.0]
     for estimate in panel:
         margin = estimate.margin or 0.0
-        values += [estimate.estimate, estimate.low, estimate.high, -margin, margin]
+        values += [estimate.estimate, *_ends(estimate), -margin, margin]
         values.append(gains.get(estimate.metric, 0.0))
     low, high = min(values), max(values)
     if high - low < NOTHING:
@@ -120,6 +120,10 @@ def _row(estimate: Estimate, scale: Scale, gain: float | None) -> str:
     )
     label = _label(estimate)
     parts = [f"{label}: {middle} {estimate.unit}", f"95 % interval {low} to {high}"]
+    numbers = f"<strong>{middle}</strong> [{low}, {high}]"
+    if estimate.identical == estimate.seeds:
+        parts = [f"{label}: identical in all {estimate.seeds} runs"]
+        numbers = f"<strong>identical</strong> in all {estimate.seeds} runs"
     if estimate.margin is not None:
         parts.append(f"±{estimate.margin:g} counts as none")
     note = ""
@@ -132,8 +136,7 @@ def _row(estimate: Estimate, scale: Scale, gain: float | None) -> str:
         f'<span class="forest-label" aria-hidden="true">{escape(label)}{note}</span>'
         f'<span class="forest-strip"><svg role="img" aria-label="{spoken}">'
         f"<title>{spoken}</title>{''.join(_marks(estimate, scale, gain))}</svg></span>"
-        f'<span class="forest-numbers" aria-hidden="true"><strong>{middle}</strong> '
-        f"[{low}, {high}] "
+        f'<span class="forest-numbers" aria-hidden="true">{numbers} '
         f'<span class="forest-{estimate.verdict}">{SYMBOLS[estimate.verdict]}</span></span></div>'
     )
 
@@ -145,10 +148,17 @@ def _marks(estimate: Estimate, scale: Scale, gain: float | None) -> Iterator[str
     yield _upright("zero", scale.at(0))
     if gain is not None:
         yield _upright("paper", scale.at(gain))
-    low, high = scale.at(estimate.low), scale.at(estimate.high)
     kind = f"forest-{estimate.verdict}"
-    yield f'<line class="interval {kind}" x1="{low:.2f}%" x2="{high:.2f}%" y1="50%" y2="50%"/>'
+    for name, ends in (("wide", _ends(estimate)), ("interval", (estimate.low, estimate.high))):
+        low, high = map(scale.at, ends)
+        yield f'<line class="{name} {kind}" x1="{low:.2f}%" x2="{high:.2f}%" y1="50%" y2="50%"/>'
     yield f'<circle class="mark {kind}" cx="{scale.at(estimate.estimate):.2f}%" cy="50%" r="4.5"/>'
+
+
+def _ends(estimate: Estimate) -> tuple[float, float]:
+    """Return the ends of the widest interval of an estimate."""
+    low, high = estimate.wide_low, estimate.wide_high
+    return estimate.low if low is None else low, estimate.high if high is None else high
 
 
 def _upright(kind: str, x: float) -> str:
@@ -174,6 +184,8 @@ def _caption(panel: Sequence[Estimate], gains: Mapping[str, float]) -> str:
     if margins:
         size = f"±{margins.pop():g} counts" if len(margins) == 1 else "counts"
         parts.append(f"shaded: {size} as no difference")
+    if any(estimate.wide_low is not None for estimate in panel):
+        parts.append("line: 95 % interval, thin: 99.9 %")
     if any(estimate.metric in gains for estimate in panel):
         parts.append("dashed: the paper’s gain")
     return f'<p class="forest-unit">{" · ".join(parts)}</p>'

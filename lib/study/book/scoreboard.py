@@ -11,7 +11,7 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from lib.chapters.shared.findings import ClaimVerdict, Estimate, claim
+from lib.chapters.shared.findings import ClaimVerdict, Estimate, Recommendation, claim
 from lib.study.book.forest import SYMBOLS, digits_of, forest, panels, scale_of
 from lib.study.book.values import FINDINGS, Entry, FindingsError, findings_of, format_number
 
@@ -54,8 +54,10 @@ class Scoreboard(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the list of claims."""
-        entries = findings_of(self.env).claims
-        summed = nodes.paragraph("", bottom_line(entries), classes=["bottom-line"])
+        findings = findings_of(self.env)
+        entries, advice = findings.claims, findings.recommendation
+        line = f"{bottom_line(entries)} {what_helps(advice)}".rstrip()
+        summed = nodes.paragraph("", line, classes=["bottom-line"])
         return [nodes.container("", summed, *map(_claim, entries), classes=["scoreboard"])]
 
 
@@ -96,6 +98,15 @@ def bottom_line(entries: Sequence[Entry]) -> str:
             parts.append((plural if count > 1 else singular).format(_COUNTS[count]))
     listed = " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
     return f"Of the paper’s {_COUNTS[len(verdicts)]} claims, {listed}."
+
+
+def what_helps(advice: Recommendation | None) -> str:
+    """Return a sentence on the recommended setting and its gain; empty if nothing gains."""
+    if advice is None or not advice.estimates:
+        return ""
+    gains = " and ".join(_range(panel, {}) for panel in panels(advice.estimates))
+    name = advice.name[:1].lower() + advice.name[1:]
+    return f"What helps instead, against the tuned fixed loss: {name} ({gains})."
 
 
 def answer(entry: Entry) -> str:
@@ -141,7 +152,13 @@ def _seeds(estimates: Sequence[Estimate]) -> list[str]:
 
 def _source(made_of: Sequence[str], notebook: str) -> nodes.paragraph:
     """Return the data behind an answer, with a link to the chapter."""
-    link = addnodes.pending_xref(
+    text = " · ".join([*made_of, "the evidence: "])
+    return nodes.paragraph("", text, chapter_link(notebook), classes=["source"])
+
+
+def chapter_link(notebook: str) -> addnodes.pending_xref:
+    """Return a link to the chapter of a notebook."""
+    return addnodes.pending_xref(
         "",
         nodes.inline("", notebook),
         refdomain="std",
@@ -150,8 +167,6 @@ def _source(made_of: Sequence[str], notebook: str) -> nodes.paragraph:
         refexplicit=False,
         refwarn=True,
     )
-    text = " · ".join([*made_of, "the evidence: "])
-    return nodes.paragraph("", text, link, classes=["source"])
 
 
 def setup(app: Sphinx) -> None:

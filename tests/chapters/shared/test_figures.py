@@ -51,6 +51,11 @@ def differences() -> pd.DataFrame:
                 "estimate": 0.5,
                 "low": 0.1,
                 "high": 0.9,
+                "wide_low": 0.0,
+                "wide_high": 1.0,
+                "identical": 0,
+                "seeds": 20,
+                "bayes_factor": 12.34,
                 "verdict": "improves",
             }
             for method in ("variance × direction", "</script><b>rival</b>")
@@ -198,7 +203,10 @@ def test_differences_are_shown_with_sign_interval_and_no_false_zero():
         "+0.00 [-0.25, +0.00]",
         "+0.50 [+0.10, +0.90]",
     ]
-    assert shown["p (Holm)"].tolist() == ["< 0.001", "0.040", "1.000", "0.500"]
+    assert shown["p, adjusted"].tolist() == ["< 0.001", "0.040", "1.000", "0.500"]
+    assert set(shown["Bayes factor"]) == {"12.3"}
+    rows["identical"] = 20
+    assert set(difference_table(rows)["difference, points"]) == {"identical in all 20 runs"}
 
 
 def test_missing_numbers_are_dashes():

@@ -12,10 +12,12 @@ from lib.chapters.shared.verdicts import (
     against_on_all,
     claim_rows,
     estimates,
+    identical,
     judge,
     overall,
 )
 from lib.runs import TEST_COLUMNS
+from lib.statistics import minimum_detectable_effect
 
 CONDITIONS = {"corpus": "scenes", "train_images": 800, "margin": 0.3}
 
@@ -117,7 +119,10 @@ def test_the_rows_of_a_comparison_become_estimates():
         table.iloc[0][["estimate", "low", "high"]]
     )
     assert (first.metric, first.unit, first.lower_is_better) == ("i2t R@1", "epochs", True)
-    assert (second.lower_is_better, second.train_images, second.margin) == (False, 6000, None)
+    assert (second.lower_is_better, second.train_images, second.margin) == (False, 6000, 0.3)
+    wide = tuple(table.iloc[0][["wide_low", "wide_high"]])
+    assert (first.wide_low, first.wide_high) == wide
+    assert wide[0] < first.low < first.high < wide[1]
     assert [one.verdict for one in (first, second)] == list(table["verdict"])
 
 
@@ -130,7 +135,36 @@ def test_identical_methods_have_a_sentence_too():
     finding = judge(1, "main-comparison", claim_rows(against(same, "fixed", 0.3)), **CONDITIONS)
     assert finding.verdict == "equivalent"
     assert [(e.low, e.high) for e in finding.estimates] == [(0, 0), (0, 0)]
+    assert [e.identical for e in finding.estimates] == [20, 20]
     assert "probability" not in finding.summary
+    assert (
+        "variance × direction and fixed have the same i2t R@1 in all 20 runs, t2i R@1 in all 20 "
+        "runs. " in finding.summary
+    )
+
+
+def test_many_identical_comparisons_are_summed_up():
+    rows = [
+        {"metric": f"m{same}", "method": "a", "baseline": "b", "identical": same, "seeds": 20}
+        for same in (20, 11, 15, 10)
+    ]
+    assert identical(pd.DataFrame(rows)) == (
+        "a and b have the same value in 11 to 20 of 20 runs in 3 of 4 comparisons. "
+    )
+
+
+def test_power_is_told_of_what_moves():
+    """One direction differs at two seeds of twenty: its spread is no treatment's."""
+    table = runs(variance_direction=(0.0, 0.0))
+    first = table.groupby("seed")["t2i_r1"].transform("first")
+    table["t2i_r1"] = first + 0.1 * ((table["method"] != "fixed") & (table["seed"] < 2))
+    compared = against(table, "fixed", 0.3)
+    finding = judge(1, "main-comparison", claim_rows(compared), **CONDITIONS)
+    assert "have the same t2i R@1 in 18 of 20 runs. " in finding.summary
+    deviation = compared["deviation"][0]
+    effect = minimum_detectable_effect(deviation, 20, alpha=0.001)
+    assert f"A true difference of {effect:.2f} points is found" in finding.summary
+    assert power_table(compared, {"i2t R@1": 2.3})["metric"].tolist() == ["i2t R@1"]
 
 
 def test_a_claim_about_a_method_that_was_not_run_is_refused():
@@ -139,22 +173,26 @@ def test_a_claim_about_a_method_that_was_not_run_is_refused():
         claim_rows(table)
 
 
-def test_power_is_told_for_one_test_and_for_the_table():
+def test_power_is_that_of_the_noncentral_t_at_the_level_of_the_verdicts():
     table = pd.DataFrame(
         {"method": ["a", "b"], "metric": ["i2t R@1", "t2i R@1"], "deviation": [1.0, 0.5],
-         "seeds": [20, 20]}
+         "seeds": [20, 20], "identical": [0, 10]}
     )  # fmt: skip
-    found = power_table(table, {"i2t R@1": 2.3, "t2i R@1": 1.5})
-    assert found["the paper's gain"].tolist() == [2.3, 1.5]
-    for column, alpha in (("found alone", 0.05), ("found in this table", 0.025)):
-        effect = found[column][0] * 20**0.5
-        limit = stats.t.ppf(1 - alpha / 2, 19)
-        power = stats.nct.sf(limit, 19, effect) + stats.nct.cdf(-limit, 19, effect)
-        assert power == pytest.approx(0.8, abs=1e-3)
-        assert found[column][1] == pytest.approx(found[column][0] / 2)
+    found = power_table(table, {"i2t R@1": 1.0, "t2i R@1": 0.5})
+    limit = stats.t.ppf(1 - 0.0005, 19)
+
+    def power(effect):
+        shift = effect * 20**0.5
+        return stats.nct.sf(limit, 19, shift) + stats.nct.cdf(-limit, 19, shift)
+
+    effects = found["found with probability 0.8"]
+    assert power(effects[0]) == pytest.approx(0.8, abs=1e-3)
+    assert effects[1] == pytest.approx(effects[0] / 2)
+    chances = found["is found with probability"].tolist()
+    assert chances == pytest.approx([power(1.0)] * 2, abs=1e-3)
 
 
-def test_all_metrics_are_one_family_and_a_lower_rank_is_better():
+def test_each_metric_is_a_family_and_a_lower_rank_is_better():
     runs = pd.DataFrame(
         [
             {"method": method, "seed": seed}

@@ -3,7 +3,7 @@
 import pytest
 import tiny_book
 
-from lib.study.book.scoreboard import answer, bottom_line
+from lib.study.book.scoreboard import answer, bottom_line, what_helps
 from lib.study.book.values import Entry, read_findings
 
 
@@ -46,6 +46,15 @@ def epochs(value, **changed):
 def test_the_bottom_line_counts_each_claim_once(verdicts, said):
     entries = [entry(number, verdict) for number, verdict in enumerate(verdicts, 1)]
     assert bottom_line(entries) == f"Of the paper’s five claims, {said}"
+
+
+def test_what_helps_is_named_with_its_gain_or_not_at_all():
+    advice = tiny_book.recommendation().model_copy(update={"name": "Heads, tuned"})
+    assert what_helps(advice) == (
+        "What helps instead, against the tuned fixed loss: heads, tuned (+0.50 points)."
+    )
+    assert what_helps(advice.model_copy(update={"estimates": ()})) == ""
+    assert what_helps(None) == ""
 
 
 def test_the_answer_gives_the_range_of_the_differences():
