@@ -4,6 +4,8 @@ import altair as alt
 import pandas as pd
 
 from lib.chapters.shared import charts
+from lib.chapters.shared.figures import difference_text
+from lib.chapters.shared.methods import CCA
 
 
 def tuning_curve(table: pd.DataFrame) -> alt.LayerChart:
@@ -33,3 +35,15 @@ def tuning_curve(table: pd.DataFrame) -> alt.LayerChart:
         "Tuning the fixed baseline on validation",
         "mean over tuning seeds ± one standard error; the ring is what was chosen",
     )
+
+
+def closed_form(compared: pd.DataFrame) -> str:
+    """Return a sentence on the heads in closed form, from rows of
+    :func:`lib.chapters.shared.verdicts.against`."""
+    rows = compared[compared["method"] == CCA]
+    changes = ", ".join(
+        f"{difference_text(row)} in {row.metric} ({row.verdict})" for row in rows.itertuples()
+    )
+    ahead = set(rows["verdict"]) == {"improves"}
+    stronger = " The stronger baseline takes no step of training." if ahead else ""
+    return f"{CCA} against the fixed loss: {changes}.{stronger}"

@@ -7,11 +7,16 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from lib.chapters.shared.options import MethodOptions
-from lib.runs import RunConfig, ScheduleConfig
+from lib.runs import CanonicalConfig, RunConfig, ScheduleConfig
 from lib.schedulers import ACTUATORS, SIGNALS
 
 MORE_CAPTIONS = "fixed, more captions"
 """The fixed loss, with several captions of each image in every step."""
+
+CCA = "CCA"
+"""Heads in closed form."""
+CCA_WIDTH = 512
+"""Most canonical directions: more than the shorter of the study's features has."""
 
 Candidates = Callable[[MethodOptions, RunConfig], list[RunConfig]]
 """What maps a notebook's parameters and what all candidates share to a method's candidates."""
@@ -28,6 +33,7 @@ def methods() -> dict[str, Candidates]:
         "learned τ": partial(_fixed, learned=True),
         **scheduled_methods(SIGNALS, ACTUATORS),
         "robust loss": _robust,
+        CCA: _canonical,
     }
 
 
@@ -62,6 +68,32 @@ def temperature_grid(
         for rate in learning_rates
         for tau in temperatures
     ]
+
+
+def canonical_grid(
+    base: RunConfig, ridges: Sequence[float], powers: Sequence[float]
+) -> list[RunConfig]:
+    """Return heads in closed form with every ridge and power.
+
+    The ridge of the captions is a tenth of that of the images. What the heads do not depend on,
+    such as a learning rate, has its default, so that all chapters share these runs.
+    """
+    kept = ("corpus", "on_bad_sample", "image_tower", "text_tower", "train_images", "noise")
+    shared = {name: getattr(base, name) for name in kept}
+    return [
+        RunConfig(
+            **shared,
+            epochs=0,
+            embedding_dim=CCA_WIDTH,
+            start=CanonicalConfig(image_ridge=ridge, text_ridge=ridge / 10, power=power),
+        )
+        for ridge in ridges
+        for power in powers
+    ]
+
+
+def _canonical(parameters: MethodOptions, base: RunConfig) -> list[RunConfig]:
+    return canonical_grid(base, parameters.ridges, parameters.powers)
 
 
 def _fixed(parameters: MethodOptions, base: RunConfig, *, learned: bool) -> list[RunConfig]:

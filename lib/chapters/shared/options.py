@@ -65,7 +65,7 @@ class TrainingOptions(Parameters):
 
 
 class TuningOptions(Parameters):
-    """What the fixed baseline is tuned over, on validation; the same runs in every notebook."""
+    """What the baselines are tuned over, on validation; the same runs in every notebook."""
 
     tuning_seeds: int = Field(2, ge=1)
     """the first so many of them choose the constants, on validation"""
@@ -75,6 +75,12 @@ class TuningOptions(Parameters):
     """τ, or the start of a learned one"""
     learning_rates: list[Positive] = Field([1e-3, 3e-3], min_length=1)
     """tuned on the fixed loss, then the same for every method"""
+    ridges: list[Positive] = Field([3.0, 10.0], min_length=1)
+    """CCA: ridge of the images' covariance; the captions' has a tenth"""
+    powers: list[Annotated[float, Field(ge=0)]] = Field([0.5, 1.0], min_length=1)
+    """CCA: power of the correlations by which a direction counts"""
+    margin: float = Field(0.3, gt=0)
+    """points of recall within which two methods count as equivalent"""
 
 
 class MethodOptions(TuningOptions):
@@ -97,8 +103,6 @@ class MethodOptions(TuningOptions):
     """smoothing of the signal"""
     warmup: int = Field(0, ge=0)
     """steps before a scheduler acts"""
-    margin: float = Field(0.3, gt=0)
-    """points of recall within which two methods count as equivalent"""
 
     @field_validator("targets")
     @classmethod

@@ -25,9 +25,9 @@ class Tuning:
 
     Attributes:
         chosen: Method to configuration (the seed has no meaning).
-        table: One row per candidate: ``method``, ``temperature``, ``learning_rate``, ``gamma``,
-            ``target``, ``validation_rsum`` (mean over the tuning seeds, percent points),
-            ``standard_error`` and ``chosen``.
+        table: One row per candidate: ``method``, ``temperature``, ``learning_rate``, ``ridge``,
+            ``power``, ``gamma``, ``target``, ``validation_rsum`` (mean over the tuning seeds,
+            percent points), ``standard_error`` and ``chosen``.
     """
 
     chosen: Mapping[str, RunConfig]
@@ -135,16 +135,22 @@ def tune_methods(
         fixed = temperature_grid(start, parameters.temperatures, parameters.learning_rates)
         rate = tune(lab, {"fixed": fixed}, seeds).chosen["fixed"].learning_rate
         tuned = {"learning_rate": rate}
-        grids = {name: [c.model_copy(update=tuned) for c in grid] for name, grid in grids.items()}
+        grids = {
+            name: [c.model_copy(update=tuned) if c.epochs else c for c in grid]
+            for name, grid in grids.items()
+        }
     return tune(lab, grids, seeds)
 
 
 def _constants(config: RunConfig) -> dict[str, float | None]:
     schedule = config.scheduler
     sharp = schedule is not None and ACTUATORS[schedule.actuator].sets_temperature
+    start = config.start
     return {
-        "temperature": None if sharp else config.temperature,
-        "learning_rate": config.learning_rate,
+        "temperature": None if sharp or not config.epochs else config.temperature,
+        "learning_rate": config.learning_rate if config.epochs else None,
+        "ridge": None if start is None else start.image_ridge,
+        "power": None if start is None else start.power,
         "gamma": None if schedule is None or sharp else schedule.gamma,
         "target": schedule.target if sharp and schedule is not None else None,
     }
