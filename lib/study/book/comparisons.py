@@ -6,14 +6,14 @@ from itertools import groupby
 from pathlib import Path
 
 from docutils import nodes  # type: ignore[import-untyped]
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from lib.chapters.shared.figures import rounded_factor, rounded_p
 from lib.chapters.shared.registry import COMPARISONS, RegisteredComparison
 from lib.study.book.scoreboard import badge, chapter_link
-from lib.study.book.values import FindingsError, format_number
+from lib.study.book.values import format_number, read_results
 
 HEADINGS = (
     *("compared", "metric", "images", "setting", "seeds", "difference [95 %]"),
@@ -45,14 +45,7 @@ def read_comparisons(path: Path) -> list[RegisteredComparison]:
     Raises:
         FindingsError: The file is missing or malformed.
     """
-    try:
-        return _ROWS.validate_json(path.read_bytes())
-    except OSError as error:
-        raise FindingsError(
-            f"no comparisons at {path}: run `study quick` or `study full` first ({error.strerror})"
-        ) from error
-    except ValidationError as error:
-        raise FindingsError(f"{path} is malformed: {error}") from error
+    return read_results(path, _ROWS)
 
 
 def total(rows: Sequence[RegisteredComparison]) -> str:

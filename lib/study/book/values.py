@@ -5,10 +5,10 @@ The role ``{finding}`1.estimates.0.estimate:+.2f` `` shows one value: the first 
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from docutils import nodes  # type: ignore[import-untyped]
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.errors import SphinxError
@@ -18,6 +18,9 @@ from lib.chapters.shared.findings import ClaimVerdict, Edition, Estimate, Recomm
 
 FINDINGS = PurePosixPath("book/results/findings.json")
 """The findings in the book's sources; the chapters that they name are in the same folder."""
+
+
+Results = TypeVar("Results")
 
 
 class FindingsError(SphinxError):
@@ -69,11 +72,20 @@ def read_findings(path: Path) -> Findings:
     Raises:
         FindingsError: The file is missing or malformed.
     """
+    return read_results(path, TypeAdapter(Findings))
+
+
+def read_results(path: Path, kind: TypeAdapter[Results]) -> Results:
+    """Read a JSON file of results beside the executed notebooks.
+
+    Raises:
+        FindingsError: The file is missing or malformed.
+    """
     try:
-        return Findings.model_validate_json(path.read_bytes())
+        return kind.validate_json(path.read_bytes())
     except OSError as error:
         raise FindingsError(
-            f"no findings at {path}: run `study quick` or `study full` first ({error.strerror})"
+            f"no {path.stem} at {path}: run `study quick` or `study full` first ({error.strerror})"
         ) from error
     except ValidationError as error:
         raise FindingsError(f"{path} is malformed: {error}") from error
