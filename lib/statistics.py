@@ -134,6 +134,7 @@ class Comparison:
         metric: The compared metric.
         paired: The difference over seeds, with its interval at 1 − alpha.
         margin: Methods within ± this, in the metric's unit, count as equivalent.
+        lower_is_better: Whether a negative difference improves.
         family: Number of comparisons that it is judged among.
         adjusted: The interval at 1 − alpha / family, by which the verdict is decided.
         p_adjusted: The p-value times the family, at most 1.
@@ -153,6 +154,7 @@ class Comparison:
     metric: str
     paired: PairedComparison
     margin: float
+    lower_is_better: bool
     family: int
     adjusted: Interval
     p_adjusted: float
@@ -370,10 +372,11 @@ def compare_pairs(
         level = 1 - alpha / size
         ends = _t_interval(one.estimate, one.standard_deviation, one.seeds, level)
         adjusted = Interval(one.estimate, ends[0], ends[1], level)
-        verdict = _verdict(adjusted, limit, p, alpha, metric in lower_is_better)
+        lower = metric in lower_is_better
+        verdict = _verdict(adjusted, limit, p, alpha, lower)
         comparisons.append(
             Comparison(
-                *(method, baseline, metric, one, limit, size, adjusted, p),
+                *(method, baseline, metric, one, limit, lower, size, adjusted, p),
                 *(bayes_factor(one), verdict, setting),
             )
         )
@@ -397,8 +400,8 @@ def comparison_table(
         ``method``, ``baseline``, ``metric``, ``estimate``, ``low`` and ``high`` (at 1 − alpha),
         ``wide_low`` and ``wide_high`` (at 1 − alpha / family), ``deviation`` (standard deviation of
         the paired differences), ``seeds``, ``identical`` (seeds without a difference), ``p``,
-        ``p_adjusted``, ``bayes_factor``, ``family``, ``margin``, ``verdict``, and the column that
-        ``within`` names.
+        ``p_adjusted``, ``bayes_factor``, ``family``, ``margin``, ``lower_is_better``, ``verdict``,
+        and the column that ``within`` names.
 
     >>> table = pd.DataFrame({"method": ["a", "a", "b", "b"], "seed": [0, 1, 0, 1],
     ...                       "i2t_r1": [10.0, 11.0, 10.0, 11.1]})
@@ -426,6 +429,7 @@ def comparison_table(
                 "bayes_factor": one.bayes_factor,
                 "family": one.family,
                 "margin": one.margin,
+                "lower_is_better": one.lower_is_better,
                 "verdict": one.verdict.value,
                 **({} if within is None else {within: one.setting}),
             }

@@ -15,6 +15,7 @@ from PIL import Image
 from plain_loop import PlainRun, info_nce, update
 
 from lib.chapters.shared.findings import MIME_TYPE, RECOMMENDATION_MIME_TYPE, collect
+from lib.chapters.shared.registry import collect_comparisons
 from lib.runs import RunConfig, Store
 from lib.utils.seeds import generator
 
@@ -25,7 +26,7 @@ LIVE = [name for name in NAMES if name.startswith("borrow-")]
 them."""
 USUAL = {
     "noise", "loss", "learning_rate_decay", "centre", "hidden_layers", "text_hidden_layers",
-    "batch_size",
+    "batch_size", "start",
 }  # fmt: skip
 """Fields that the runs of the main comparison leave at their defaults."""
 
@@ -76,6 +77,47 @@ def test_findings_are_what_the_notebooks_hold(results):
         assert claim["corpus"] == "flickr8k"
         assert claim["train_images"] == 1000
         assert all(estimate["seeds"] >= 20 for estimate in claim["estimates"])
+
+
+def test_every_estimate_of_the_first_page_stands_among_all_comparisons(results):
+    registered = json.loads((results / "comparisons.json").read_text(encoding="utf-8"))
+    paths = [results / f"{name}.ipynb" for name in NAMES]
+    assert registered == [one.model_dump(mode="json") for one in collect_comparisons(paths)]
+    published = json.loads((results / "findings.json").read_text(encoding="utf-8"))
+    told = ("method", "baseline", "estimate", "low", "high", "seeds", "verdict")
+    known = {tuple(row[name] for name in told) for row in registered}
+    parts = [*published["claims"], published["recommendation"]]
+    for estimate in [estimate for part in parts for estimate in part["estimates"]]:
+        assert tuple(estimate[name] for name in told) in known, estimate
+
+
+def test_what_is_judged_follows_from_its_interval(results):
+    """Of all comparisons: *equivalent* within the margin, else a difference if zero is outside."""
+    registered = json.loads((results / "comparisons.json").read_text(encoding="utf-8"))
+    assert len(registered) > 300
+    for row in registered:
+        low, high, margin = row["wide_low"], row["wide_high"], row["margin"]
+        if -margin < low and high < margin:
+            expected = {"equivalent"}
+        elif low > 0 or high < 0:
+            expected = {"worsens" if (low > 0) == row["lower_is_better"] else "improves"}
+        else:
+            expected = {"undecided"}
+        assert {row["verdict"]} == expected, row
+        assert row["p_adjusted"] == pytest.approx(min(1, 50 * row["p"]))
+
+
+def test_heads_in_closed_form_are_the_positive_control(results):
+    """What the design finds if there is something to find, about as large as the paper's gain."""
+    registered = json.loads((results / "comparisons.json").read_text(encoding="utf-8"))
+    found = {
+        row["metric"]: row
+        for row in registered
+        if (row["method"], row["baseline"], row["setting"]) == ("CCA", "fixed", "")
+    }
+    for metric, gain in (("i2t R@1", 2.3), ("t2i R@1", 1.5)):
+        assert found[metric]["verdict"] == "improves"
+        assert found[metric]["estimate"] > 0.5 * gain
 
 
 def test_estimates_follow_from_the_records(results, records):

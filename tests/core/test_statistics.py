@@ -550,6 +550,7 @@ def test_a_comparison_becomes_a_row():
         "low": paired.low, "high": paired.high, "wide_low": paired.low, "wide_high": paired.high,
         "deviation": paired.standard_deviation, "seeds": 5, "identical": 0, "p": paired.p,
         "p_adjusted": p, "bayes_factor": bayes_factor(paired), "family": 1, "margin": 0.3,
+        "lower_is_better": False,
         "verdict": "improves",
     }  # fmt: skip
     assert comparison_table(compared).to_dict("records") == [row]

@@ -330,7 +330,7 @@ def speed_finding(
     return answer_claim(
         5,
         notebook,
-        table.assign(unit="epochs", margin=margin, lower_is_better=True),
+        table.assign(unit="epochs"),
         remarks,
         detectable(table, "epochs"),
         corpus=corpus,

@@ -139,7 +139,6 @@ def cluster_finding(
     ]
     rows = table.assign(
         unit=[UNITS[headings[metric]] for metric in table["metric"]],
-        lower_is_better=[headings[m] in LOWER_IS_BETTER for m in table["metric"]],
         train_images=train_images,
     )
     return answer_claim(

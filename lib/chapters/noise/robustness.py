@@ -297,7 +297,7 @@ def robustness_finding(
     return answer_claim(
         3,
         notebook,
-        table.assign(metric=lost, margin=margin, lower_is_better=True),
+        table.assign(metric=lost),
         remarks,
         detectable(table, "points"),
         corpus=corpus,

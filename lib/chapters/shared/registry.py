@@ -40,7 +40,7 @@ class RegisteredComparison(Estimate):
     """A comparison as the registry keeps it.
 
     Attributes:
-        question: What was asked, in a few words; its comparisons are one family.
+        question: What was asked, in a few words.
         notebook: The name of the notebook that computed it.
         corpus, train_images: What was trained on.
         setting: What differs from the main comparison's setting; empty if nothing does.
