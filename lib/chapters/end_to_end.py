@@ -11,7 +11,7 @@ from lib.chapters.shared.figures import leaderboard, with_interval
 from lib.chapters.shared.methods import temperature_grid
 from lib.chapters.shared.traces import furthest_weight, imbalance
 from lib.chapters.shared.tuning import Tuning, tune
-from lib.chapters.shared.verdicts import PAPER_METHOD, against_each, beyond_chance
+from lib.chapters.shared.verdicts import FAMILY, PAPER_METHOD, against_each, beyond_chance
 from lib.runs import RunConfig, RunRecord, ScheduleConfig, TowersConfig
 from lib.schedulers import SIGNALS
 from lib.statistics import minimum_detectable_effect
@@ -194,8 +194,8 @@ def power(compared: pd.DataFrame, gains: Mapping[str, float]) -> pd.DataFrame:
         gains: Metric to the gain that the paper reports, in points.
 
     Returns:
-        ``towers``, ``metric``, ``seeds``, ``the paper's gain``, ``found alone`` and ``found in this
-        table``, after the correction for all of its rows.
+        ``towers``, ``metric``, ``seeds``, ``the paper's gain``, ``found alone`` and ``found in a
+        family``, at the level of the verdicts.
     """
     rows = []
     fixed = compared[compared["baseline"] == FIXED]
@@ -203,7 +203,7 @@ def power(compared: pd.DataFrame, gains: Mapping[str, float]) -> pd.DataFrame:
         deviation, seeds = float(group["deviation"].max()), int(group["seeds"].min())
         alone, together = (
             minimum_detectable_effect(deviation, seeds, alpha=alpha)
-            for alpha in (0.05, 0.05 / len(compared))
+            for alpha in (0.05, 0.05 / FAMILY)
         )
         rows.append(
             {
@@ -212,7 +212,7 @@ def power(compared: pd.DataFrame, gains: Mapping[str, float]) -> pd.DataFrame:
                 "seeds": seeds,
                 "the paper's gain": gains[str(metric)],
                 "found alone": alone,
-                "found in this table": together,
+                "found in a family": together,
             }
         )
     return pd.DataFrame(rows)

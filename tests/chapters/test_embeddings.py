@@ -140,7 +140,7 @@ def test_measures_are_kept_and_hold_no_caption(study_home):
     idle = IdleLab()
     pd.testing.assert_frame_equal(measure_table(idle, CHOSEN, range(2)), table)
     topic_table(idle, SMALL)
-    with pytest.raises(AssertionError, match="to be read"):
+    with pytest.raises(AssertionError, match="must be read"):
         measure_table(idle, CHOSEN, range(3))
 
 

@@ -223,7 +223,7 @@ def test_test_noise_is_measured_once(small):
         train = Lab.train
 
     pd.testing.assert_frame_equal(noise_at_test(Finished(), *arguments), first)
-    with pytest.raises(AssertionError, match="to be read"):
+    with pytest.raises(AssertionError, match="must be read"):
         noise_at_test(Finished(), CHOSEN, [0], ["typing errors"], [2])
 
 
