@@ -186,8 +186,9 @@ def test_the_log_lists_the_runs_and_tables_that_are_used(tmp_path, monkeypatch):
     Store().put(kept)
     Store().table("counts", {}, lambda: pd.DataFrame({"n": [1]}))
     kinds = [line.split()[0] for line in log.read_text().splitlines()]
-    assert kinds == ["run", "table"]
+    assert kinds == ["run", "content", "table"]
     assert kept.config.run_id in log.read_text()
+    assert f"content {kept.config.corpus} {kept.corpus_fingerprint}\n" in log.read_text()
 
 
 @pytest.mark.parametrize(
